@@ -1,0 +1,157 @@
+//! The site's configuration: one table of defaults, a strict schema, errors that say file, line, column and next step.
+//!
+//! MUST NOT read policy from the environment: a pilot chooses its environment. (`BAILEY_CONFIG` exists in test builds only.)
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How much the site insists on one mechanism.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// Not there: the launch is refused.
+    Required,
+    /// Not there: the launch goes on and the record says why it is missing.
+    Preferred,
+    /// Not used.
+    Off,
+}
+
+/// The whole configuration. Every field has its default in `defaults.rs` and its comment in `config/bailey.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[site]`
+    pub site: Site,
+    /// `[identity]`
+    pub identity: Identity,
+    /// `[audit]`
+    pub audit: Audit,
+    /// `[root]`
+    pub root: Root,
+    /// `[environment]`
+    pub environment: Environment,
+    /// `[sandbox]`
+    pub sandbox: Sandbox,
+    /// `[limits]`
+    pub limits: Limits,
+    /// SHA-256 over the bytes of every file read, in order, lowercase hex; of nothing when no file was there.
+    pub hash: String,
+    /// The files read, in order; empty for the embedded default.
+    pub files: Vec<PathBuf>,
+}
+
+/// `[site]`: goes into every record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// `name`: for example the GOCDB name. Empty: left out of the record.
+    pub name: String,
+    /// `public_ip`: what the world sees of nodes behind NAT.
+    pub public_ip: Vec<std::net::IpAddr>,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `undeclared = "deny" | "record"`.
+    pub undeclared: Undeclared,
+}
+
+/// What happens to a payload that nobody vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undeclared {
+    /// Refused with exit code 120.
+    Deny,
+    /// Runs, and the record says `undeclared`.
+    Record,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// `dir`: place of the embedded log; `None` = the default places.
+    pub dir: Option<PathBuf>,
+    /// `wait`: how long a launch waits for the log's lock.
+    pub wait: Duration,
+    /// `network_filesystem = true` allows the embedded log on NFS and the like.
+    pub network_filesystem: bool,
+    /// `journald = "off" | "checkpoints" | "all"`.
+    pub journald: Journald,
+    /// `args = "full" | "digest"`.
+    pub args: Args,
+    /// `user_name = true`: the display name goes into the record.
+    pub user_name: bool,
+}
+
+/// Copies of records to the system journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Journald {
+    /// None.
+    Off,
+    /// Only the log's own records (segment opened, tail repaired, checkpoint).
+    Checkpoints,
+    /// Every record.
+    All,
+}
+
+/// What of the payload's arguments is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Args {
+    /// The arguments, secrets redacted, 8 KiB at most.
+    Full,
+    /// Their SHA-256 only.
+    Digest,
+}
+
+/// `[root]`: what a payload sees of the host's file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// `host`: paths shown read-only when no image is asked; those that do not exist are left out.
+    pub host: Vec<PathBuf>,
+    /// `host_etc`: names under /etc shown with them.
+    pub host_etc: Vec<PathBuf>,
+    /// `image_etc`: the host's files put over an image's (name service and time zone).
+    pub image_etc: Vec<PathBuf>,
+    /// `always`: paths bound read-only in both cases when they exist (/cvmfs).
+    pub always: Vec<PathBuf>,
+    /// `late_mounts`: of the paths bound, those under which host mounts that come later arrive inside (autofs, CVMFS).
+    pub late_mounts: Vec<PathBuf>,
+    /// `sys`: directories of /sys shown read-only.
+    pub sys: Vec<PathBuf>,
+    /// `scratch_size`: bytes of memory-backed /tmp, /var/tmp, /dev/shm and private directory together.
+    pub scratch_size: u64,
+}
+
+/// `[environment]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// `pass`: names, or prefixes ending in `*`, that enter from the pilot's environment.
+    pub pass: Vec<String>,
+    /// `path`: PATH inside.
+    pub path: String,
+}
+
+/// `[sandbox]`: walls that a site can turn off. What is not here cannot be turned off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// `ipc_namespace`
+    pub ipc_namespace: Demand,
+    /// `uts_namespace`
+    pub uts_namespace: Demand,
+    /// `cgroup_namespace`
+    pub cgroup_namespace: Demand,
+    /// `session_keyring`: a keyring of the payload's own in place of the pilot's.
+    pub session_keyring: Demand,
+    /// `nested_namespaces`: whether `--nested` is granted.
+    pub allow_nested: bool,
+    /// `umask`, octal text in the file.
+    pub umask: u32,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `wall_time`: the longest that may be asked, and what applies when nothing is asked. `None` = no limit.
+    pub wall_time: Option<Duration>,
+    /// `grace`: between SIGTERM and SIGKILL.
+    pub grace: Duration,
+}

@@ -1,0 +1,268 @@
+//! What a front end understood of its command line: plain, validated data and nothing that has had an effect yet.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that was asked for one launch. Front ends make it; [`crate::plan`] turns it into a decision.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Command and arguments; the front end guarantees at least one element when it hands this on.
+    pub command: Vec<OsString>,
+    /// Who runs it, as far as the command line says.
+    pub identity: DeclaredIdentity,
+    /// `--identity FILE`.
+    pub identity_file: Option<PathBuf>,
+    /// `BAILEY_IDENTITY`: a path, used when neither option nor file says who.
+    pub identity_env: Option<PathBuf>,
+    /// `--image PATH`; without it the host's own system, read-only.
+    pub image: Option<PathBuf>,
+    /// `--writable`: writes to the image go to a layer that is thrown away.
+    pub writable: bool,
+    /// `--workdir DIR`.
+    pub workdir: Option<PathBuf>,
+    /// `--bind`, in order.
+    pub binds: Vec<Bind>,
+    /// `--env K=V`, in order; later ones win.
+    pub env: Vec<(EnvName, OsString)>,
+    /// `--pass-env NAME`.
+    pub pass_env: Vec<EnvName>,
+    /// `--network`.
+    pub network: Network,
+    /// `--nested`: the payload asks to make namespaces of its own.
+    pub nested: bool,
+    /// `--scratch-size`, bytes.
+    pub scratch_size: Option<u64>,
+    /// `--wall-time`.
+    pub wall_time: Option<Duration>,
+    /// `--grace`.
+    pub grace: Option<Duration>,
+    /// `--status-file`.
+    pub status_file: Option<PathBuf>,
+    /// `--dry-run`: print the plan and stop.
+    pub dry_run: bool,
+}
+
+/// The identity options of the command line, unchecked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeclaredIdentity {
+    /// `--user`: DN in slash form, or a token's `sub`.
+    pub user: Option<String>,
+    /// `--issuer`: the token issuer's URL.
+    pub issuer: Option<String>,
+    /// `--vo`.
+    pub vo: Option<String>,
+    /// `--group`, repeatable: VOMS FQANs, `wlcg.groups` or `ivo://` ids.
+    pub groups: Vec<String>,
+    /// `--pilot`: the pilot's own id.
+    pub pilot: Option<String>,
+    /// `--job`.
+    pub job: Option<String>,
+    /// `--task`.
+    pub task: Option<String>,
+}
+
+/// One `--bind SRC[:DST[:ro|rw]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Path on the host, absolute.
+    pub source: PathBuf,
+    /// Path inside, absolute.
+    pub target: PathBuf,
+    /// Read-only unless `rw` was asked.
+    pub writable: bool,
+}
+
+/// `--network host|none`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The host's network, as batch jobs have it today.
+    #[default]
+    Host,
+    /// An empty network namespace with only a loopback device.
+    None,
+}
+
+/// The name of an environment variable: not empty, no `=`, no NUL (`environ(7)`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnvName(String);
+
+impl EnvName {
+    /// Checks the name; the error is the reason in words.
+    pub fn new(name: &str) -> Result<Self, &'static str> {
+        if name.is_empty() {
+            return Err("the name is empty");
+        }
+        if name.contains(['=', '\0']) {
+            return Err("a name has no '=' and no NUL");
+        }
+        if name.len() > 255 {
+            return Err("the name is longer than 255 bytes");
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EnvName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A launch id: a ULID (48 bits of milliseconds since the epoch, 80 random bits) in Crockford's base 32, 26 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LaunchId([u8; 26]);
+
+impl LaunchId {
+    const ALPHABET: &'static [u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+    /// A fresh id from the clock and random bytes, both passed in.
+    pub fn from_parts(unix_millis: u64, random: [u8; 10]) -> Self {
+        let mut bits = u128::from(unix_millis & 0xffff_ffff_ffff) << 80;
+        for (i, byte) in random.iter().enumerate() {
+            bits |= u128::from(*byte) << (72 - 8 * i);
+        }
+        let mut text = [0_u8; 26];
+        for (i, out) in text.iter_mut().enumerate() {
+            let index = (bits >> (125 - 5 * i)) & 31;
+            *out = Self::ALPHABET.get(index as usize).copied().unwrap_or(b'0');
+        }
+        Self(text)
+    }
+
+    /// Reads an id back from text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 26] = text.as_bytes().try_into().ok()?;
+        bytes
+            .iter()
+            .all(|b| Self::ALPHABET.contains(b))
+            .then_some(Self(bytes))
+    }
+
+    /// The 26 characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for LaunchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Bytes from text such as `512`, `64K`, `1.5GiB` is refused: whole numbers with K, M, G, T (powers of 1024) only.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let trimmed = text.trim();
+    let split = trimmed
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(trimmed.len());
+    let (digits, unit) = trimmed.split_at(split);
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("'{text}' is not a size: write a whole number with K, M, G or T"))?;
+    let shift = match unit.trim() {
+        "" | "B" => 0,
+        "K" | "KiB" | "k" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        "T" | "TiB" => 40,
+        other => {
+            return Err(format!(
+                "unknown unit '{other}' in '{text}': use K, M, G or T (powers of 1024)"
+            ));
+        }
+    };
+    let bytes = number.checked_shl(shift).filter(|b| b >> shift == number);
+    match bytes {
+        Some(0) => Err(format!("'{text}' is zero: name a size above zero")),
+        Some(b) if b <= i64::MAX as u64 => Ok(b),
+        _ => Err(format!("'{text}' is too large")),
+    }
+}
+
+/// A time span from text such as `90`, `90s`, `15m`, `48h`, `7d`, or a sum of them: `1h30m`. Whole units only.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is not a time span: write for example 90s, 15m, 48h or 1h30m");
+    let mut rest = text.trim();
+    let mut seconds: u64 = 0;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let split = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (digits, tail) = rest.split_at(split);
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let (factor, tail) = match tail.as_bytes().first() {
+            None if rest.len() == text.trim().len() => (1, ""),
+            Some(b's') => (1, tail.split_at(1).1),
+            Some(b'm') => (60, tail.split_at(1).1),
+            Some(b'h') => (3600, tail.split_at(1).1),
+            Some(b'd') => (86400, tail.split_at(1).1),
+            _ => return Err(wrong()),
+        };
+        seconds = number
+            .checked_mul(factor)
+            .and_then(|s| seconds.checked_add(s))
+            .ok_or_else(wrong)?;
+        rest = tail;
+    }
+    if seconds > 10 * 365 * 86400 {
+        return Err(format!("'{text}' is more than ten years"));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launch_ids_sort_by_time_and_read_back() {
+        let a = LaunchId::from_parts(1_700_000_000_000, [0xff; 10]);
+        let b = LaunchId::from_parts(1_700_000_000_001, [0; 10]);
+        assert!(a.as_str() < b.as_str());
+        assert_eq!(LaunchId::parse(a.as_str()), Some(a));
+        assert_eq!(
+            LaunchId::from_parts(0, [0; 10]).as_str(),
+            "00000000000000000000000000"
+        );
+        assert_eq!(LaunchId::parse("I0000000000000000000000000"), None);
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("1"), Ok(1));
+        assert_eq!(parse_size("64K"), Ok(65536));
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "1.5G",
+            "9X",
+            "99999999999999999999",
+            "16777216T",
+            "G",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn spans() {
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        for bad in ["", "h", "1x", "1h30", "-1s", "999999999999d", "1 h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

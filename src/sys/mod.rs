@@ -1,0 +1,1 @@
+//! The only unsafe code: one wrapper per system call that no crate offers.
