@@ -1,0 +1,252 @@
+//! Builds the payload's file system, inside the child, from the plan in [`super::tree`].
+//!
+//! 1. Nothing here may allocate, panic or return to the launcher's code.
+//! 2. No mount is made by a path that an image could redirect: sources are compared by device and inode with what the
+//!    launcher judged, targets are opened below the new root with symlinks refused.
+//! 3. After [`build`], the old root MUST be gone and the current directory MUST be inside the new one.
+#![forbid(unsafe_code)]
+
+use super::protocol::{Stage, Trouble};
+use super::tree::{Mount, Node, Source, Tree};
+use crate::sys::mount::{self, Attr, FsContext};
+use crate::sys::{Errno, fs};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// File systems of the host that must never show in a payload's tree, wherever a bind brought them along.
+const HIDDEN: [&[u8]; 3] = [b"cgroup", b"cgroup2", b"proc"];
+
+/// Turns an errno into the report of where it happened.
+fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
+    result.map_err(|errno| Trouble { stage, index: index as u32, errno })
+}
+
+/// Makes the tree, changes into it and lets go of the host's. `proc_attr` are the host's atime flags for proc.
+pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
+    // In a new user namespace every copied mount is a slave already; saying it costs 5 µs and holds on any kernel.
+    at(Stage::Propagation, 0, mount::make_all_slave())?;
+
+    // One private tmpfs holds everything that bailey makes. It is mounted over the old root, where nobody looks, because
+    // the kernel copies mounts only from attached ones; it leaves the view together with the old root, the copies stay.
+    let base = at(Stage::Scratch, 0, private_tmpfs(tree))?;
+    for (index, (path, node)) in tree.nodes.iter().enumerate() {
+        at(Stage::Node, index, make_node(base.as_fd(), path, node))?;
+    }
+
+    let mut root: Option<OwnedFd> = None;
+    for (index, step) in tree.mounts.iter().enumerate() {
+        let source = source(base.as_fd(), step, index, proc_attr)?;
+        if let Some(root) = &root {
+            let target = fs::open_how(
+                root.as_fd(),
+                &step.target,
+                libc::O_PATH | libc::O_NOFOLLOW,
+                0,
+                fs::Resolve::InRootNoSymlinks,
+            );
+            let target = at(Stage::Target, index, target)?;
+            at(Stage::Attach, index, mount::attach(source.as_fd(), target.as_fd()))?;
+        } else {
+            // The first step is the root: on a directory of the private tmpfs, which may be the tmpfs itself.
+            let place = fs::open_at(base.as_fd(), c"new-root", libc::O_PATH | libc::O_DIRECTORY, 0);
+            let place = at(Stage::Target, index, place)?;
+            at(Stage::Attach, index, mount::attach(source.as_fd(), place.as_fd()))?;
+            root = Some(source);
+        }
+    }
+    let Some(root) = root else { return Err(Trouble { stage: Stage::Pivot, index: 0, errno: Errno::ENOENT }) };
+
+    at(Stage::Pivot, 0, fs::change_dir_fd(root.as_fd()))?;
+    at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
+    at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
+    match at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
+        true => Ok(()),
+        false => Err(Trouble { stage: Stage::StartDir, index: 1, errno: Errno::ENOENT }),
+    }
+}
+
+/// The private tmpfs, attached over the old root, with the directory on which the new root is mounted.
+fn private_tmpfs(tree: &Tree) -> Result<OwnedFd, Errno> {
+    let context = FsContext::open(c"tmpfs")?;
+    context.set(c"size", &tree.scratch_size)?;
+    context.set(c"mode", c"0755")?;
+    let base = context.mount(Attr { read_only: false, no_dev: true, no_exec: false }, 0)?;
+    let old_root = fs::open_at(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    mount::attach(base.as_fd(), old_root.as_fd())?;
+    fs::make_dir(base.as_fd(), c"new-root", 0o755)?;
+    Ok(base)
+}
+
+fn make_node(base: BorrowedFd<'_>, path: &CStr, node: &Node) -> Result<(), Errno> {
+    match node {
+        // umask is 0 at this point, so the mode is exactly what the plan says.
+        Node::Dir(mode) => fs::make_dir(base, path, *mode),
+        Node::File(mode, content) if content.is_empty() => fs::make_empty_file(base, path, *mode),
+        Node::File(mode, content) => {
+            let file = fs::open_at(base, path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, *mode)?;
+            fs::write_all(file.as_fd(), content)
+        }
+        Node::Link(to) => fs::make_link(to, base, path),
+    }
+}
+
+/// The mount of one step, with its attributes, attached nowhere yet.
+fn source(base: BorrowedFd<'_>, step: &Mount, index: usize, proc_attr: u64) -> Result<OwnedFd, Trouble> {
+    match &step.source {
+        Source::Host { path, dev, ino } => {
+            // Opened again here: a descriptor from before the clone belongs to another mount namespace (EINVAL).
+            let tree = at(Stage::Source, index, mount::clone_tree(fs::cwd(), path, true))?;
+            let found = at(Stage::Source, index, fs::stat_at(tree.as_fd(), c""))?;
+            if (found.dev, found.ino) != (*dev, *ino) {
+                return Err(Trouble { stage: Stage::Changed, index: index as u32, errno: Errno::ESTALE });
+            }
+            at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, step.follow_host))?;
+            Ok(tree)
+        }
+        Source::Base(path) => {
+            let tree = at(Stage::Source, index, mount::clone_tree(base, path, false))?;
+            at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, false))?;
+            Ok(tree)
+        }
+        Source::Proc => {
+            let context = at(Stage::Source, index, FsContext::open(c"proc"))?;
+            at(Stage::Proc, index, context.mount(step.attr, proc_attr))
+        }
+        Source::DevPts => {
+            let mounted = FsContext::open(c"devpts").and_then(|context| {
+                context.flag(c"newinstance")?;
+                context.set(c"ptmxmode", c"0666")?;
+                context.set(c"mode", c"0620")?;
+                context.mount(step.attr, 0)
+            });
+            at(Stage::Source, index, mounted)
+        }
+        Source::Overlay { path, dev, ino } => {
+            let lower = fs::open_how(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::Resolve::NoSymlinks);
+            let lower = at(Stage::Source, index, lower)?;
+            let found = at(Stage::Source, index, fs::stat_at(lower.as_fd(), c""))?;
+            if (found.dev, found.ino) != (*dev, *ino) {
+                return Err(Trouble { stage: Stage::Changed, index: index as u32, errno: Errno::ESTALE });
+            }
+            at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
+        }
+    }
+}
+
+/// An overlay of `upper` (in the private tmpfs) over `lower`. The directories are named by descriptor, so that no
+/// character of a path can be taken for an option. `userxattr` because an unprivileged mounter may not write trusted ones.
+fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<OwnedFd, Errno> {
+    let upper = fs::open_at(base, c"upper", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let work = fs::open_at(base, c"overlay-work", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let context = FsContext::open(c"overlay")?;
+    context.set(c"lowerdir", FdPath::new(lower).as_c_str())?;
+    context.set(c"upperdir", FdPath::new(upper.as_fd()).as_c_str())?;
+    context.set(c"workdir", FdPath::new(work.as_fd()).as_c_str())?;
+    context.flag(c"userxattr")?;
+    context.mount(attr, 0)
+}
+
+/// `/proc/self/fd/N` in a buffer on the stack.
+struct FdPath([u8; 32]);
+
+impl FdPath {
+    fn new(fd: BorrowedFd<'_>) -> Self {
+        use std::io::Write as _;
+        use std::os::fd::AsRawFd as _;
+        let mut text = [0_u8; 32];
+        let mut rest = text.as_mut_slice();
+        // 14 + 10 digits + NUL fit; a write to a slice does not allocate.
+        let _ = write!(rest, "/proc/self/fd/{}", fd.as_raw_fd());
+        Self(text)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
+/// Covers each mount of a hidden file system in the finished tree, found by type and not by path: a recursive bind may
+/// have brought one along. Our own /proc stays. Reads the new proc, which lists only what this process can reach.
+pub(super) fn cover_hidden() -> Result<(), Trouble> {
+    let table = at(Stage::Hidden, 0, fs::open_at(fs::cwd(), c"/proc/self/mountinfo", libc::O_RDONLY, 0))?;
+    // Lines are at most a page or two; a longer one is refused, because what is not read is not judged.
+    let mut buffer = [0_u8; 16384];
+    let mut kept = 0;
+    loop {
+        let room = buffer.get_mut(kept..).unwrap_or_default();
+        if room.is_empty() {
+            return Err(Trouble { stage: Stage::Hidden, index: 1, errno: Errno::ENAMETOOLONG });
+        }
+        let read = at(Stage::Hidden, 1, fs::read_some(table.as_fd(), room))?;
+        if read == 0 {
+            return Ok(());
+        }
+        let filled = kept + read;
+        let mut start = 0;
+        while let Some(end) = buffer.get(start..filled).and_then(|rest| rest.iter().position(|b| *b == b'\n')) {
+            let line = buffer.get(start..start + end).unwrap_or_default();
+            cover_if_hidden(line)?;
+            start += end + 1;
+        }
+        buffer.copy_within(start..filled, 0);
+        kept = filled - start;
+    }
+}
+
+/// One line of mountinfo (proc_pid_mountinfo(5)): field 5 is the mount point, the type follows the lone hyphen.
+fn cover_if_hidden(line: &[u8]) -> Result<(), Trouble> {
+    let mut fields = line.split(|b| *b == b' ');
+    let Some(point) = fields.nth(4) else { return Ok(()) };
+    let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
+    if !HIDDEN.contains(&kind) || (kind == b"proc" && point == b"/proc") {
+        return Ok(());
+    }
+    let mut path = [0_u8; libc::PATH_MAX as usize];
+    let path = unescape(point, &mut path)
+        .ok_or(Trouble { stage: Stage::Hidden, index: 2, errno: Errno::ENAMETOOLONG })?;
+    let covered = FsContext::open(c"tmpfs").and_then(|context| {
+        context.set(c"size", c"4096")?;
+        context.set(c"mode", c"0555")?;
+        let empty = context.mount(Attr { read_only: true, no_dev: true, no_exec: true }, 0)?;
+        let target =
+            fs::open_how(fs::cwd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0, fs::Resolve::NoSymlinks)?;
+        mount::attach(empty.as_fd(), target.as_fd())
+    });
+    at(Stage::Hidden, 3, covered)
+}
+
+/// Undoes the octal escapes of mountinfo (`\040` for a space) into a NUL-terminated buffer.
+fn unescape<'a>(text: &[u8], buffer: &'a mut [u8]) -> Option<&'a CStr> {
+    let mut length = 0;
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let byte = match (first, tail) {
+            (b'\\', [a, b, c, more @ ..]) => {
+                rest = more;
+                (a.wrapping_sub(b'0') << 6) | (b.wrapping_sub(b'0') << 3) | c.wrapping_sub(b'0')
+            }
+            _ => {
+                rest = tail;
+                *first
+            }
+        };
+        *buffer.get_mut(length)? = byte;
+        length += 1;
+    }
+    *buffer.get_mut(length)? = 0;
+    CStr::from_bytes_until_nul(buffer).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_escapes_are_undone() {
+        let mut buffer = [0_u8; 64];
+        assert_eq!(unescape(b"/a\\040b\\134c", &mut buffer), Some(c"/a b\\c"));
+        assert_eq!(unescape(b"/plain", &mut buffer), Some(c"/plain"));
+        let mut short = [0_u8; 4];
+        assert_eq!(unescape(b"/plain", &mut short), None);
+    }
+}

@@ -1,0 +1,299 @@
+//! What runs between the clone and the execve: init (pid 1 of the sandbox) and the payload that it forks.
+//!
+//! 1. Every function here MUST end in `_exit` or execve, and MUST NOT allocate, panic or touch the launcher's objects.
+//! 2. The order below is the design. Each step says why it stands where it stands; `docs/architecture.md` has the table.
+//! 3. Nothing is handed on: whatever fails is reported with its place and errno, and the whole tree ends.
+#![forbid(unsafe_code)]
+
+use super::protocol::{Ended, Message, Ready, SIZE, Stage, Trouble};
+use super::{Blueprint, build};
+use crate::config::Demand;
+use crate::sys::{Errno, argv, clone, fs, keyring, process, socket};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// The kinds of namespace under /proc/self/ns, in the order in which they are sent up.
+pub const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup"];
+const NAMESPACE_FILES: [&CStr; 7] = [
+    c"/proc/self/ns/user",
+    c"/proc/self/ns/mnt",
+    c"/proc/self/ns/pid",
+    c"/proc/self/ns/ipc",
+    c"/proc/self/ns/uts",
+    c"/proc/self/ns/net",
+    c"/proc/self/ns/cgroup",
+];
+
+/// Limits of our own user namespace on further namespaces, user_namespaces(7). Without a user namespace a payload cannot get
+/// the capability that the others need; they are zeroed as well because somebody who joins this namespace has it.
+const LIMIT_FILES: [&CStr; 8] = [
+    c"/proc/sys/user/max_user_namespaces",
+    c"/proc/sys/user/max_mnt_namespaces",
+    c"/proc/sys/user/max_net_namespaces",
+    c"/proc/sys/user/max_pid_namespaces",
+    c"/proc/sys/user/max_ipc_namespaces",
+    c"/proc/sys/user/max_uts_namespaces",
+    c"/proc/sys/user/max_cgroup_namespaces",
+    c"/proc/sys/user/max_time_namespaces",
+];
+
+/// Exit code of a child that reported its trouble; nobody reads it.
+const REPORTED: i32 = 1;
+
+fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
+    result.map_err(|errno| Trouble { stage, index: index as u32, errno })
+}
+
+/// init: `control` is its end of the launcher's socket, `gate` the end that the payload will use.
+pub(super) fn init(plan: &Blueprint, control: &OwnedFd, gate: &OwnedFd) -> ! {
+    let ready = match set_up(plan, control.as_fd(), gate.as_fd()) {
+        Ok(ready) => ready,
+        Err(trouble) => give_up(control.as_fd(), trouble),
+    };
+    // The payload is a copy of this process as it now is: no capability, no way back to the host's files.
+    match clone::fork_payload() {
+        Ok(0) => payload(plan, gate.as_fd(), ready),
+        Ok(pid) => reap(pid, control.as_fd(), gate),
+        Err(errno) => give_up(control.as_fd(), Trouble { stage: Stage::Fork, index: 0, errno }),
+    }
+}
+
+fn give_up(to: BorrowedFd<'_>, trouble: Trouble) -> ! {
+    // If the launcher is gone there is nobody to tell, and PDEATHSIG or the end of the socket ends us anyway.
+    let _ = socket::send(to, &Message::Failed(trouble).encode(), &[]);
+    process::exit_now(REPORTED)
+}
+
+fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Result<Ready, Trouble> {
+    // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
+    // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
+    at(Stage::Descriptors, 0, keep_only(control.as_raw_fd(), gate.as_raw_fd()))?;
+
+    // The id map, while /proc/self is still ours to write: undumpable processes may not (EACCES). setgroups is denied
+    // before gid_map, as the kernel demands of the unprivileged (user_namespaces(7)).
+    at(Stage::IdMap, 0, write_file(c"/proc/self/setgroups", b"deny"))?;
+    at(Stage::IdMap, 1, write_file(c"/proc/self/uid_map", plan.uid_map.as_bytes()))?;
+    at(Stage::IdMap, 2, write_file(c"/proc/self/gid_map", plan.gid_map.as_bytes()))?;
+
+    // The limits are opened while the host's /proc is in view, but set only after the last mount: a limit of zero mount
+    // namespaces makes open_tree and fsmount fail, because a detached mount counts as one.
+    let limits = if plan.forbid_nesting { open_limits()? } else { Limits::default() };
+
+    // From here on no process of the same uid can ptrace, read or core-dump us (S3 in docs/threat-model.md).
+    at(Stage::Undumpable, 0, process::set_undumpable())?;
+
+    // After the last change of uid, which would clear it. getppid() proves nothing in a new pid namespace, so what tells
+    // whether the launcher died before the request was in place is the end of its socket.
+    at(Stage::ParentDeath, 0, process::die_with_parent())?;
+    if socket::peer_is_gone(control) {
+        process::exit_now(REPORTED);
+    }
+
+    send_namespaces(control)?;
+    if plan.loopback {
+        at(Stage::Loopback, 0, process::raise_loopback())?;
+    }
+
+    fs::set_umask(0);
+    build::build(&plan.tree, plan.proc_attr)?;
+    build::cover_hidden()?;
+
+    // After the last mount, before the capability that allows it goes.
+    for (index, limit) in limits.iter().flatten().enumerate() {
+        at(Stage::ForbidNesting, index, fs::write_all(limit.as_fd(), b"0"))?;
+    }
+    drop(limits);
+
+    let keyring = match plan.keyring {
+        Demand::Off => -1,
+        Demand::Preferred => keyring::join_new_session().err().map_or(0, |errno| errno as i32),
+        Demand::Required => at(Stage::Keyring, 0, keyring::join_new_session()).map(|()| 0)?,
+    };
+    at(Stage::CoreFiles, 0, process::forbid_core_files())?;
+    fs::set_umask(plan.umask);
+    process::reset_signals();
+    at(Stage::Personality, 0, process::reset_personality())?;
+
+    // Bounding set and securebits need CAP_SETPCAP, so the effective set goes last; no_new_privs needs nothing.
+    at(Stage::Capabilities, 0, process::drop_bounding_set())?;
+    at(Stage::Securebits, 0, process::lock_securebits())?;
+    at(Stage::Capabilities, 1, process::clear_ambient())?;
+    at(Stage::Capabilities, 2, process::drop_capabilities())?;
+    at(Stage::NoNewPrivs, 0, process::set_no_new_privs())?;
+
+    // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
+    argv::set_title(&plan.title);
+    Ok(Ready { keyring, ..Ready::default() })
+}
+
+/// Closes everything above standard error but the two sockets.
+fn keep_only(a: RawFd, b: RawFd) -> Result<(), Errno> {
+    let (low, high) = (a.min(b), a.max(b));
+    process::close_range(3, low - 1)?;
+    process::close_range(low + 1, high - 1)?;
+    process::close_range(high + 1, RawFd::MAX)
+}
+
+fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {
+    let file = fs::open_at(fs::cwd(), path, libc::O_WRONLY, 0)?;
+    fs::write_all(file.as_fd(), text)
+}
+
+type Limits = [Option<OwnedFd>; LIMIT_FILES.len()];
+
+/// Opens the limit files that this kernel has; without the one for user namespaces nesting cannot be forbidden.
+fn open_limits() -> Result<Limits, Trouble> {
+    let mut limits = Limits::default();
+    for (index, (slot, path)) in limits.iter_mut().zip(LIMIT_FILES).enumerate() {
+        match fs::open_at(fs::cwd(), path, libc::O_WRONLY, 0) {
+            Ok(file) => *slot = Some(file),
+            Err(Errno::ENOENT) if index > 0 => {}
+            Err(errno) => return Err(Trouble { stage: Stage::Limits, index: index as u32, errno }),
+        }
+    }
+    Ok(limits)
+}
+
+/// Sends our own namespace files: nobody else may open them once we are undumpable, not even the same uid.
+fn send_namespaces(control: BorrowedFd<'_>) -> Result<(), Trouble> {
+    let mut files: [Option<OwnedFd>; 7] = Default::default();
+    let mut numbers = [-1 as RawFd; 7];
+    for (index, ((slot, number), path)) in files.iter_mut().zip(&mut numbers).zip(NAMESPACE_FILES).enumerate() {
+        let file = at(Stage::Namespaces, index, fs::open_following(path, libc::O_RDONLY))?;
+        *number = file.as_raw_fd();
+        *slot = Some(file);
+    }
+    at(Stage::Namespaces, 7, socket::send(control, &Message::Namespaces.encode(), &numbers))
+}
+
+/// The payload's side of the fork: last preparations, report, wait for the release, execve.
+fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> ! {
+    let ready = match prepare_payload(plan, ready) {
+        Ok(ready) => ready,
+        Err(trouble) => give_up(gate, trouble),
+    };
+    if socket::send(gate, &Message::Ready(ready).encode(), &[]).is_err() {
+        process::exit_now(REPORTED);
+    }
+    // Frozen. Only the launcher's one byte goes on from here; the end of the socket means that it died.
+    let mut release = [0_u8; 1];
+    if socket::receive_plain(gate, &mut release) != Ok(1) {
+        process::exit_now(REPORTED);
+    }
+    let errno = match plan.commands.get(ready.command as usize) {
+        Some(path) => process::execute(path, &plan.argv, &plan.envp),
+        None => Errno::ENOENT,
+    };
+    give_up(gate, Trouble { stage: Stage::Exec, index: ready.command, errno })
+}
+
+fn prepare_payload(plan: &Blueprint, ready: Ready) -> Result<Ready, Trouble> {
+    // A session of its own: no controlling terminal to type into, and the pilot's kill(0) does not reach it.
+    at(Stage::Session, 0, process::new_session())?;
+    at(Stage::Descriptors, 1, process::close_on_exec_from(3))?;
+
+    let securebits = at(Stage::ReadBack, 0, process::securebits())?;
+    if securebits != process::SECUREBITS {
+        return Err(Trouble { stage: Stage::ReadBack, index: 0, errno: Errno::EPERM });
+    }
+    if plan.forbid_nesting && process::can_make_user_namespace() {
+        // All capabilities and no_new_privs do not stop it; only the limit does, so it is tried.
+        return Err(Trouble { stage: Stage::ReadBack, index: 1, errno: Errno::EPERM });
+    }
+    let command = find_command(&plan.commands)?;
+    Ok(Ready { command, securebits: securebits as u32, vpid: process::pid(), ..ready })
+}
+
+/// The first of the prepared paths that is a regular file which may be executed, as execvp(3) would choose. EACCES is
+/// remembered: a file that exists but may not be executed is told from one that does not exist.
+fn find_command(commands: &[std::ffi::CString]) -> Result<u32, Trouble> {
+    let mut errno = Errno::ENOENT;
+    let mut index_of = 0;
+    for (index, path) in commands.iter().enumerate() {
+        let why = match fs::mode_of(path) {
+            Ok(mode) if mode & libc::S_IFMT == libc::S_IFDIR => Errno::EISDIR,
+            Ok(mode) if mode & libc::S_IFMT != libc::S_IFREG => Errno::EACCES,
+            Ok(_) => match fs::may_execute(path) {
+                Ok(()) => return Ok(index as u32),
+                Err(why) => why,
+            },
+            Err(why) => why,
+        };
+        if !matches!(why, Errno::ENOENT | Errno::ENOTDIR) {
+            (errno, index_of) = (why, index);
+        } else if errno == Errno::ENOENT && why == Errno::ENOTDIR && commands.len() == 1 {
+            errno = why;
+        }
+    }
+    Err(Trouble { stage: Stage::Command, index: index_of as u32, errno })
+}
+
+/// init's life: reap whatever becomes an orphan until the payload's own process ends; then end everything else, tell the
+/// launcher how it went, and go. No signal handlers: signals for the payload come from the supervisor, by pidfd.
+fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd) -> ! {
+    // Our copies of the payload's socket and streams would keep their ends open: whoever reads the payload's output must
+    // see its end when the payload closes it.
+    let _ = process::close_range(gate.as_raw_fd(), gate.as_raw_fd());
+    let _ = process::close_range(0, 2);
+    let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0);
+    let status = loop {
+        match process::wait_any() {
+            Ok(reaped) if reaped.pid == payload => break reaped.status,
+            Ok(_) => {}
+            // Our only way to lose the payload is a kernel that has no child of ours: say so by ending.
+            Err(_) => process::exit_now(REPORTED),
+        }
+    };
+    // The kernel would kill the rest when we exit; doing it here lets the last ones count in the usage.
+    process::kill_everything_else();
+    while process::wait_any().is_ok() {}
+    let mut ended = Ended {
+        status,
+        read_chars: u64::MAX,
+        write_chars: u64::MAX,
+        read_bytes: u64::MAX,
+        write_bytes: u64::MAX,
+    };
+    if let Ok(io) = io {
+        let mut text = [0_u8; 512];
+        if let Ok(length) = fs::read_full(io.as_fd(), &mut text) {
+            read_io(text.get(..length).unwrap_or_default(), &mut ended);
+        }
+    }
+    let _ = socket::send(control, &Message::Ended(ended).encode(), &[]);
+    process::exit_now(0)
+}
+
+/// The lines of proc_pid_io(5) that the record keeps.
+fn read_io(text: &[u8], ended: &mut Ended) {
+    for line in text.split(|b| *b == b'\n') {
+        let mut parts = line.splitn(2, |b| *b == b':');
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else { continue };
+        let number = value
+            .iter()
+            .filter(|b| b.is_ascii_digit())
+            .fold(0_u64, |sum, b| sum.wrapping_mul(10).wrapping_add(u64::from(*b - b'0')));
+        match name {
+            b"rchar" => ended.read_chars = number,
+            b"wchar" => ended.write_chars = number,
+            b"read_bytes" => ended.read_bytes = number,
+            b"write_bytes" => ended.write_bytes = number,
+            _ => {}
+        }
+    }
+}
+
+const _: () = assert!(SIZE == 48);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_counters_are_read() {
+        let mut ended = Ended { read_chars: u64::MAX, write_bytes: u64::MAX, ..Ended::default() };
+        read_io(b"rchar: 323934931\nwchar: 323929600\nsyscr: 632687\nread_bytes: 0\nwrite_bytes: 4096\n", &mut ended);
+        assert_eq!((ended.read_chars, ended.write_chars), (323_934_931, 323_929_600));
+        assert_eq!((ended.read_bytes, ended.write_bytes), (0, 4096));
+    }
+}

@@ -1,0 +1,207 @@
+//! Words for what the kernel refused during the set-up: the thing, the reason, the next step.
+#![forbid(unsafe_code)]
+
+use super::Explainer;
+use super::protocol::{Stage, Trouble};
+use super::tree::Source;
+use crate::failure::{Code, Failure, Fault, errno_text};
+use crate::sys::Errno;
+
+/// A clone3 that failed: which limit or which policy of the host forbids user namespaces.
+pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
+    let what = "cannot make the payload's namespaces (clone3)";
+    let why = errno_text(errno);
+    match errno {
+        Errno::ENOSPC | Errno::EUSERS => {
+            let kinds = [
+                (libc::CLONE_NEWUSER, "user"),
+                (libc::CLONE_NEWNS, "mnt"),
+                (libc::CLONE_NEWPID, "pid"),
+                (libc::CLONE_NEWIPC, "ipc"),
+                (libc::CLONE_NEWUTS, "uts"),
+                (libc::CLONE_NEWNET, "net"),
+                (libc::CLONE_NEWCGROUP, "cgroup"),
+            ];
+            let asked = kinds.iter().filter(|(flag, _)| namespaces & flag != 0);
+            let limits: Vec<(String, String)> = asked
+                .map(|(_, kind)| (format!("user.max_{kind}_namespaces"), read_sysctl(&format!("user/max_{kind}_namespaces"))))
+                .collect();
+            let at_fault = limits.iter().find(|(_, value)| value == "0").or_else(|| limits.first());
+            let (name, value) = at_fault.map_or(("user.max_user_namespaces", "?"), |(n, v)| (n.as_str(), v.as_str()));
+            Failure::site(
+                what,
+                format!("{why}: the limit {name} is {value}, or namespaces are nested too deep (32)"),
+                format!("as root: sysctl -w {name}=65536, and make it last in /etc/sysctl.d"),
+            )
+        }
+        Errno::EPERM => {
+            if read_sysctl("kernel/unprivileged_userns_clone") == "0" {
+                return Failure::site(
+                    what,
+                    format!("{why}: kernel.unprivileged_userns_clone is 0"),
+                    "as root: sysctl -w kernel.unprivileged_userns_clone=1",
+                );
+            }
+            if read_sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
+                return Failure::site(
+                    what,
+                    format!("{why}: kernel.apparmor_restrict_unprivileged_userns is 1"),
+                    "install the AppArmor profile for bailey (docs/install.md), or set the sysctl to 0",
+                );
+            }
+            Failure::site(
+                what,
+                format!("{why}: the caller is in a chroot, its ids are not mapped, or a seccomp or LSM policy forbids it"),
+                "run bailey outside the chroot, or let the outer container allow user namespaces",
+            )
+        }
+        Errno::ENOSYS => Failure::site(
+            what,
+            why,
+            "bailey needs clone3 (kernel 5.3), and an outer container's seccomp policy must let it through",
+        ),
+        Errno::EAGAIN => Failure::site(
+            what,
+            format!("{why}: the limit on processes (RLIMIT_NPROC, pids.max) is reached"),
+            "end some processes or raise the limit",
+        ),
+        _ => Failure::site(what, why, "run `bailey check` and see docs/install.md"),
+    }
+}
+
+fn read_sysctl(name: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// A step of the child that failed.
+pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
+    let Trouble { stage, index, errno } = trouble;
+    let why = errno_text(errno);
+    let site = |what: &str, next: &str| Failure::site(what, why.clone(), next);
+    let mount = explainer.tree.mounts.get(index as usize);
+    let target = mount.map_or_else(String::new, |m| format!("/{}", m.target.to_string_lossy()));
+    let source = mount.map_or_else(String::new, |m| match &m.source {
+        Source::Host { path, .. } | Source::Overlay { path, .. } => path.to_string_lossy().into_owned(),
+        Source::Base(path) => format!("bailey's own {}", path.to_string_lossy()),
+        Source::Proc => "a new proc".to_owned(),
+        Source::DevPts => "a new devpts".to_owned(),
+    });
+    match stage {
+        Stage::Descriptors => site("cannot close inherited descriptors (close_range)", "bailey needs kernel 5.9 or later"),
+        Stage::IdMap if matches!(errno, Errno::EPERM | Errno::EACCES) => {
+            if read_sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
+                return Failure::site(
+                    "cannot write the id map of the user namespace",
+                    format!("{why}: kernel.apparmor_restrict_unprivileged_userns is 1"),
+                    "install the AppArmor profile for bailey (docs/install.md), or set the sysctl to 0",
+                );
+            }
+            site("cannot write the id map of the user namespace", "see which security module forbids it (dmesg, audit log)")
+        }
+        Stage::IdMap => site("cannot write the id map of the user namespace", "check that /proc is mounted and writable"),
+        Stage::Limits | Stage::ForbidNesting => site(
+            "cannot forbid nested namespaces (/proc/sys/user/max_*_namespaces)",
+            "an outer container keeps /proc/sys read-only: let it unmask /proc (podman: --security-opt unmask=ALL)",
+        ),
+        Stage::Undumpable | Stage::ParentDeath | Stage::Personality | Stage::CoreFiles | Stage::Session => {
+            site("cannot prepare the sandbox's first process", "report this with the kernel's version")
+        }
+        Stage::Namespaces => site("cannot open the sandbox's namespace files", "check that /proc is mounted"),
+        Stage::Loopback => site("cannot raise the loopback device of the new network", "try --network host"),
+        Stage::Propagation => site("cannot separate the sandbox's mounts from the host's", "report this with /proc/self/mountinfo"),
+        Stage::Scratch => site(
+            "cannot make the private tmpfs",
+            "check memory and `root.scratch_size`; the kernel must allow tmpfs in user namespaces",
+        ),
+        Stage::Node => {
+            let node = explainer.tree.nodes.get(index as usize);
+            let name = node.map_or_else(String::new, |(path, _)| path.to_string_lossy().into_owned());
+            site(&format!("cannot make {name} in the private tmpfs"), "check `root.scratch_size` (--scratch-size)")
+        }
+        Stage::Source => Failure::new(
+            Code::Setup,
+            if errno == Errno::ENOENT { Fault::User } else { Fault::Site },
+            format!("cannot copy the mount of {source} for {target}"),
+            why,
+            "check that it still exists and is reachable",
+        ),
+        Stage::Changed => Failure::usage(
+            format!("refused to bind {source} at {target}"),
+            "it is not the file that was judged a moment before: somebody replaced it",
+            "try again; if it happens again, find out who changes that path",
+        ),
+        Stage::Attributes => site(&format!("cannot make {source} read-only or nosuid at {target}"), "bailey needs mount_setattr (kernel 5.12)"),
+        Stage::Proc => site(
+            "cannot mount a proc of the sandbox's own",
+            "an outer container masks parts of /proc: let it unmask them (podman: --security-opt unmask=ALL)",
+        ),
+        Stage::Overlay => site(
+            &format!("cannot put a writable layer over {source}"),
+            "leave out --writable, or use an image outside overlayfs and FUSE",
+        ),
+        Stage::Target => Failure::usage(
+            format!("cannot use the mount point {target}"),
+            why,
+            "the image changed since it was looked at, or has a symbolic link there: use an image that stands still",
+        ),
+        Stage::Attach => site(&format!("cannot mount {source} at {target}"), "report this with /proc/self/mountinfo"),
+        Stage::Pivot => site("cannot change into the new root (pivot_root)", "the host's root must not be an initramfs"),
+        Stage::StartDir => Failure::usage(
+            format!("cannot start in {}", explainer.tree.start_dir.to_string_lossy()),
+            why,
+            "name a --workdir that the payload's uid may enter",
+        ),
+        Stage::Hidden => site("cannot cover a control group or process file system that a bind brought along", "bind something smaller"),
+        Stage::Keyring => site("cannot join a new session keyring", "set sandbox.session_keyring = \"preferred\" if this host forbids keyrings"),
+        Stage::Capabilities | Stage::Securebits | Stage::NoNewPrivs => {
+            site("cannot drop all capabilities", "report this with the kernel's version; nothing has run")
+        }
+        Stage::Fork => site("cannot fork the payload's process", "the limit on processes (RLIMIT_NPROC, pids.max) is reached"),
+        Stage::ReadBack => Failure::site(
+            "the walls do not hold",
+            if index == 1 { "a user namespace could be made although it was forbidden".to_owned() } else { why },
+            "report this with the kernel's version; nothing has run",
+        ),
+        Stage::Command | Stage::Exec => command(trouble, explainer),
+    }
+}
+
+/// A command that cannot be executed: 127 when it is not there, 126 when it is but cannot run.
+pub fn command(trouble: Trouble, explainer: &Explainer) -> Failure {
+    let path = explainer.commands.get(trouble.index as usize).map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
+    let why = errno_text(trouble.errno);
+    let named = explainer.commands.len() == 1;
+    match trouble.errno {
+        Errno::ENOENT | Errno::ENOTDIR if trouble.stage == Stage::Exec => Failure::new(
+            Code::NotFound,
+            Fault::User,
+            format!("cannot execute {path}"),
+            format!("{why}: its interpreter or loader is missing inside"),
+            "check the #! line or the ELF interpreter against the image",
+        ),
+        Errno::ENOENT | Errno::ENOTDIR => Failure::new(
+            Code::NotFound,
+            Fault::User,
+            if named { format!("cannot find the command {path}") } else {
+                let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+                format!("cannot find the command {name} in PATH")
+            },
+            why,
+            "check its name as it is inside the sandbox; bind it if it lies on the host",
+        ),
+        Errno::ENOEXEC => Failure::new(
+            Code::NotExecutable,
+            Fault::User,
+            format!("cannot execute {path}"),
+            format!("{why}: neither a program for this machine nor a script with a #! line"),
+            "give the script a #! line, or run it with its interpreter",
+        ),
+        _ => Failure::new(
+            Code::NotExecutable,
+            Fault::User,
+            format!("cannot execute {path}"),
+            why,
+            "check that it is a file with execute permission for this uid, on a mount without noexec",
+        ),
+    }
+}

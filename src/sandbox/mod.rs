@@ -1,0 +1,333 @@
+//! The walls: namespaces, file system, capabilities, and the frozen payload behind them.
+//!
+//! [`Blueprint`] → [`Building`] → [`Frozen`] → [`Running`]: each step consumes the one before it. Everything that the child
+//! needs is in the blueprint before the clone. The only way from `Frozen` to `Running` takes a [`Receipt`] of the durable
+//! record by value; dropping any of them ends the whole tree.
+#![forbid(unsafe_code)]
+
+mod build;
+mod child;
+pub mod explain;
+pub mod observe;
+pub mod protocol;
+pub mod tree;
+
+pub use child::NAMESPACES;
+
+use crate::audit::Receipt;
+use crate::config::Demand;
+use crate::failure::{Failure, errno_text};
+use crate::request::LaunchId;
+use crate::sys::clone::Side;
+use crate::sys::process::{ExecArrays, Usage};
+use crate::sys::{Errno, clone, fs, pidfd, process, socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::{Message, Ready, SIZE};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long the set-up may take: autofs and FUSE may have to fetch something first, but a launch never hangs for ever.
+const SET_UP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Everything that the child needs, made before the clone.
+pub struct Blueprint {
+    /// The launch that this is.
+    pub id: LaunchId,
+    /// The file system.
+    pub tree: tree::Tree,
+    /// Line for /proc/self/uid_map: one id, onto itself.
+    pub uid_map: CString,
+    /// Line for /proc/self/gid_map.
+    pub gid_map: CString,
+    /// `CLONE_NEW*` flags.
+    pub namespaces: libc::c_int,
+    /// Write 0 to the namespace limits of the new user namespace.
+    pub forbid_nesting: bool,
+    /// Whether a session keyring of its own is a must.
+    pub keyring: Demand,
+    /// Raise the loopback device: the network namespace is new.
+    pub loopback: bool,
+    /// umask of the payload.
+    pub umask: u32,
+    /// `MOUNT_ATTR_*` atime flags with which the host's /proc is mounted; a new proc must carry them.
+    pub proc_attr: u64,
+    /// Paths to try for the command, in order.
+    pub commands: Vec<CString>,
+    /// argv of the payload.
+    pub argv: ExecArrays,
+    /// environ of the payload.
+    pub envp: ExecArrays,
+    /// What /proc/1/cmdline shows inside.
+    pub title: CString,
+}
+
+/// The init process. Dropping it kills the whole pid namespace and reaps.
+#[derive(Debug)]
+struct Init {
+    pid: i32,
+    pidfd: OwnedFd,
+    reaped: bool,
+}
+
+impl Init {
+    fn kill(&self) {
+        // ESRCH: it is a zombie already, and its namespace with it.
+        let _ = pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
+    fn wait(&mut self) -> Result<(i32, Usage), Errno> {
+        let result = process::wait_with_usage(self.pid);
+        self.reaped = true;
+        result
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            let _ = self.wait();
+        }
+    }
+}
+
+/// The child was cloned and builds its root. The launcher has time for other things now.
+#[derive(Debug)]
+pub struct Building {
+    id: LaunchId,
+    init: Init,
+    control: OwnedFd,
+    gate: OwnedFd,
+}
+
+impl Blueprint {
+    /// Clones the child into its namespaces.
+    pub fn start(self) -> Result<(Building, Explainer), Failure> {
+        let (control, child_control) = socket::pair().map_err(|e| no_sockets(&e))?;
+        let (gate, child_gate) = socket::pair().map_err(|e| no_sockets(&e))?;
+        match clone::clone_into(self.namespaces) {
+            Ok(Side::Child) => child::init(&self, &child_control, &child_gate),
+            Ok(Side::Parent { pid, pidfd }) => {
+                let init = Init { pid, pidfd, reaped: false };
+                let explainer = Explainer { commands: self.commands, tree: self.tree };
+                Ok((Building { id: self.id, init, control, gate }, explainer))
+            }
+            Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
+        }
+    }
+}
+
+fn no_sockets(errno: &Errno) -> Failure {
+    Failure::site("cannot make a socket pair", errno_text(*errno), "raise the limit on open files (ulimit -n)")
+}
+
+/// What the launcher keeps of the blueprint: the words for what a child reports, and which command it chose.
+pub struct Explainer {
+    commands: Vec<CString>,
+    tree: tree::Tree,
+}
+
+impl Explainer {
+    /// The path that the payload will execute, inside.
+    pub fn command(&self, ready: &Ready) -> String {
+        self.commands.get(ready.command as usize).map_or_else(String::new, |c| c.to_string_lossy().into_owned())
+    }
+}
+
+/// The payload's process, one instruction before its execve. Nothing but [`Frozen::release`] lets it go on.
+#[derive(Debug)]
+pub struct Frozen {
+    id: LaunchId,
+    init: Init,
+    control: OwnedFd,
+    gate: OwnedFd,
+    pid: i32,
+    ready: Ready,
+    namespaces: Vec<OwnedFd>,
+}
+
+impl Building {
+    /// Waits until the payload is frozen; hands over its pidfd for the receipt.
+    pub fn wait_frozen(self, explainer: &Explainer) -> Result<(Frozen, OwnedFd), Failure> {
+        let deadline = Instant::now() + SET_UP_DEADLINE;
+        let mut namespaces = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::site(
+                    "the sandbox was not ready in time",
+                    format!("the set-up took longer than {} s", SET_UP_DEADLINE.as_secs()),
+                    "look for an automount or a FUSE file system that hangs",
+                ));
+            }
+            let (on_control, on_gate) = wait_two(self.control.as_fd(), self.gate.as_fd(), left);
+            // The payload's word first: when both are there, init's end is only a consequence.
+            if on_gate {
+                let mut bytes = [0; SIZE];
+                let received = socket::receive(self.gate.as_fd(), &mut bytes).map_err(|e| lost(&e))?;
+                match Message::decode(bytes.get(..received.length).unwrap_or_default()) {
+                    Some(Message::Ready(ready)) => return self.frozen(ready, received.pid, namespaces),
+                    Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
+                    _ => {}
+                }
+            }
+            if on_control {
+                let mut bytes = [0; SIZE];
+                let received = socket::receive(self.control.as_fd(), &mut bytes).map_err(|e| lost(&e))?;
+                match Message::decode(bytes.get(..received.length).unwrap_or_default()) {
+                    Some(Message::Namespaces) => namespaces = received.fds,
+                    Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
+                    _ => return Err(lost(&Errno::EPIPE)),
+                }
+            }
+        }
+    }
+
+    fn frozen(self, ready: Ready, pid: i32, namespaces: Vec<OwnedFd>) -> Result<(Frozen, OwnedFd), Failure> {
+        let pidfd = pidfd::open(pid).map_err(|e| lost(&e))?;
+        // The kernel told the pid when the message was sent. If the payload still holds its socket now that the pidfd is
+        // open, it lived when that was opened, so the number was not another process's.
+        if socket::peer_is_gone(self.gate.as_fd()) {
+            return Err(lost(&Errno::ESRCH));
+        }
+        let frozen = Frozen {
+            id: self.id,
+            init: self.init,
+            control: self.control,
+            gate: self.gate,
+            pid,
+            ready,
+            namespaces,
+        };
+        Ok((frozen, pidfd))
+    }
+}
+
+fn lost(errno: &Errno) -> Failure {
+    Failure::site(
+        "the sandbox ended before the payload was ready",
+        errno_text(*errno),
+        "look for the out-of-memory killer in the kernel's log, then try again",
+    )
+}
+
+/// Waits for either descriptor to become readable or to end.
+fn wait_two(a: BorrowedFd<'_>, b: BorrowedFd<'_>, timeout: Duration) -> (bool, bool) {
+    let mut fds = [PollFd::new(a, PollFlags::POLLIN), PollFd::new(b, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    let _ = poll(&mut fds, timeout);
+    let [a, b] = fds.map(|fd| fd.any().unwrap_or(false));
+    (a, b)
+}
+
+impl Frozen {
+    /// The payload's pid as this host (this process's pid namespace) numbers it.
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// What it read back of itself.
+    pub const fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Inode numbers of its namespaces, in the order of [`NAMESPACES`], from the descriptors that it sent.
+    pub fn namespace_inodes(&self) -> Vec<u64> {
+        self.namespaces.iter().filter_map(|fd| fs::stat_at(fd.as_fd(), c"").ok()).map(|stat| stat.ino).collect()
+    }
+
+    /// Lets the payload execute, against the receipt of its own durable record and nothing else.
+    ///
+    /// # Errors
+    /// A receipt of another launch, or one whose pidfd is not this payload's process: nothing is released, and both
+    /// payloads end with what holds them.
+    pub fn release(self, receipt: Receipt) -> Result<Running, Failure> {
+        let foreign = |why: &str| {
+            Failure::record("the payload was not released", why, "report this as a defect; nothing has run")
+        };
+        if receipt.launch() != self.id {
+            return Err(foreign("the receipt belongs to another launch"));
+        }
+        let own = pidfd::open(self.pid).map_err(|e| lost(&e))?;
+        if socket::peer_is_gone(self.gate.as_fd()) {
+            return Err(lost(&Errno::ESRCH));
+        }
+        if !pidfd::same_process(&own, receipt.pidfd()) {
+            return Err(foreign("the receipt was made out for another process"));
+        }
+        socket::send(self.gate.as_fd(), b"!", &[]).map_err(|e| lost(&e))?;
+        Ok(Running {
+            init: self.init,
+            control: self.control,
+            gate: Some(self.gate),
+            payload: receipt.into_pidfd(),
+        })
+    }
+}
+
+/// The payload runs.
+#[derive(Debug)]
+pub struct Running {
+    init: Init,
+    control: OwnedFd,
+    gate: Option<OwnedFd>,
+    payload: OwnedFd,
+}
+
+/// What a child had to say, for the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// execve worked.
+    Executed,
+    /// execve failed: the payload never ran.
+    NotExecuted(protocol::Trouble),
+    /// The payload ended; init reports how.
+    Ended(protocol::Ended),
+    /// init is gone without a report: it was killed.
+    Vanished,
+}
+
+impl Running {
+    /// The descriptors to wait on: init's socket and, until the exec is decided, the payload's.
+    pub fn descriptors(&self) -> (BorrowedFd<'_>, Option<BorrowedFd<'_>>) {
+        (self.control.as_fd(), self.gate.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Reads the payload's socket, which is ready: its end means that execve worked.
+    pub fn read_gate(&mut self) -> Option<News> {
+        let gate = self.gate.as_ref()?;
+        let mut bytes = [0; SIZE];
+        let length = socket::receive(gate.as_fd(), &mut bytes).map_or(0, |received| received.length);
+        self.gate = None;
+        match Message::decode(bytes.get(..length).unwrap_or_default()) {
+            Some(Message::Failed(trouble)) => Some(News::NotExecuted(trouble)),
+            _ => Some(News::Executed),
+        }
+    }
+
+    /// Reads init's socket, which is ready.
+    pub fn read_control(&self) -> News {
+        let mut bytes = [0; SIZE];
+        let length = socket::receive(self.control.as_fd(), &mut bytes).map_or(0, |received| received.length);
+        match Message::decode(bytes.get(..length).unwrap_or_default()) {
+            Some(Message::Ended(ended)) => News::Ended(ended),
+            _ => News::Vanished,
+        }
+    }
+
+    /// Sends a signal to the payload's own process. One that is gone is no error.
+    pub fn signal(&self, signal: i32) {
+        let _ = pidfd::send_signal(self.payload.as_fd(), signal);
+    }
+
+    /// Kills everything: init, and with it its pid namespace.
+    pub fn kill_all(&self) {
+        self.init.kill();
+    }
+
+    /// Reaps init when everything ended (or is ending); the usage of the whole tree.
+    pub fn reap(mut self) -> Usage {
+        self.init.wait().map(|(_, usage)| usage).unwrap_or_default()
+    }
+}

@@ -1,0 +1,217 @@
+//! What init and payload tell the launcher: fixed-size messages of plain numbers, readable without allocation.
+#![forbid(unsafe_code)]
+
+use crate::sys::Errno;
+
+/// Where in the set-up something went wrong. The order is the order of the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[expect(missing_docs, reason = "the names are the steps; `sandbox::explain` has the words")]
+pub enum Stage {
+    Descriptors = 1,
+    IdMap,
+    Limits,
+    Undumpable,
+    ParentDeath,
+    Namespaces,
+    Loopback,
+    Propagation,
+    Scratch,
+    Node,
+    Source,
+    Changed,
+    Attributes,
+    Proc,
+    Overlay,
+    Target,
+    Attach,
+    Pivot,
+    StartDir,
+    Hidden,
+    ForbidNesting,
+    Keyring,
+    CoreFiles,
+    Personality,
+    Capabilities,
+    Securebits,
+    NoNewPrivs,
+    Fork,
+    Session,
+    ReadBack,
+    Command,
+    Exec,
+}
+
+impl Stage {
+    /// All of them, to find one by number.
+    pub const ALL: [Self; 32] = [
+        Self::Descriptors,
+        Self::IdMap,
+        Self::Limits,
+        Self::Undumpable,
+        Self::ParentDeath,
+        Self::Namespaces,
+        Self::Loopback,
+        Self::Propagation,
+        Self::Scratch,
+        Self::Node,
+        Self::Source,
+        Self::Changed,
+        Self::Attributes,
+        Self::Proc,
+        Self::Overlay,
+        Self::Target,
+        Self::Attach,
+        Self::Pivot,
+        Self::StartDir,
+        Self::Hidden,
+        Self::ForbidNesting,
+        Self::Keyring,
+        Self::CoreFiles,
+        Self::Personality,
+        Self::Capabilities,
+        Self::Securebits,
+        Self::NoNewPrivs,
+        Self::Fork,
+        Self::Session,
+        Self::ReadBack,
+        Self::Command,
+        Self::Exec,
+    ];
+}
+
+/// A step that failed: which, on which element of the plan, with what errno.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trouble {
+    /// The step.
+    pub stage: Stage,
+    /// Which element of the plan's list, or which part of the step.
+    pub index: u32,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+/// A message from a child. All numbers in native byte order: both ends are the same program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// init's namespace files come along as descriptors.
+    Namespaces,
+    /// The set-up failed; the sender exits.
+    Failed(Trouble),
+    /// The payload stands one instruction before execve.
+    Ready(Ready),
+    /// The payload's process ended, and everything else in its pid namespace was killed and reaped.
+    Ended(Ended),
+}
+
+/// What the frozen payload says of itself, read back from the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ready {
+    /// Which of the prepared command paths it will execute.
+    pub command: u32,
+    /// `prctl(PR_GET_SECUREBITS)`.
+    pub securebits: u32,
+    /// Errno of joining a new session keyring, 0 when it worked.
+    pub keyring: i32,
+    /// Its pid in its own namespace.
+    pub vpid: i32,
+}
+
+/// How it ended, and init's view of the whole tree's I/O (proc_pid_io(5)), `u64::MAX` where the kernel does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ended {
+    /// Raw wait status of the payload.
+    pub status: i32,
+    /// `rchar`
+    pub read_chars: u64,
+    /// `wchar`
+    pub write_chars: u64,
+    /// `read_bytes`
+    pub read_bytes: u64,
+    /// `write_bytes`
+    pub write_bytes: u64,
+}
+
+/// Size of every message on the wire.
+pub const SIZE: usize = 48;
+
+impl Message {
+    /// The bytes of the message.
+    pub fn encode(self) -> [u8; SIZE] {
+        let words: [u64; 6] = match self {
+            Self::Namespaces => [1, 0, 0, 0, 0, 0],
+            Self::Failed(t) => [2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64, 0, 0],
+            Self::Ready(r) => {
+                [3, u64::from(r.command), u64::from(r.securebits), r.keyring as u64, r.vpid as u64, 0]
+            }
+            Self::Ended(e) => {
+                [4, e.status as u64, e.read_chars, e.write_chars, e.read_bytes, e.write_bytes]
+            }
+        };
+        let mut bytes = [0_u8; SIZE];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// Reads a message; `None` for anything that a child of ours does not send.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != SIZE {
+            return None;
+        }
+        let mut words = [0_u64; 6];
+        for (word, from) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(from.try_into().ok()?);
+        }
+        let [kind, a, b, c, d, e] = words;
+        match kind {
+            1 => Some(Self::Namespaces),
+            2 => {
+                let stage = Stage::ALL.into_iter().find(|stage| *stage as u64 == a)?;
+                Some(Self::Failed(Trouble { stage, index: b as u32, errno: Errno::from_raw(c as i32) }))
+            }
+            3 => Some(Self::Ready(Ready {
+                command: a as u32,
+                securebits: b as u32,
+                keyring: c as i32,
+                vpid: d as i32,
+            })),
+            4 => Some(Self::Ended(Ended {
+                status: a as i32,
+                read_chars: b,
+                write_chars: c,
+                read_bytes: d,
+                write_bytes: e,
+            })),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_read_back() {
+        let all = [
+            Message::Namespaces,
+            Message::Failed(Trouble { stage: Stage::Attach, index: 7, errno: Errno::ENOENT }),
+            Message::Ready(Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2 }),
+            Message::Ended(Ended { status: 0x8b, read_chars: 1, write_chars: u64::MAX, read_bytes: 3, write_bytes: 4 }),
+        ];
+        for message in all {
+            assert_eq!(Message::decode(&message.encode()), Some(message));
+        }
+        assert_eq!(Message::decode(&[0; SIZE]), None);
+        assert_eq!(Message::decode(&[1; 3]), None);
+    }
+
+    #[test]
+    fn every_stage_has_its_number() {
+        for (index, stage) in Stage::ALL.iter().enumerate() {
+            assert_eq!(*stage as usize, index + 1);
+        }
+    }
+}

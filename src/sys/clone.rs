@@ -1,0 +1,71 @@
+//! clone3(2): the launcher's child in its namespaces, and init's fork of the payload.
+
+use super::{Errno, check};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Which side of the clone this is.
+#[must_use]
+pub enum Side {
+    /// The parent, with the child's pid as the parent sees it and a pidfd.
+    Parent {
+        /// The child's process id.
+        pid: i32,
+        /// Refers to the child and to nothing else, ever.
+        pidfd: OwnedFd,
+    },
+    /// The child: a copy of the parent's memory, alone.
+    Child,
+}
+
+/// `struct clone_args` of <linux/sched.h>, the 64-byte first version (kernel 5.3).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Forks into new namespaces: `namespaces` is a set of `CLONE_NEW*`. Adds `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND`.
+///
+/// # Errors
+/// `EINVAL` when the process has threads (checked first: a copy of a threaded process may hold locks that nobody frees),
+/// else what clone3 says: `ENOSPC` and `EUSERS` for a namespace limit, `EPERM` where user namespaces are forbidden.
+pub fn clone_into(namespaces: libc::c_int) -> Result<Side, Errno> {
+    // unshare(2): CLONE_THREAD is accepted only from a single-threaded caller, on whom it has no effect.
+    // SAFETY: no pointers; no effect but the check.
+    check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_THREAD) })?;
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: namespaces as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_CLEAR_SIGHAND as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: `args` is a valid clone_args of the size given; without CLONE_VM the child gets its own copy of the whole
+    // address space, so both sides may go on as after fork(2). The caller is single-threaded (checked above).
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut args, std::mem::size_of::<CloneArgs>())
+    })?;
+    if pid == 0 {
+        return Ok(Side::Child);
+    }
+    // SAFETY: the kernel wrote a fresh descriptor, which nothing else owns, to `pidfd` before it returned.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Side::Parent { pid: pid as i32, pidfd })
+}
+
+/// init's fork of the payload: no new namespace, no pidfd. Returns 0 in the child, its pid (inside) in init.
+pub fn fork_payload() -> Result<i32, Errno> {
+    let mut args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    // SAFETY: as in `clone_into`: own copy of the address space, single-threaded caller (it was cloned itself).
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut args, std::mem::size_of::<CloneArgs>())
+    })?;
+    Ok(pid as i32)
+}

@@ -1,0 +1,250 @@
+//! openat2(2) and the few path calls that children make with strings prepared beforehand.
+
+use super::{Errno, check};
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// How a path may be resolved (`resolve` of `struct open_how`, openat2(2)). Magic links are never followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolve {
+    /// The directory is the root: absolute paths, absolute symlinks and `..` stay inside. Symlinks are followed.
+    InRoot,
+    /// As [`Resolve::InRoot`], and a symlink anywhere is `ELOOP`.
+    InRootNoSymlinks,
+    /// Anything that would lead out of the directory is `EXDEV`; a symlink anywhere is `ELOOP`.
+    BeneathNoSymlinks,
+    /// From the process's root, with symlinks refused: the path is known to be canonical.
+    NoSymlinks,
+}
+
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+
+const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+const RESOLVE_BENEATH: u64 = 0x08;
+const RESOLVE_IN_ROOT: u64 = 0x10;
+
+/// openat2(2). Adds `O_CLOEXEC` and `RESOLVE_NO_MAGICLINKS`. Retries the `EAGAIN` of a rename that raced, a few times.
+pub fn open_how(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    flags: libc::c_int,
+    mode: u32,
+    resolve: Resolve,
+) -> Result<OwnedFd, Errno> {
+    let resolve = RESOLVE_NO_MAGICLINKS
+        | match resolve {
+            Resolve::InRoot => RESOLVE_IN_ROOT,
+            Resolve::InRootNoSymlinks => RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
+            Resolve::BeneathNoSymlinks => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+            Resolve::NoSymlinks => RESOLVE_NO_SYMLINKS,
+        };
+    let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
+    let mut tries = 0;
+    loop {
+        // SAFETY: `path` is NUL-terminated and `how` is an open_how of the size given; both outlive the call.
+        let result = check(unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                std::mem::size_of::<OpenHow>(),
+            )
+        });
+        match result {
+            // SAFETY: a fresh descriptor that nothing else owns.
+            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+            Err(Errno::EAGAIN) if tries < 16 => tries += 1,
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The process's current directory as a descriptor argument (`AT_FDCWD`): absolute paths ignore it.
+pub const fn cwd() -> BorrowedFd<'static> {
+    // SAFETY: AT_FDCWD is not a descriptor that could be closed; the kernel takes it for "the current directory".
+    unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
+}
+
+/// Device, inode and mode of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `st_dev`
+    pub dev: u64,
+    /// `st_ino`
+    pub ino: u64,
+    /// `st_mode`: type and permissions.
+    pub mode: u32,
+    /// `st_rdev`
+    pub rdev: u64,
+    /// `st_uid`
+    pub uid: u32,
+}
+
+impl Stat {
+    /// Is it a directory?
+    pub const fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+    /// Is it a symbolic link?
+    pub const fn is_symlink(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFLNK
+    }
+    /// Is it a regular file?
+    pub const fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+    /// Is it a character device?
+    pub const fn is_char_device(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFCHR
+    }
+}
+
+/// fstatat(2): of the descriptor itself when `path` is empty; the last symlink is not followed.
+pub fn stat_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat, Errno> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `path` is NUL-terminated; the kernel fills the whole struct when it returns 0.
+    let stat = unsafe {
+        check(libc::c_long::from(libc::fstatat(
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            stat.as_mut_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH,
+        )))?;
+        stat.assume_init()
+    };
+    Ok(Stat { dev: stat.st_dev, ino: stat.st_ino, mode: stat.st_mode, rdev: stat.st_rdev, uid: stat.st_uid })
+}
+
+/// mkdirat(2).
+pub fn make_dir(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::mkdirat(dir.as_raw_fd(), path.as_ptr(), mode) })).map(drop)
+}
+
+/// symlinkat(2).
+pub fn make_link(target: &CStr, dir: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    // SAFETY: both strings are NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), path.as_ptr()) })).map(drop)
+}
+
+/// mknodat(2) of an empty regular file: what a mount point for a file needs, in one call and with no descriptor.
+pub fn make_empty_file(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe {
+        libc::mknodat(dir.as_raw_fd(), path.as_ptr(), libc::S_IFREG | mode, 0)
+    }))
+    .map(drop)
+}
+
+/// openat(2) for the child's own files; adds `O_CLOEXEC` and `O_NOFOLLOW`.
+pub fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: libc::c_int, mode: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    let fd = check(libc::c_long::from(unsafe {
+        libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC | libc::O_NOFOLLOW, mode)
+    }))?;
+    // SAFETY: a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// openat(2) that follows a last symlink; adds `O_CLOEXEC`. For `/proc/self/...` only, whose links are the kernel's.
+pub fn open_following(path: &CStr, flags: libc::c_int) -> Result<OwnedFd, Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    let fd = check(libc::c_long::from(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) }))?;
+    // SAFETY: a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// write(2) of everything, retrying short writes and EINTR.
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        // SAFETY: pointer and length are the slice's own.
+        let result = check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long);
+        match result {
+            Ok(0) => return Err(Errno::EIO),
+            Ok(n) => bytes = bytes.get(n as usize..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// read(2) until the buffer is full or the file ends; the number of bytes read.
+pub fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        // SAFETY: pointer and length are the slice's own.
+        let result = check(unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) } as libc::c_long);
+        match result {
+            Ok(0) => break,
+            Ok(n) => filled += n as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(filled)
+}
+
+/// read(2) once, retrying EINTR; 0 is the end.
+pub fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        // SAFETY: pointer and length are the slice's own.
+        let result = check(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } as libc::c_long);
+        match result {
+            Ok(n) => return Ok(n as usize),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// May this process execute the file (faccessat2(2), effective ids)? The last symlink is followed, inside this root.
+pub fn may_execute(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::access(path.as_ptr(), libc::X_OK) })).map(drop)
+}
+
+/// stat(2), following symlinks: the mode only.
+pub fn mode_of(path: &CStr) -> Result<u32, Errno> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `path` is NUL-terminated; the kernel fills the whole struct when it returns 0.
+    let stat = unsafe {
+        check(libc::c_long::from(libc::stat(path.as_ptr(), stat.as_mut_ptr())))?;
+        stat.assume_init()
+    };
+    Ok(stat.st_mode)
+}
+
+/// chdir(2).
+pub fn change_dir(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::chdir(path.as_ptr()) })).map(drop)
+}
+
+/// fchdir(2).
+pub fn change_dir_fd(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::fchdir(dir.as_raw_fd()) })).map(drop)
+}
+
+/// getcwd(2) by the system call, which says `(unreachable)/...` where glibc would hide it. True when the current
+/// directory lies below this process's root.
+pub fn cwd_is_reachable() -> Result<bool, Errno> {
+    let mut buffer = [0_u8; libc::PATH_MAX as usize];
+    // SAFETY: pointer and length are the buffer's own.
+    check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    Ok(buffer.first() == Some(&b'/'))
+}
+
+/// umask(2).
+pub fn set_umask(mask: u32) {
+    // SAFETY: always succeeds, no pointers.
+    unsafe { libc::umask(mask) };
+}

@@ -1,0 +1,157 @@
+//! Messages between launcher, init and payload: one SOCK_SEQPACKET pair each, descriptors and credentials beside the bytes.
+
+use super::{Errno, check};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The most descriptors that one message carries: one per kind of namespace (`namespaces(7)`).
+pub const MAX_FDS: usize = 8;
+
+/// Room for one SCM_RIGHTS message of [`MAX_FDS`] descriptors and one SCM_CREDENTIALS message, aligned for `cmsghdr`.
+#[repr(C, align(8))]
+struct Control([u8; 128]);
+
+/// A connected pair: the launcher's end, which asks for credentials, and the child's. Both close on exec.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let mut fds = [-1 as RawFd; 2];
+    // SAFETY: `fds` has room for the two descriptors.
+    check(libc::c_long::from(unsafe {
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
+    }))?;
+    let [ours, theirs] = fds;
+    // SAFETY: two fresh descriptors that nothing else owns.
+    let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+    let on: libc::c_int = 1;
+    // SAFETY: the option value is an int, valid for the call.
+    check(libc::c_long::from(unsafe {
+        libc::setsockopt(
+            ours.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PASSCRED,
+            (&raw const on).cast(),
+            std::mem::size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    }))?;
+    Ok((ours, theirs))
+}
+
+/// Sends one message, with descriptors if there are any. Never raises SIGPIPE. Does not allocate.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), Errno> {
+    let mut control = Control([0; 128]);
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: an all-zero msghdr is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    if !fds.is_empty() {
+        if fds.len() > MAX_FDS {
+            return Err(Errno::EINVAL);
+        }
+        let length = std::mem::size_of_val(fds) as u32;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: CMSG_SPACE only computes; 8 descriptors need 48 of the 128 bytes.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
+        // SAFETY: the control buffer is aligned and large enough for this one header and its data.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(length) as _;
+            std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), length as usize);
+        }
+    }
+    loop {
+        // SAFETY: `message` points to live buffers of the lengths given.
+        match check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) } as libc::c_long)
+        {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// One received message.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// Bytes filled into the caller's buffer; 0 is the end of the connection.
+    pub length: usize,
+    /// The sender's pid, as this process's pid namespace numbers it, from the kernel (unix(7), SCM_CREDENTIALS).
+    pub pid: i32,
+    /// Descriptors that came along, all close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Receives one message.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
+    let mut control = Control([0; 128]);
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: an all-zero msghdr is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len() as _;
+    let length = loop {
+        // SAFETY: `message` points to live buffers of the lengths given.
+        match check(
+            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long
+        ) {
+            Ok(n) => break n as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    };
+    let mut received = Received { length, ..Received::default() };
+    // SAFETY: the kernel filled `msg_controllen` bytes with well-formed headers; CMSG_NXTHDR stays inside them. Each
+    // descriptor is fresh and owned by nobody else.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            let data = libc::CMSG_DATA(header);
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                    let bytes = (*header).cmsg_len - (data as usize - header as usize);
+                    for index in 0..bytes / std::mem::size_of::<RawFd>() {
+                        let fd = data.cast::<RawFd>().add(index).read_unaligned();
+                        received.fds.push(OwnedFd::from_raw_fd(fd));
+                    }
+                }
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                    received.pid = data.cast::<libc::ucred>().read_unaligned().pid;
+                }
+                _ => {}
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    if message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
+        return Err(Errno::EMSGSIZE);
+    }
+    Ok(received)
+}
+
+/// Blocks for one message in a child: the number of bytes, 0 at the end of the connection. Does not allocate.
+pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        // SAFETY: pointer and length are the buffer's own.
+        match check(
+            unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long
+        ) {
+            Ok(n) => return Ok(n as usize),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Has the other end gone? Looks without waiting and takes nothing.
+pub fn peer_is_gone(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: one byte of room.
+    let result = check(
+        unsafe {
+            libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+        } as libc::c_long,
+    );
+    matches!(result, Ok(0) | Err(Errno::ECONNRESET))
+}
