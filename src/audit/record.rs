@@ -1,0 +1,757 @@
+//! The audit record: one JSON object a line, names from the Elastic Common Schema (ECS) where it has one (`docs/record.md`).
+//!
+//! 1. What is unknown is absent: every field is optional, and an empty one is not written.
+//! 2. `@timestamp` and `chain` are set by the log while it holds the lock; what a caller puts there is not written.
+//! 3. Types follow ECS: what it calls keyword is a string here, also where it looks like a number.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::chain::hex;
+use super::time::Timestamp;
+use crate::request::LaunchId;
+
+/// The version of ECS that the names and types come from.
+pub const ECS_VERSION: &str = "9.4.0";
+
+/// Whether a field has nothing to say and is left out of the record.
+trait Absent {
+    fn is_absent(&self) -> bool;
+}
+
+impl<T> Absent for Option<T> {
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T> Absent for Vec<T> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<K, V> Absent for BTreeMap<K, V> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+/// Declares the objects of a record: public fields, all optional, absent when empty, objects included.
+macro_rules! objects {
+    ($($(#[$doc:meta])* pub struct $name:ident {
+        $($(#[$attr:meta])* pub $field:ident: $type:ty,)*
+    })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[serde(default)]
+        pub struct $name {
+            $($(#[$attr])* #[serde(skip_serializing_if = "Absent::is_absent")] pub $field: $type,)*
+        }
+
+        impl Absent for $name {
+            fn is_absent(&self) -> bool {
+                $(self.$field.is_absent())&&*
+            }
+        }
+    )*};
+}
+
+/// What happened: `event.action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// A payload is about to run: durable before its execve.
+    PayloadLaunch,
+    /// A payload ended.
+    PayloadEnd,
+    /// Policy, identity, a limit or the drain flag said no.
+    PayloadDeny,
+    /// The user was told of something: an overuse rule, a coming stop.
+    PayloadNotice,
+    /// bailey stops a running payload.
+    PayloadStop,
+    /// Set-up or execve failed.
+    LaunchFailed,
+    /// A segment of the log begins.
+    SegmentOpen,
+    /// The log's torn last line, left by a crash, was taken out; this record keeps it.
+    LogRepair,
+    /// The sequence number and hash reached, signed.
+    Checkpoint,
+}
+
+impl Action {
+    /// `event.type` and `event.outcome` that go with the action; an end's outcome depends on the payload.
+    const fn ecs(self) -> (&'static str, Option<Outcome>) {
+        match self {
+            Self::PayloadLaunch => ("start", Some(Outcome::Success)),
+            Self::PayloadEnd => ("end", None),
+            Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
+            Self::PayloadStop => ("change", Some(Outcome::Success)),
+            Self::LaunchFailed => ("end", Some(Outcome::Failure)),
+            Self::PayloadNotice | Self::SegmentOpen | Self::LogRepair | Self::Checkpoint => ("info", None),
+        }
+    }
+
+    /// Whether the record is about the log and not about a payload.
+    pub const fn is_log_life(self) -> bool {
+        matches!(self, Self::SegmentOpen | Self::LogRepair | Self::Checkpoint)
+    }
+
+    /// Whether the record closes a launch.
+    pub const fn closes(self) -> bool {
+        matches!(self, Self::PayloadEnd | Self::LaunchFailed)
+    }
+}
+
+/// `event.outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It went as asked.
+    Success,
+    /// It did not.
+    Failure,
+}
+
+/// `grid.identity.assurance`: who stands behind the identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Assurance {
+    /// Nobody said who it is.
+    Undeclared,
+    /// The pilot says so.
+    Declared,
+    /// The launcher verified a credential.
+    Checked,
+    /// The recorder verified a credential itself.
+    Verified,
+}
+
+/// `grid.role`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A user's payload.
+    Payload,
+    /// The pilot's own work; its identity never becomes `user.id`.
+    Pilot,
+    /// A monitoring probe.
+    Probe,
+}
+
+/// `grid.end.by`: what ended the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum EndBy {
+    /// The payload itself: it exited, or died of a signal that is not bailey's.
+    Payload,
+    /// The memory limit.
+    Memory,
+    /// The limit of processes.
+    Pids,
+    /// The wall time was used up.
+    WallTime,
+    /// A ban.
+    Ban,
+    /// The site's administrator.
+    Administrator,
+    /// A signal that the pilot sent and bailey passed on.
+    PilotSignal,
+    /// The launcher died; the next bailey on this log wrote the record.
+    LauncherLost,
+    /// The recorder restarted meanwhile.
+    RecorderRestart,
+    /// The host went down.
+    HostRestart,
+}
+
+/// One record of any action. [`Record::new`] sets what its action fixes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Record {
+    /// When the line was written. Set by the log.
+    #[serde(rename = "@timestamp", skip_serializing)]
+    pub timestamp: Option<Timestamp>,
+    /// What happened.
+    pub event: Event,
+    /// The version of ECS.
+    pub ecs: Ecs,
+    /// The worker node.
+    #[serde(default, skip_serializing_if = "Absent::is_absent")]
+    pub host: Host,
+    /// The payload's process.
+    #[serde(default, skip_serializing_if = "Absent::is_absent")]
+    pub process: Process,
+    /// Whose payload it is.
+    #[serde(default, skip_serializing_if = "Absent::is_absent")]
+    pub user: User,
+    /// Every name, address and digest in the record, for one search over all of them.
+    #[serde(default, skip_serializing_if = "Absent::is_absent")]
+    pub related: Related,
+    /// The container that bailey made.
+    #[serde(default, skip_serializing_if = "Absent::is_absent")]
+    pub container: Container,
+    /// What went wrong, in `payload-deny` and `launch-failed`.
+    #[serde(default, skip_serializing_if = "Absent::is_absent")]
+    pub error: ErrorInfo,
+    /// What ECS has no name for.
+    #[serde(default, skip_serializing_if = "Absent::is_absent")]
+    pub grid: Grid,
+    /// Place of the line in the log. Set by the log.
+    #[serde(skip_serializing)]
+    pub chain: Option<Chain>,
+}
+
+impl Record {
+    /// A record of one payload with the constants of its action.
+    pub fn new(action: Action, launch: LaunchId) -> Self {
+        let mut record = Self::bare(action);
+        record.event.id = Some(launch.to_string());
+        record.container.id = Some(launch.to_string());
+        record.container.runtime = Some("bailey".to_owned());
+        record
+    }
+
+    /// A record of the log's own life.
+    pub fn of_log(action: Action, host: Host) -> Self {
+        Self {
+            host,
+            ..Self::bare(action)
+        }
+    }
+
+    fn bare(action: Action) -> Self {
+        let (kind, outcome) = action.ecs();
+        let category = if action.is_log_life() { "host" } else { "process" };
+        Self {
+            timestamp: None,
+            event: Event {
+                id: None,
+                action,
+                kind: "event".to_owned(),
+                category: vec![category.to_owned()],
+                r#type: vec![kind.to_owned()],
+                outcome,
+                created: None,
+                duration: None,
+                reason: None,
+            },
+            ecs: Ecs {
+                version: ECS_VERSION.to_owned(),
+            },
+            host: Host::default(),
+            process: Process::default(),
+            user: User::default(),
+            related: Related::default(),
+            container: Container::default(),
+            error: ErrorInfo::default(),
+            grid: Grid::default(),
+            chain: None,
+        }
+    }
+}
+
+/// `event.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Event {
+    /// The launch id, the same in every record of one payload; absent in the log's own records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What happened.
+    pub action: Action,
+    /// `event`.
+    pub kind: String,
+    /// `process`, or `host` for the log's own records.
+    pub category: Vec<String>,
+    /// One of ECS's words for the action.
+    pub r#type: Vec<String>,
+    /// Whether it went as asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// When the launcher asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// Nanoseconds from the release to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<u64>,
+    /// Why, in one sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `ecs.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Ecs {
+    /// [`ECS_VERSION`].
+    pub version: String,
+}
+
+/// `chain.*`: the place of a line in its log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Chain {
+    /// From 1, without gaps, across segments.
+    pub seq: u64,
+    /// SHA-256 of the bytes of the line before, without its newline: 64 lowercase hex digits; zeros in the first line.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^[0-9a-f]{64}$")))]
+    pub prev: String,
+    /// Who wrote the line.
+    pub writer: String,
+}
+
+objects! {
+    /// `host.*`
+    pub struct Host {
+        /// The node's name.
+        pub name: Option<String>,
+        /// The node's id (`/etc/machine-id`, or what stands for it).
+        pub id: Option<String>,
+        /// This boot.
+        pub boot: Boot,
+        /// All addresses but loopback's, at that moment.
+        pub ip: Vec<IpAddr>,
+        /// Inode number of the launcher's pid namespace.
+        pub pid_ns_ino: Option<String>,
+    }
+
+    /// `host.boot.*`
+    pub struct Boot {
+        /// `/proc/sys/kernel/random/boot_id`.
+        pub id: Option<String>,
+    }
+
+    /// `process.*`: the payload's first process.
+    pub struct Process {
+        /// As the host sees it.
+        pub pid: Option<i64>,
+        /// As the payload sees it.
+        pub vpid: Option<i64>,
+        /// When it was made, from the kernel's clock ticks.
+        pub start: Option<Timestamp>,
+        /// When it was reaped.
+        pub end: Option<Timestamp>,
+        /// [`entity_id`].
+        pub entity_id: Option<String>,
+        /// As it will be executed.
+        pub executable: Option<String>,
+        /// Argument list, secrets redacted ([`super::redact`]).
+        pub args: Vec<String>,
+        /// Inside.
+        pub working_directory: Option<String>,
+        /// 0 to 255, when the payload exited.
+        pub exit_code: Option<i64>,
+        /// Digest of the executable when it comes from outside the image.
+        pub hash: Sha256Hash,
+        /// The launcher.
+        pub parent: Parent,
+        /// What the frozen payload may do.
+        pub thread: Thread,
+        /// The pilot's uid.
+        pub real_user: Id,
+        /// The pilot's gid.
+        pub real_group: Id,
+        /// The uid that the payload runs as on the host.
+        pub user: Id,
+    }
+
+    /// `process.parent.*`
+    pub struct Parent {
+        /// The launcher's pid.
+        pub pid: Option<i64>,
+        /// The launcher's binary.
+        pub executable: Option<String>,
+        /// Its digest.
+        pub hash: Sha256Hash,
+    }
+
+    /// `*.hash.sha256`
+    pub struct Sha256Hash {
+        /// 64 lowercase hex digits.
+        pub sha256: Option<String>,
+    }
+
+    /// `process.thread.*`
+    pub struct Thread {
+        /// Capability sets of the frozen payload.
+        pub capabilities: Capabilities,
+    }
+
+    /// `process.thread.capabilities.*`: names such as `CAP_SYS_ADMIN`; absent when the set is empty.
+    pub struct Capabilities {
+        /// Permitted.
+        pub permitted: Vec<String>,
+        /// Effective.
+        pub effective: Vec<String>,
+    }
+
+    /// An object with only an `id`, which ECS has as text.
+    pub struct Id {
+        /// The number as text.
+        pub id: Option<String>,
+    }
+
+    /// `user.*`
+    pub struct User {
+        /// Subject: DN in slash form, or a token's `sub`.
+        pub id: Option<String>,
+        /// Issuer or VO.
+        pub domain: Option<String>,
+        /// FQANs or groups.
+        pub roles: Vec<String>,
+        /// Display name, where the site asks for it.
+        pub name: Option<String>,
+    }
+
+    /// `related.*`
+    pub struct Related {
+        /// Every name of the person known here.
+        pub user: Vec<String>,
+        /// All addresses.
+        pub ip: Vec<IpAddr>,
+        /// All digests.
+        pub hash: Vec<String>,
+    }
+
+    /// `container.*`
+    pub struct Container {
+        /// The launch id.
+        pub id: Option<String>,
+        /// `bailey`.
+        pub runtime: Option<String>,
+        /// What the payload's root is made from.
+        pub image: Image,
+    }
+
+    /// `container.image.*`
+    pub struct Image {
+        /// Resolved path.
+        pub name: Option<String>,
+        /// Its digests.
+        pub hash: ImageHash,
+    }
+
+    /// `container.image.hash.*`
+    pub struct ImageHash {
+        /// `sha256:…`, content ids, a catalog's root hash.
+        pub all: Vec<String>,
+    }
+
+    /// `error.*`
+    pub struct ErrorInfo {
+        /// bailey's exit code as text.
+        pub code: Option<String>,
+        /// What was tried, what the system said, what to do.
+        pub message: Option<String>,
+    }
+
+    /// `grid.*`: what ECS has no name for.
+    pub struct Grid {
+        /// Virtual organisation.
+        pub vo: Option<String>,
+        /// Who, and who says so.
+        pub identity: Identity,
+        /// What kind of work it is.
+        pub role: Option<Role>,
+        /// Launch id of the payload inside which this launcher runs.
+        pub parent_launch: Option<String>,
+        /// Every bind.
+        pub mounts: Vec<Mount>,
+        /// From the configuration.
+        pub site: Site,
+        /// The pilot.
+        pub pilot: Pilot,
+        /// The pilot's job.
+        pub job: Job,
+        /// Where the payload is before it runs.
+        pub cgroup: Cgroup,
+        /// Inode numbers of the payload's namespaces.
+        pub namespaces: Namespaces,
+        /// Each mechanism with `on`, `off` or the reason why it is not.
+        pub sandbox: BTreeMap<String, String>,
+        /// Read from the frozen payload.
+        pub observed: Observed,
+        /// What the payload may use.
+        pub limits: Limits,
+        /// What let it in.
+        pub policy: Policy,
+        /// The program that wrote this.
+        pub launcher: Launcher,
+        /// The clock.
+        pub clock: Clock,
+        /// The payload's start in clock ticks since boot, field 22 of `proc_pid_stat(5)`.
+        pub start_ticks: Option<u64>,
+        /// The argument list, where `process.args` does not have all of it.
+        pub args: ArgsInfo,
+        /// How it ended.
+        pub end: End,
+        /// What it used.
+        pub usage: Usage,
+        /// The log's own life.
+        pub log: LogInfo,
+        /// What a checkpoint attests.
+        pub checkpoint: Checkpoint,
+    }
+
+    /// `grid.identity.*`
+    pub struct Identity {
+        /// Who stands behind it.
+        pub assurance: Option<Assurance>,
+        /// `command-line`, `file`, `job-ad`, `x509`, `wlcg-token`, …
+        pub source: Option<String>,
+        /// The token's or certificate's issuer.
+        pub issuer: Option<String>,
+        /// The subject.
+        pub subject: Option<String>,
+        /// Groups or FQANs.
+        pub groups: Vec<String>,
+        /// The token's own id; the token never appears.
+        pub jti: Option<String>,
+        /// When the credential runs out.
+        pub not_after: Option<Timestamp>,
+        /// The name under which the site ties a person's names together.
+        pub person: Option<String>,
+        /// Weaker statements, and those that contradict.
+        pub others: Vec<OtherIdentity>,
+    }
+
+    /// One element of `grid.identity.others`.
+    pub struct OtherIdentity {
+        /// Who stands behind it.
+        pub assurance: Option<Assurance>,
+        /// Where it comes from.
+        pub source: Option<String>,
+        /// Issuer.
+        pub issuer: Option<String>,
+        /// Subject.
+        pub subject: Option<String>,
+        /// Groups or FQANs.
+        pub groups: Vec<String>,
+        /// The token's own id.
+        pub jti: Option<String>,
+    }
+
+    /// One element of `grid.mounts`.
+    pub struct Mount {
+        /// On the host.
+        pub source: Option<String>,
+        /// Inside.
+        pub target: Option<String>,
+        /// `ro` or `rw`.
+        pub mode: Option<String>,
+    }
+
+    /// `grid.site.*`
+    pub struct Site {
+        /// For example the GOCDB name.
+        pub name: Option<String>,
+        /// What the world sees of nodes behind NAT.
+        pub public_ip: Vec<IpAddr>,
+    }
+
+    /// `grid.pilot.*`
+    pub struct Pilot {
+        /// The pilot's own id.
+        pub id: Option<String>,
+        /// The pilot's or robot's identity.
+        pub subject: Option<String>,
+        /// Ids of every batch layer found, `htcondor:12.0`, `slurm:77`.
+        pub batch_job_id: Vec<String>,
+    }
+
+    /// `grid.job.*`
+    pub struct Job {
+        /// The VO's job id.
+        pub id: Option<String>,
+        /// The VO's task id.
+        pub task: Option<String>,
+    }
+
+    /// `grid.cgroup.*`
+    pub struct Cgroup {
+        /// Below the hierarchy's root.
+        pub path: Option<String>,
+        /// Inode number, which is the kernel's cgroup id.
+        pub id: Option<String>,
+        /// 1 or 2.
+        pub version: Option<u8>,
+    }
+
+    /// `grid.namespaces.*`
+    pub struct Namespaces {
+        /// User namespace.
+        pub user: Option<u64>,
+        /// Mount namespace.
+        pub mnt: Option<u64>,
+        /// Pid namespace.
+        pub pid: Option<u64>,
+        /// IPC namespace.
+        pub ipc: Option<u64>,
+        /// UTS namespace.
+        pub uts: Option<u64>,
+        /// Network namespace.
+        pub net: Option<u64>,
+        /// Cgroup namespace.
+        pub cgroup: Option<u64>,
+    }
+
+    /// `grid.observed.*`
+    pub struct Observed {
+        /// NoNewPrivs.
+        pub no_new_privs: Option<bool>,
+        /// Seccomp mode: 0, 1 or 2 (filter).
+        pub seccomp: Option<u32>,
+        /// How many pid namespaces deep.
+        pub pid_depth: Option<u32>,
+    }
+
+    /// `grid.limits.*`; absent means no limit of bailey's.
+    pub struct Limits {
+        /// Bytes.
+        pub memory: Option<u64>,
+        /// CPUs, in thousandths.
+        pub cpus_milli: Option<u64>,
+        /// Processes.
+        pub pids: Option<u64>,
+        /// Seconds.
+        pub wall_time: Option<u64>,
+        /// Bytes.
+        pub scratch: Option<u64>,
+    }
+
+    /// `grid.policy.*`
+    pub struct Policy {
+        /// Which rule let it in, or refused it.
+        pub rule: Option<String>,
+        /// Digest of the ban lists.
+        pub bans_version: Option<String>,
+        /// Digest of the configuration.
+        pub config_hash: Option<String>,
+    }
+
+    /// `grid.launcher.*`
+    pub struct Launcher {
+        /// bailey's version.
+        pub version: Option<String>,
+    }
+
+    /// `grid.clock.*`
+    pub struct Clock {
+        /// Whether the kernel says that the clock follows a source.
+        pub synchronized: Option<bool>,
+    }
+
+    /// `grid.args.*`
+    pub struct ArgsInfo {
+        /// `true` when the list was cut or only its digest is kept.
+        pub truncated: Option<bool>,
+        /// SHA-256 over the arguments as they are, each followed by a NUL byte.
+        pub sha256: Option<String>,
+        /// How many arguments there are.
+        pub count: Option<u64>,
+        /// How many values were redacted.
+        pub redacted: Option<u64>,
+    }
+
+    /// `grid.end.*`
+    pub struct End {
+        /// What ended the payload.
+        pub by: Option<EndBy>,
+        /// The signal's name, `SIGKILL`, when a signal ended the main process.
+        pub signal: Option<String>,
+    }
+
+    /// `grid.usage.*`; what the kernel does not tell is absent.
+    pub struct Usage {
+        /// `cgroup2`, `cgroup1` or `rusage`.
+        pub source: Option<String>,
+        /// Microseconds in user mode.
+        pub cpu_user_us: Option<u64>,
+        /// Microseconds in the kernel.
+        pub cpu_system_us: Option<u64>,
+        /// Bytes.
+        pub memory_peak_bytes: Option<u64>,
+        /// From block devices.
+        pub io_read_bytes: Option<u64>,
+        /// To block devices.
+        pub io_write_bytes: Option<u64>,
+        /// By `read()` and its kind; a socket's recv is not in it.
+        pub read_chars: Option<u64>,
+        /// By `write()` and its kind.
+        pub write_chars: Option<u64>,
+        /// Most processes at one time.
+        pub processes_peak: Option<u64>,
+        /// Faults that needed the disk.
+        pub page_faults_major: Option<u64>,
+        /// Processes killed for memory.
+        pub oom_kills: Option<u64>,
+    }
+
+    /// `grid.log.*`
+    pub struct LogInfo {
+        /// The segment that begins.
+        pub segment: Option<String>,
+        /// The segment before it.
+        pub previous: Option<String>,
+        /// The torn bytes that were taken out.
+        pub torn: Torn,
+    }
+
+    /// `grid.log.torn.*`: what a crash left after the last whole line.
+    pub struct Torn {
+        /// The segment where they were.
+        pub segment: Option<String>,
+        /// Their first byte's offset.
+        pub offset: Option<u64>,
+        /// How many.
+        pub length: Option<u64>,
+        /// Their SHA-256.
+        pub sha256: Option<String>,
+        /// The bytes ([`super::redact::text`]), the first 8 KiB of them.
+        pub text: Option<String>,
+    }
+
+    /// `grid.checkpoint.*`
+    pub struct Checkpoint {
+        /// The sequence number reached.
+        pub seq: Option<u64>,
+        /// The hash reached.
+        pub hash: Option<String>,
+        /// Signature over both.
+        pub signature: Option<String>,
+    }
+}
+
+/// `process.entity_id`: lowercase hex SHA-256 of `HOSTID|BOOTID|PID|TICKS`, one process of all hosts and boots.
+pub fn entity_id(host_id: &str, boot_id: &str, pid: i64, start_ticks: u64) -> String {
+    hex(&Sha256::digest(format!("{host_id}|{boot_id}|{pid}|{start_ticks}")).into())
+}
+
+/// JSON Schema (2020-12) of one line of the log, as committed in `docs/record.schema.json`.
+#[cfg(feature = "schema")]
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Record).to_value();
+    schema["$comment"] =
+        "Generated from src/audit/record.rs; tests/record_schema.rs fails when it is stale.".into();
+    // The two that the log sets are in every line, although the types that callers fill leave them out.
+    schema["required"] = serde_json::json!(["@timestamp", "event", "ecs", "host", "chain"]);
+    for name in ["@timestamp", "chain"] {
+        if let Some(property) = schema["properties"][name].as_object_mut() {
+            property.remove("writeOnly");
+        }
+    }
+    schema
+}
