@@ -8,5 +8,7 @@ pub mod audit;
 pub mod config;
 pub mod failure;
 pub mod identity;
+pub mod image;
 pub mod request;
+pub mod sandbox;
 pub mod sys;

@@ -24,10 +24,20 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
             ];
             let asked = kinds.iter().filter(|(flag, _)| namespaces & flag != 0);
             let limits: Vec<(String, String)> = asked
-                .map(|(_, kind)| (format!("user.max_{kind}_namespaces"), read_sysctl(&format!("user/max_{kind}_namespaces"))))
+                .map(|(_, kind)| {
+                    (
+                        format!("user.max_{kind}_namespaces"),
+                        read_sysctl(&format!("user/max_{kind}_namespaces")),
+                    )
+                })
                 .collect();
-            let at_fault = limits.iter().find(|(_, value)| value == "0").or_else(|| limits.first());
-            let (name, value) = at_fault.map_or(("user.max_user_namespaces", "?"), |(n, v)| (n.as_str(), v.as_str()));
+            let at_fault = limits
+                .iter()
+                .find(|(_, value)| value == "0")
+                .or_else(|| limits.first());
+            let (name, value) = at_fault.map_or(("user.max_user_namespaces", "?"), |(n, v)| {
+                (n.as_str(), v.as_str())
+            });
             Failure::site(
                 what,
                 format!("{why}: the limit {name} is {value}, or namespaces are nested too deep (32)"),
@@ -51,7 +61,9 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
             }
             Failure::site(
                 what,
-                format!("{why}: the caller is in a chroot, its ids are not mapped, or a seccomp or LSM policy forbids it"),
+                format!(
+                    "{why}: the caller is in a chroot, its ids are not mapped, or a seccomp or LSM policy forbids it"
+                ),
                 "run bailey outside the chroot, or let the outer container allow user namespaces",
             )
         }
@@ -70,7 +82,9 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
 }
 
 fn read_sysctl(name: &str) -> String {
-    std::fs::read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string(format!("/proc/sys/{name}"))
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// A step of the child that failed.
@@ -87,7 +101,10 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         Source::DevPts => "a new devpts".to_owned(),
     });
     match stage {
-        Stage::Descriptors => site("cannot close inherited descriptors (close_range)", "bailey needs kernel 5.9 or later"),
+        Stage::Descriptors => site(
+            "cannot close inherited descriptors (close_range)",
+            "bailey needs kernel 5.9 or later",
+        ),
         Stage::IdMap if matches!(errno, Errno::EPERM | Errno::EACCES) => {
             if read_sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
                 return Failure::site(
@@ -96,19 +113,37 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
                     "install the AppArmor profile for bailey (docs/install.md), or set the sysctl to 0",
                 );
             }
-            site("cannot write the id map of the user namespace", "see which security module forbids it (dmesg, audit log)")
+            site(
+                "cannot write the id map of the user namespace",
+                "see which security module forbids it (dmesg, audit log)",
+            )
         }
-        Stage::IdMap => site("cannot write the id map of the user namespace", "check that /proc is mounted and writable"),
+        Stage::IdMap => site(
+            "cannot write the id map of the user namespace",
+            "check that /proc is mounted and writable",
+        ),
         Stage::Limits | Stage::ForbidNesting => site(
             "cannot forbid nested namespaces (/proc/sys/user/max_*_namespaces)",
             "an outer container keeps /proc/sys read-only: let it unmask /proc (podman: --security-opt unmask=ALL)",
         ),
         Stage::Undumpable | Stage::ParentDeath | Stage::Personality | Stage::CoreFiles | Stage::Session => {
-            site("cannot prepare the sandbox's first process", "report this with the kernel's version")
+            site(
+                "cannot prepare the sandbox's first process",
+                "report this with the kernel's version",
+            )
         }
-        Stage::Namespaces => site("cannot open the sandbox's namespace files", "check that /proc is mounted"),
-        Stage::Loopback => site("cannot raise the loopback device of the new network", "try --network host"),
-        Stage::Propagation => site("cannot separate the sandbox's mounts from the host's", "report this with /proc/self/mountinfo"),
+        Stage::Namespaces => site(
+            "cannot open the sandbox's namespace files",
+            "check that /proc is mounted",
+        ),
+        Stage::Loopback => site(
+            "cannot raise the loopback device of the new network",
+            "try --network host",
+        ),
+        Stage::Propagation => site(
+            "cannot separate the sandbox's mounts from the host's",
+            "report this with /proc/self/mountinfo",
+        ),
         Stage::Scratch => site(
             "cannot make the private tmpfs",
             "check memory and `root.scratch_size`; the kernel must allow tmpfs in user namespaces",
@@ -116,11 +151,18 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         Stage::Node => {
             let node = explainer.tree.nodes.get(index as usize);
             let name = node.map_or_else(String::new, |(path, _)| path.to_string_lossy().into_owned());
-            site(&format!("cannot make {name} in the private tmpfs"), "check `root.scratch_size` (--scratch-size)")
+            site(
+                &format!("cannot make {name} in the private tmpfs"),
+                "check `root.scratch_size` (--scratch-size)",
+            )
         }
         Stage::Source => Failure::new(
             Code::Setup,
-            if errno == Errno::ENOENT { Fault::User } else { Fault::Site },
+            if errno == Errno::ENOENT {
+                Fault::User
+            } else {
+                Fault::Site
+            },
             format!("cannot copy the mount of {source} for {target}"),
             why,
             "check that it still exists and is reachable",
@@ -130,7 +172,10 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             "it is not the file that was judged a moment before: somebody replaced it",
             "try again; if it happens again, find out who changes that path",
         ),
-        Stage::Attributes => site(&format!("cannot make {source} read-only or nosuid at {target}"), "bailey needs mount_setattr (kernel 5.12)"),
+        Stage::Attributes => site(
+            &format!("cannot make {source} read-only or nosuid at {target}"),
+            "bailey needs mount_setattr (kernel 5.12)",
+        ),
         Stage::Proc => site(
             "cannot mount a proc of the sandbox's own",
             "an outer container masks parts of /proc: let it unmask them (podman: --security-opt unmask=ALL)",
@@ -144,22 +189,42 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             why,
             "the image changed since it was looked at, or has a symbolic link there: use an image that stands still",
         ),
-        Stage::Attach => site(&format!("cannot mount {source} at {target}"), "report this with /proc/self/mountinfo"),
-        Stage::Pivot => site("cannot change into the new root (pivot_root)", "the host's root must not be an initramfs"),
+        Stage::Attach => site(
+            &format!("cannot mount {source} at {target}"),
+            "report this with /proc/self/mountinfo",
+        ),
+        Stage::Pivot => site(
+            "cannot change into the new root (pivot_root)",
+            "the host's root must not be an initramfs",
+        ),
         Stage::StartDir => Failure::usage(
             format!("cannot start in {}", explainer.tree.start_dir.to_string_lossy()),
             why,
             "name a --workdir that the payload's uid may enter",
         ),
-        Stage::Hidden => site("cannot cover a control group or process file system that a bind brought along", "bind something smaller"),
-        Stage::Keyring => site("cannot join a new session keyring", "set sandbox.session_keyring = \"preferred\" if this host forbids keyrings"),
-        Stage::Capabilities | Stage::Securebits | Stage::NoNewPrivs => {
-            site("cannot drop all capabilities", "report this with the kernel's version; nothing has run")
-        }
-        Stage::Fork => site("cannot fork the payload's process", "the limit on processes (RLIMIT_NPROC, pids.max) is reached"),
+        Stage::Hidden => site(
+            "cannot cover a control group or process file system that a bind brought along",
+            "bind something smaller",
+        ),
+        Stage::Keyring => site(
+            "cannot join a new session keyring",
+            "set sandbox.session_keyring = \"preferred\" if this host forbids keyrings",
+        ),
+        Stage::Capabilities | Stage::Securebits | Stage::NoNewPrivs => site(
+            "cannot drop all capabilities",
+            "report this with the kernel's version; nothing has run",
+        ),
+        Stage::Fork => site(
+            "cannot fork the payload's process",
+            "the limit on processes (RLIMIT_NPROC, pids.max) is reached",
+        ),
         Stage::ReadBack => Failure::site(
             "the walls do not hold",
-            if index == 1 { "a user namespace could be made although it was forbidden".to_owned() } else { why },
+            if index == 1 {
+                "a user namespace could be made although it was forbidden".to_owned()
+            } else {
+                why
+            },
             "report this with the kernel's version; nothing has run",
         ),
         Stage::Command | Stage::Exec => command(trouble, explainer),
@@ -168,7 +233,11 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
 
 /// A command that cannot be executed: 127 when it is not there, 126 when it is but cannot run.
 pub fn command(trouble: Trouble, explainer: &Explainer) -> Failure {
-    let path = explainer.commands.get(trouble.index as usize).map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
+    let path = explainer
+        .commands
+        .get(trouble.index as usize)
+        .map(|c| c.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let why = errno_text(trouble.errno);
     let named = explainer.commands.len() == 1;
     match trouble.errno {
@@ -182,7 +251,9 @@ pub fn command(trouble: Trouble, explainer: &Explainer) -> Failure {
         Errno::ENOENT | Errno::ENOTDIR => Failure::new(
             Code::NotFound,
             Fault::User,
-            if named { format!("cannot find the command {path}") } else {
+            if named {
+                format!("cannot find the command {path}")
+            } else {
                 let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
                 format!("cannot find the command {name} in PATH")
             },

@@ -7,7 +7,9 @@
 
 mod build;
 mod child;
+pub mod environment;
 pub mod explain;
+pub mod layout;
 pub mod observe;
 pub mod protocol;
 pub mod tree;
@@ -109,9 +111,24 @@ impl Blueprint {
         match clone::clone_into(self.namespaces) {
             Ok(Side::Child) => child::init(&self, &child_control, &child_gate),
             Ok(Side::Parent { pid, pidfd }) => {
-                let init = Init { pid, pidfd, reaped: false };
-                let explainer = Explainer { commands: self.commands, tree: self.tree };
-                Ok((Building { id: self.id, init, control, gate }, explainer))
+                let init = Init {
+                    pid,
+                    pidfd,
+                    reaped: false,
+                };
+                let explainer = Explainer {
+                    commands: self.commands,
+                    tree: self.tree,
+                };
+                Ok((
+                    Building {
+                        id: self.id,
+                        init,
+                        control,
+                        gate,
+                    },
+                    explainer,
+                ))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
@@ -119,7 +136,11 @@ impl Blueprint {
 }
 
 fn no_sockets(errno: &Errno) -> Failure {
-    Failure::site("cannot make a socket pair", errno_text(*errno), "raise the limit on open files (ulimit -n)")
+    Failure::site(
+        "cannot make a socket pair",
+        errno_text(*errno),
+        "raise the limit on open files (ulimit -n)",
+    )
 }
 
 /// What the launcher keeps of the blueprint: the words for what a child reports, and which command it chose.
@@ -131,7 +152,9 @@ pub struct Explainer {
 impl Explainer {
     /// The path that the payload will execute, inside.
     pub fn command(&self, ready: &Ready) -> String {
-        self.commands.get(ready.command as usize).map_or_else(String::new, |c| c.to_string_lossy().into_owned())
+        self.commands
+            .get(ready.command as usize)
+            .map_or_else(String::new, |c| c.to_string_lossy().into_owned())
     }
 }
 
@@ -143,6 +166,7 @@ pub struct Frozen {
     control: OwnedFd,
     gate: OwnedFd,
     pid: i32,
+    pidfd: OwnedFd,
     ready: Ready,
     namespaces: Vec<OwnedFd>,
 }
@@ -197,6 +221,7 @@ impl Building {
             control: self.control,
             gate: self.gate,
             pid,
+            pidfd: pidfd.try_clone().map_err(|_| lost(&Errno::EMFILE))?,
             ready,
             namespaces,
         };
@@ -214,7 +239,10 @@ fn lost(errno: &Errno) -> Failure {
 
 /// Waits for either descriptor to become readable or to end.
 fn wait_two(a: BorrowedFd<'_>, b: BorrowedFd<'_>, timeout: Duration) -> (bool, bool) {
-    let mut fds = [PollFd::new(a, PollFlags::POLLIN), PollFd::new(b, PollFlags::POLLIN)];
+    let mut fds = [
+        PollFd::new(a, PollFlags::POLLIN),
+        PollFd::new(b, PollFlags::POLLIN),
+    ];
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     let _ = poll(&mut fds, timeout);
     let [a, b] = fds.map(|fd| fd.any().unwrap_or(false));
@@ -234,7 +262,11 @@ impl Frozen {
 
     /// Inode numbers of its namespaces, in the order of [`NAMESPACES`], from the descriptors that it sent.
     pub fn namespace_inodes(&self) -> Vec<u64> {
-        self.namespaces.iter().filter_map(|fd| fs::stat_at(fd.as_fd(), c"").ok()).map(|stat| stat.ino).collect()
+        self.namespaces
+            .iter()
+            .filter_map(|fd| fs::stat_at(fd.as_fd(), c"").ok())
+            .map(|stat| stat.ino)
+            .collect()
     }
 
     /// Lets the payload execute, against the receipt of its own durable record and nothing else.
@@ -244,16 +276,16 @@ impl Frozen {
     /// payloads end with what holds them.
     pub fn release(self, receipt: Receipt) -> Result<Running, Failure> {
         let foreign = |why: &str| {
-            Failure::record("the payload was not released", why, "report this as a defect; nothing has run")
+            Failure::record(
+                "the payload was not released",
+                why,
+                "report this as a defect; nothing has run",
+            )
         };
         if receipt.launch() != self.id {
             return Err(foreign("the receipt belongs to another launch"));
         }
-        let own = pidfd::open(self.pid).map_err(|e| lost(&e))?;
-        if socket::peer_is_gone(self.gate.as_fd()) {
-            return Err(lost(&Errno::ESRCH));
-        }
-        if !pidfd::same_process(&own, receipt.pidfd()) {
+        if !pidfd::same_process(&self.pidfd, receipt.pidfd()) {
             return Err(foreign("the receipt was made out for another process"));
         }
         socket::send(self.gate.as_fd(), b"!", &[]).map_err(|e| lost(&e))?;

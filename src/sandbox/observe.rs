@@ -34,14 +34,27 @@ pub fn payload(pid: i32) -> Option<Observed> {
 pub fn start_ticks(pid: i32) -> Option<u64> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    stat.rsplit_once(')')?
+        .1
+        .split_ascii_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
 }
 
 fn parse_status(text: &str) -> Observed {
     let mut observed = Observed::default();
-    let first = |value: &str| value.split_ascii_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or(u32::MAX);
+    let first = |value: &str| {
+        value
+            .split_ascii_whitespace()
+            .next()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(u32::MAX)
+    };
     for line in text.lines() {
-        let Some((name, value)) = line.split_once(':') else { continue };
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
         let value = value.trim();
         let hex = || u64::from_str_radix(value, 16).unwrap_or(u64::MAX);
         let [inheritable, permitted, effective, bounding, ambient] = &mut observed.capabilities;
@@ -74,7 +87,11 @@ impl Observed {
         } else {
             return Ok(());
         };
-        Err(Failure::site("the walls do not hold", wrong, "report this with the kernel's version; nothing has run"))
+        Err(Failure::site(
+            "the walls do not hold",
+            wrong,
+            "report this with the kernel's version; nothing has run",
+        ))
     }
 }
 

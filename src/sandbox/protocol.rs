@@ -6,7 +6,10 @@ use crate::sys::Errno;
 /// Where in the set-up something went wrong. The order is the order of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-#[expect(missing_docs, reason = "the names are the steps; `sandbox::explain` has the words")]
+#[expect(
+    missing_docs,
+    reason = "the names are the steps; `sandbox::explain` has the words"
+)]
 pub enum Stage {
     Descriptors = 1,
     IdMap,
@@ -141,12 +144,22 @@ impl Message {
         let words: [u64; 6] = match self {
             Self::Namespaces => [1, 0, 0, 0, 0, 0],
             Self::Failed(t) => [2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64, 0, 0],
-            Self::Ready(r) => {
-                [3, u64::from(r.command), u64::from(r.securebits), r.keyring as u64, r.vpid as u64, 0]
-            }
-            Self::Ended(e) => {
-                [4, e.status as u64, e.read_chars, e.write_chars, e.read_bytes, e.write_bytes]
-            }
+            Self::Ready(r) => [
+                3,
+                u64::from(r.command),
+                u64::from(r.securebits),
+                r.keyring as u64,
+                r.vpid as u64,
+                0,
+            ],
+            Self::Ended(e) => [
+                4,
+                e.status as u64,
+                e.read_chars,
+                e.write_chars,
+                e.read_bytes,
+                e.write_bytes,
+            ],
         };
         let mut bytes = [0_u8; SIZE];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -169,7 +182,11 @@ impl Message {
             1 => Some(Self::Namespaces),
             2 => {
                 let stage = Stage::ALL.into_iter().find(|stage| *stage as u64 == a)?;
-                Some(Self::Failed(Trouble { stage, index: b as u32, errno: Errno::from_raw(c as i32) }))
+                Some(Self::Failed(Trouble {
+                    stage,
+                    index: b as u32,
+                    errno: Errno::from_raw(c as i32),
+                }))
             }
             3 => Some(Self::Ready(Ready {
                 command: a as u32,
@@ -197,9 +214,24 @@ mod tests {
     fn messages_read_back() {
         let all = [
             Message::Namespaces,
-            Message::Failed(Trouble { stage: Stage::Attach, index: 7, errno: Errno::ENOENT }),
-            Message::Ready(Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2 }),
-            Message::Ended(Ended { status: 0x8b, read_chars: 1, write_chars: u64::MAX, read_bytes: 3, write_bytes: 4 }),
+            Message::Failed(Trouble {
+                stage: Stage::Attach,
+                index: 7,
+                errno: Errno::ENOENT,
+            }),
+            Message::Ready(Ready {
+                command: 2,
+                securebits: 0xef,
+                keyring: 122,
+                vpid: 2,
+            }),
+            Message::Ended(Ended {
+                status: 0x8b,
+                read_chars: 1,
+                write_chars: u64::MAX,
+                read_bytes: 3,
+                write_bytes: 4,
+            }),
         ];
         for message in all {
             assert_eq!(Message::decode(&message.encode()), Some(message));

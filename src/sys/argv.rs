@@ -62,7 +62,9 @@ pub fn set_title(title: &CStr) {
         let first = *argv;
         let last = *argv.add(argc - 1);
         let end = last.add(CStr::from_ptr(last).count_bytes());
-        let Ok(room) = usize::try_from(end.offset_from(first)) else { return };
+        let Ok(room) = usize::try_from(end.offset_from(first)) else {
+            return;
+        };
         std::ptr::write_bytes(first, 0, room);
         let length = title.count_bytes().min(room);
         std::ptr::copy_nonoverlapping(title.as_ptr(), first, length);

@@ -31,6 +31,9 @@ struct CloneArgs {
     tls: u64,
 }
 
+/// `CLONE_CLEAR_SIGHAND` of <linux/sched.h>; the libc crate's constant is an int, into which it does not fit.
+const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
 /// Forks into new namespaces: `namespaces` is a set of `CLONE_NEW*`. Adds `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND`.
 ///
 /// # Errors
@@ -42,30 +45,32 @@ pub fn clone_into(namespaces: libc::c_int) -> Result<Side, Errno> {
     check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_THREAD) })?;
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: namespaces as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_CLEAR_SIGHAND as u64,
+        flags: namespaces as u64 | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
     // SAFETY: `args` is a valid clone_args of the size given; without CLONE_VM the child gets its own copy of the whole
     // address space, so both sides may go on as after fork(2). The caller is single-threaded (checked above).
-    let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut args, std::mem::size_of::<CloneArgs>())
-    })?;
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
     if pid == 0 {
         return Ok(Side::Child);
     }
     // SAFETY: the kernel wrote a fresh descriptor, which nothing else owns, to `pidfd` before it returned.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Side::Parent { pid: pid as i32, pidfd })
+    Ok(Side::Parent {
+        pid: pid as i32,
+        pidfd,
+    })
 }
 
 /// init's fork of the payload: no new namespace, no pidfd. Returns 0 in the child, its pid (inside) in init.
 pub fn fork_payload() -> Result<i32, Errno> {
-    let mut args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    let mut args = CloneArgs {
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
     // SAFETY: as in `clone_into`: own copy of the address space, single-threaded caller (it was cloned itself).
-    let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut args, std::mem::size_of::<CloneArgs>())
-    })?;
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
     Ok(pid as i32)
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod argv;
+pub mod clock;
 pub mod clone;
 pub mod elf;
 pub mod fs;

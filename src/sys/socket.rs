@@ -15,7 +15,12 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let mut fds = [-1 as RawFd; 2];
     // SAFETY: `fds` has room for the two descriptors.
     check(libc::c_long::from(unsafe {
-        libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
+        libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+            0,
+            fds.as_mut_ptr(),
+        )
     }))?;
     let [ours, theirs] = fds;
     // SAFETY: two fresh descriptors that nothing else owns.
@@ -28,7 +33,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
             libc::SOL_SOCKET,
             libc::SO_PASSCRED,
             (&raw const on).cast(),
-            std::mem::size_of::<libc::c_int>() as libc::socklen_t,
+            size_of::<libc::c_int>() as libc::socklen_t,
         )
     }))?;
     Ok((ours, theirs))
@@ -37,7 +42,10 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Sends one message, with descriptors if there are any. Never raises SIGPIPE. Does not allocate.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), Errno> {
     let mut control = Control([0; 128]);
-    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut iov = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
     // SAFETY: an all-zero msghdr is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut iov;
@@ -46,7 +54,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), E
         if fds.len() > MAX_FDS {
             return Err(Errno::EINVAL);
         }
-        let length = std::mem::size_of_val(fds) as u32;
+        let length = size_of_val(fds) as u32;
         message.msg_control = control.0.as_mut_ptr().cast();
         // SAFETY: CMSG_SPACE only computes; 8 descriptors need 48 of the 128 bytes.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
@@ -56,13 +64,19 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), E
             (*header).cmsg_level = libc::SOL_SOCKET;
             (*header).cmsg_type = libc::SCM_RIGHTS;
             (*header).cmsg_len = libc::CMSG_LEN(length) as _;
-            std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), length as usize);
+            std::ptr::copy_nonoverlapping(
+                fds.as_ptr().cast::<u8>(),
+                libc::CMSG_DATA(header),
+                length as usize,
+            );
         }
     }
     loop {
         // SAFETY: `message` points to live buffers of the lengths given.
-        match check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) } as libc::c_long)
-        {
+        match check(
+            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) }
+                as libc::c_long,
+        ) {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -84,7 +98,10 @@ pub struct Received {
 /// Receives one message.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
     let mut control = Control([0; 128]);
-    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut iov = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     // SAFETY: an all-zero msghdr is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut iov;
@@ -94,14 +111,18 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
     let length = loop {
         // SAFETY: `message` points to live buffers of the lengths given.
         match check(
-            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long
+            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) }
+                as libc::c_long,
         ) {
             Ok(n) => break n as usize,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     };
-    let mut received = Received { length, ..Received::default() };
+    let mut received = Received {
+        length,
+        ..Received::default()
+    };
     // SAFETY: the kernel filled `msg_controllen` bytes with well-formed headers; CMSG_NXTHDR stays inside them. Each
     // descriptor is fresh and owned by nobody else.
     unsafe {
@@ -111,7 +132,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
             match ((*header).cmsg_level, (*header).cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                     let bytes = (*header).cmsg_len - (data as usize - header as usize);
-                    for index in 0..bytes / std::mem::size_of::<RawFd>() {
+                    for index in 0..bytes / size_of::<RawFd>() {
                         let fd = data.cast::<RawFd>().add(index).read_unaligned();
                         received.fds.push(OwnedFd::from_raw_fd(fd));
                     }
@@ -135,7 +156,8 @@ pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize,
     loop {
         // SAFETY: pointer and length are the buffer's own.
         match check(
-            unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long
+            unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) }
+                as libc::c_long,
         ) {
             Ok(n) => return Ok(n as usize),
             Err(Errno::EINTR) => {}
@@ -148,10 +170,13 @@ pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize,
 pub fn peer_is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut byte = 0_u8;
     // SAFETY: one byte of room.
-    let result = check(
-        unsafe {
-            libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-        } as libc::c_long,
-    );
+    let result = check(unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            (&raw mut byte).cast(),
+            1,
+            libc::MSG_PEEK | libc::MSG_DONTWAIT,
+        )
+    } as libc::c_long);
     matches!(result, Ok(0) | Err(Errno::ECONNRESET))
 }

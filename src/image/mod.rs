@@ -1,0 +1,134 @@
+//! From `--image PATH`, or none, to a root directory that a payload can live in.
+#![forbid(unsafe_code)]
+
+use crate::config;
+use crate::failure::{Failure, errno_text};
+use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY};
+use crate::sys::Errno;
+use std::path::{Path, PathBuf};
+
+/// The root that was chosen.
+pub struct Image {
+    /// The tree with nothing but the root in it.
+    pub builder: Builder,
+    /// Resolved path of the image; `None` for the host's own system.
+    pub path: Option<PathBuf>,
+    /// Digests that the path itself tells: the content id of an unpacked image.
+    pub content_ids: Vec<String>,
+}
+
+/// An image directory as root.
+pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
+    let what = format!("cannot use the image {}", path.display());
+    let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
+    let object = HostObject::open(path).map_err(|errno| match errno {
+        Errno::ELOOP => Failure::usage(
+            &what,
+            errno_text(errno),
+            "a symbolic link of the path points to itself; name another",
+        ),
+        Errno::EACCES => Failure::usage(
+            &what,
+            errno_text(errno),
+            "let this uid search the path and read the directory",
+        ),
+        _ => Failure::usage(&what, errno_text(errno), next),
+    })?;
+    if !object.stat.is_dir() {
+        let why = "it is a file, not a directory; SIF and SquashFS images are not supported yet";
+        return Err(Failure::usage(&what, why, next));
+    }
+    if object.path == Path::new("/") {
+        return Err(Failure::usage(
+            &what,
+            "it is the host's own root, with everything that a payload must not see",
+            "leave out --image: the host's system is then shown read-only, as root.host says",
+        ));
+    }
+    let path = object.path.clone();
+    Ok(Image {
+        content_ids: content_ids(&path),
+        builder: Builder::from_image(object, writable),
+        path: Some(path),
+    })
+}
+
+/// The host's system, read-only: the listed directories, and of /etc only the listed names.
+pub fn host(root: &config::Root) -> Result<Image, Failure> {
+    let mut builder = Builder::from_nothing();
+    for path in &root.host {
+        // On a merged /usr, /bin is a link to usr/bin: the payload gets the same link, not a second mount.
+        if let Ok(to) = nix::fcntl::readlink(path) {
+            let relative_inside = !Path::new(&to).is_absolute();
+            if relative_inside && path.parent() == Some(Path::new("/")) {
+                builder.add_link(path, &to)?;
+                continue;
+            }
+        }
+        bind_if_there(&mut builder, path, path)?;
+    }
+    for path in &root.host_etc {
+        bind_if_there(&mut builder, path, path)?;
+    }
+    Ok(Image {
+        builder,
+        path: None,
+        content_ids: Vec::new(),
+    })
+}
+
+/// Binds a path read-only at its own name, or does nothing when the host has no such thing.
+pub fn bind_if_there(builder: &mut Builder, source: &Path, target: &Path) -> Result<(), Failure> {
+    match HostObject::open(source) {
+        Ok(object) => builder.add_system_bind(object, target, READ_ONLY),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(()),
+        Err(errno) => Err(Failure::site(
+            format!("cannot show {} to the payload", source.display()),
+            errno_text(errno),
+            "repair it, or take it out of the [root] lists in /etc/bailey/bailey.toml",
+        )),
+    }
+}
+
+/// Binds what the site always shows (/cvmfs), following late mounts where it says so.
+pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Failure> {
+    for path in &root.always {
+        if let Ok(object) = HostObject::open(path) {
+            let follow = root.late_mounts.iter().any(|listed| path.starts_with(listed));
+            builder.add_bind(object, path, READ_ONLY, follow, Origin::Site)?;
+        }
+    }
+    Ok(())
+}
+
+/// Unpacked container images name themselves by content: `.flat/ab/<sha256>` or `.images/ab/<sha256>` in the path.
+fn content_ids(path: &Path) -> Vec<String> {
+    let parts: Vec<&str> = path
+        .components()
+        .filter_map(|part| part.as_os_str().to_str())
+        .collect();
+    let mut ids = Vec::new();
+    for window in parts.windows(3) {
+        if let [".flat" | ".images" | ".layers", _, id] = window {
+            let id = id.strip_prefix("sha256:").unwrap_or(id);
+            if id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) {
+                ids.push(format!("sha256:{}", id.to_ascii_lowercase()));
+            }
+        }
+    }
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ids_come_from_the_path() {
+        let id = "7b7c8f0e5d1a4b3c9d2e6f8a0b1c3d5e7f9a2b4c6d8e0f1a3b5c7d9e1f2a4b6c";
+        let path = PathBuf::from(format!("/cvmfs/unpacked.cern.ch/.flat/7b/{id}"));
+        assert_eq!(content_ids(&path), vec![format!("sha256:{id}")]);
+        assert!(content_ids(Path::new("/cvmfs/.flat/7b/short")).is_empty());
+        assert!(content_ids(Path::new("/images/debian")).is_empty());
+    }
+}

@@ -1,0 +1,379 @@
+//! From a request to a decision: who, with what root, binds, environment and limits. Nothing has happened yet when it is
+//! made; it only looks at files. `bailey exec --dry-run` prints it.
+#![forbid(unsafe_code)]
+
+use crate::config::{Config, Demand};
+use crate::failure::{Failure, Fault, Printable};
+use crate::host::Caller;
+use crate::identity::Identity;
+use crate::image;
+use crate::request::{LaunchId, Network, Request};
+use crate::sandbox::layout::{self, Account, Protected};
+use crate::sandbox::{Blueprint, environment};
+use crate::supervisor::Deadline;
+use crate::sys::process::ExecArrays;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::fmt::Write as _;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// What will be done.
+pub struct Plan {
+    /// Everything for the child.
+    pub blueprint: Blueprint,
+    /// Wall time and grace.
+    pub deadline: Deadline,
+    /// Facts for the record and for `--dry-run`.
+    pub facts: Facts,
+}
+
+/// The decisions, as plain data.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Resolved image path; `None` for the host's system.
+    pub image: Option<PathBuf>,
+    /// Content ids of the image.
+    pub image_ids: Vec<String>,
+    /// Where the payload starts, inside.
+    pub start_dir: PathBuf,
+    /// Binds and working directory: source, target, `ro` or `rw`.
+    pub mounts: Vec<(PathBuf, PathBuf, &'static str)>,
+    /// Environment inside; names only are printed.
+    pub env: BTreeMap<OsString, OsString>,
+    /// Bytes of the private tmpfs.
+    pub scratch: u64,
+    /// Each wall: `on`, `off`, or why not.
+    pub walls: BTreeMap<&'static str, String>,
+}
+
+/// Decides. `log_dir` is where the embedded log is, so that no bind hands it over.
+pub fn decide(
+    id: LaunchId,
+    request: &Request,
+    identity: &Identity,
+    config: &Config,
+    caller: &Caller,
+    log_dir: &Path,
+) -> Result<Plan, Failure> {
+    if caller.uid == 0 {
+        return Err(Failure {
+            fault: Fault::Site,
+            ..Failure::refused(
+                "refused to run a payload as root",
+                "bailey is called by root, and nothing that it starts may be root",
+                "call it as the pilot's own unprivileged account",
+            )
+        });
+    }
+    if request.nested && !config.sandbox.allow_nested {
+        return Err(Failure::refused(
+            "refused --nested",
+            "this site does not let payloads make namespaces of their own",
+            "leave it out, or ask the site to set sandbox.nested_namespaces = \"allow\"",
+        ));
+    }
+    let deadline = deadline(request, config)?;
+    let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
+
+    // The root, then what every payload has, then what the site shows, then what was handed over; what must stay hidden last.
+    let image = match &request.image {
+        Some(path) => image::directory(&absolute(path, caller, "--image")?, request.writable)?,
+        None if request.writable => {
+            return Err(Failure::usage(
+                "cannot make the host's system writable",
+                "--writable belongs to an image",
+                "add --image DIR, or leave out --writable",
+            ));
+        }
+        None => image::host(&config.root)?,
+    };
+    let (image_path, image_ids) = (image.path, image.content_ids);
+    let mut builder = image.builder;
+    let workdir = request.workdir.as_deref().map(|dir| absolute(dir, caller, "--workdir")).transpose()?;
+    let home = match &workdir {
+        Some(dir) => std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()),
+        None => PathBuf::from(layout::PRIVATE_WORKDIR),
+    };
+    let user = caller.account();
+    let account = Account { name: &user, uid: caller.uid, gid: caller.gid, home: &home };
+    layout::add_private_parts(&mut builder, &account, &config.root)?;
+    if image_path.is_some() {
+        for path in &config.root.image_etc {
+            image::bind_if_there(&mut builder, path, path)?;
+        }
+    }
+    image::bind_always(&mut builder, &config.root)?;
+    let start_dir = layout::add_workdir(&mut builder, workdir.as_deref())?;
+    for bind in &request.binds {
+        layout::add_bind(&mut builder, bind, &config.root.late_mounts)?;
+    }
+    let mounts = builder
+        .handed()
+        .map(|(host, inside, writable)| (host.into(), inside.into(), if writable { "rw" } else { "ro" }))
+        .collect();
+    layout::protect(&mut builder, &protected(request, caller, &home, workdir.is_some(), log_dir))?;
+
+    let own = environment::Own { id: id.as_str(), home: &start_dir, user: &user };
+    let env = environment::build(&config.environment, &own, &caller.env, &request.pass_env, &request.env, &|path| {
+        builder.is_handed(path)
+    })?;
+    let commands = commands(request, &env)?;
+    let namespaces = namespaces(request, config);
+    let walls = walls(request, config, image_path.is_some());
+
+    let blueprint = Blueprint {
+        id,
+        tree: builder.finish(scratch, &start_dir),
+        uid_map: line(&format!("{0} {0} 1\n", caller.uid)),
+        gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
+        namespaces,
+        forbid_nesting: !request.nested,
+        keyring: config.sandbox.session_keyring,
+        loopback: request.network == Network::None,
+        umask: config.sandbox.umask,
+        proc_attr: proc_attr(),
+        commands,
+        argv: ExecArrays::new(strings(request.command.iter().cloned(), "an argument")?),
+        envp: ExecArrays::new(strings(env.iter().map(|(k, v)| pair(k, v)), "a variable")?),
+        title: line(&format!("bailey-init {id}")),
+    };
+    let facts = Facts { image: image_path, image_ids, start_dir, mounts, env, scratch, walls };
+    Ok(Plan { blueprint, deadline, facts })
+}
+
+fn deadline(request: &Request, config: &Config) -> Result<Deadline, Failure> {
+    let wall_time = match (request.wall_time, config.limits.wall_time) {
+        (Some(asked), Some(most)) if asked > most => {
+            return Err(Failure::usage(
+                format!("cannot give a wall time of {} s", asked.as_secs()),
+                format!("this site allows {} s at most (limits.wall_time)", most.as_secs()),
+                "ask for less",
+            ));
+        }
+        (asked, most) => asked.or(most),
+    };
+    if wall_time.is_some_and(|limit| limit.is_zero()) {
+        return Err(Failure::usage("cannot give a wall time of 0 s", "the payload could not run", "name a longer one"));
+    }
+    Ok(Deadline { wall_time, grace: request.grace.unwrap_or(config.limits.grace) })
+}
+
+/// A path of the command line, from the caller's directory.
+pub fn absolute(path: &Path, caller: &Caller, option: &str) -> Result<PathBuf, Failure> {
+    if path.is_absolute() {
+        return Ok(path.to_path_buf());
+    }
+    match &caller.cwd {
+        Some(cwd) => Ok(cwd.join(path)),
+        None => Err(Failure::usage(
+            format!("cannot resolve {option} {}", path.display()),
+            "it is relative, and the current directory was deleted or may not be read",
+            "give an absolute path, or start from a directory that exists",
+        )),
+    }
+}
+
+fn protected(request: &Request, caller: &Caller, home: &Path, has_workdir: bool, log_dir: &Path) -> Protected {
+    let canonical = |path: &Path| std::fs::canonicalize(path).ok();
+    let mut credentials: Vec<PathBuf> =
+        environment::credential_files(&caller.env).into_iter().filter_map(canonical).collect();
+    if has_workdir || !request.binds.is_empty() {
+        credentials.extend(layout::well_known_credentials(caller.uid));
+    }
+    if has_workdir {
+        credentials.extend(layout::pilot_files(home));
+    }
+    let status_file = request.status_file.as_deref().and_then(|path| {
+        let path = absolute(path, caller, "--status-file").ok()?;
+        Some(canonical(path.parent()?)?.join(path.file_name()?))
+    });
+    // A log that does not exist yet is made below a directory that does: that one must not be handed over writable.
+    let log_dir = canonical(log_dir).or_else(|| {
+        let existing = log_dir.ancestors().find_map(|dir| Some((dir, canonical(dir)?)))?;
+        Some(existing.1.join(log_dir.strip_prefix(existing.0).ok()?))
+    });
+    Protected { log_dir, status_file, credentials }
+}
+
+fn namespaces(request: &Request, config: &Config) -> libc::c_int {
+    let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    for (demand, flag) in [
+        (config.sandbox.ipc_namespace, libc::CLONE_NEWIPC),
+        (config.sandbox.uts_namespace, libc::CLONE_NEWUTS),
+        (config.sandbox.cgroup_namespace, libc::CLONE_NEWCGROUP),
+    ] {
+        if wanted(demand, flag) {
+            flags |= flag;
+        }
+    }
+    if request.network == Network::None {
+        flags |= libc::CLONE_NEWNET;
+    }
+    flags
+}
+
+/// `preferred` goes without a namespace that this kernel was built without; `required` lets the clone say so.
+fn wanted(demand: Demand, flag: libc::c_int) -> bool {
+    let file = match flag {
+        libc::CLONE_NEWIPC => "/proc/self/ns/ipc",
+        libc::CLONE_NEWUTS => "/proc/self/ns/uts",
+        _ => "/proc/self/ns/cgroup",
+    };
+    match demand {
+        Demand::Required => true,
+        Demand::Preferred => Path::new(file).exists(),
+        Demand::Off => false,
+    }
+}
+
+fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'static str, String> {
+    let on = || "on".to_owned();
+    let namespace = |demand: Demand, flag: libc::c_int| match (demand, wanted(demand, flag)) {
+        (_, true) => on(),
+        (Demand::Off, _) => "off: the site's configuration".to_owned(),
+        _ => "off: this kernel has none".to_owned(),
+    };
+    let late = &config.root.late_mounts;
+    let shown: Vec<String> = late.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
+    BTreeMap::from([
+        ("user_namespace", on()),
+        ("mount_namespace", on()),
+        ("pid_namespace", on()),
+        ("ipc_namespace", namespace(config.sandbox.ipc_namespace, libc::CLONE_NEWIPC)),
+        ("uts_namespace", namespace(config.sandbox.uts_namespace, libc::CLONE_NEWUTS)),
+        ("cgroup_namespace", namespace(config.sandbox.cgroup_namespace, libc::CLONE_NEWCGROUP)),
+        (
+            "network_namespace",
+            match request.network {
+                Network::None => on(),
+                Network::Host => "off: the host's network; services on 127.0.0.1 and abstract sockets are reachable".to_owned(),
+            },
+        ),
+        ("nested_namespaces_forbidden", if request.nested { "off: asked for, and allowed by the site".to_owned() } else { on() }),
+        (
+            "read_only_root",
+            if request.writable { "off: a layer that is thrown away takes the writes".to_owned() } else { on() },
+        ),
+        ("root", if has_image { "image".to_owned() } else { "host system".to_owned() }),
+        ("private_dev_proc_tmp_run", on()),
+        (
+            "late_mounts",
+            if shown.is_empty() { "none arrive".to_owned() } else { format!("arrive as on the host below {}", shown.join(", ")) },
+        ),
+        ("new_session", on()),
+        ("descriptors_closed", on()),
+        ("clean_environment", on()),
+        ("core_files_forbidden", on()),
+        ("init_undumpable", on()),
+        ("seccomp", "off: not in this version".to_owned()),
+        ("landlock", "off: not in this version".to_owned()),
+        ("cgroup", "off: not in this version; no limit on memory or processes".to_owned()),
+    ])
+}
+
+/// The atime flags of the host's /proc: the kernel refuses a new proc that shows more than the one in view
+/// (`mnt_already_visible()` in fs/namespace.c; a noatime host).
+fn proc_attr() -> u64 {
+    use nix::sys::statvfs::FsFlags;
+    let Ok(flags) = nix::sys::statvfs::statvfs("/proc").map(|fs| fs.flags()) else { return 0 };
+    let mut attr = if flags.contains(FsFlags::ST_NOATIME) {
+        libc::MOUNT_ATTR_NOATIME
+    } else if flags.contains(FsFlags::ST_RELATIME) {
+        libc::MOUNT_ATTR_RELATIME
+    } else {
+        libc::MOUNT_ATTR_STRICTATIME
+    };
+    if flags.contains(FsFlags::ST_NODIRATIME) {
+        attr |= libc::MOUNT_ATTR_NODIRATIME;
+    }
+    if flags.contains(FsFlags::ST_RDONLY) {
+        attr |= libc::MOUNT_ATTR_RDONLY;
+    }
+    attr
+}
+
+/// The paths to try for the command: itself when it has a slash, else each directory of PATH, as execvp(3) does.
+fn commands(request: &Request, env: &BTreeMap<OsString, OsString>) -> Result<Vec<CString>, Failure> {
+    let Some(name) = request.command.first().filter(|name| !name.is_empty()) else {
+        return Err(Failure::usage(
+            "there is no command to run",
+            "nothing follows the options",
+            "write: bailey exec [OPTIONS] -- COMMAND [ARG...]",
+        ));
+    };
+    if name.as_bytes().contains(&b'/') {
+        return strings(std::iter::once(name.clone()), "the command");
+    }
+    let path = env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+    let candidates = path.as_bytes().split(|b| *b == b':').filter(|dir| dir.first() == Some(&b'/')).map(|dir| {
+        let mut candidate = dir.to_vec();
+        candidate.push(b'/');
+        candidate.extend_from_slice(name.as_bytes());
+        OsString::from_vec(candidate)
+    });
+    let commands = strings(candidates, "the command")?;
+    if commands.is_empty() {
+        return Err(Failure::usage(
+            format!("cannot look for the command {}", name.display()),
+            "PATH inside has no absolute directory",
+            "give the command's absolute path, or set PATH with --env",
+        ));
+    }
+    Ok(commands)
+}
+
+fn pair(name: &OsStr, value: &OsStr) -> OsString {
+    let mut text = name.to_os_string();
+    text.push("=");
+    text.push(value);
+    text
+}
+
+fn strings(items: impl Iterator<Item = OsString>, what: &str) -> Result<Vec<CString>, Failure> {
+    items
+        .map(|item| {
+            CString::new(item.into_vec())
+                .map_err(|_| Failure::usage(format!("cannot pass on {what}"), "it holds a NUL byte", "take it out"))
+        })
+        .collect()
+}
+
+fn line(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+/// The plan in words, for `--dry-run`. Values of variables are left out: they may be secrets.
+pub fn describe(plan: &Plan, id: LaunchId, identity: &Identity, request: &Request) -> String {
+    let facts = &plan.facts;
+    let mut text = String::new();
+    let mut put = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<12} {}", Printable(value));
+    };
+    put("launch", id.as_str());
+    let who = identity.user.as_deref().unwrap_or("(nobody declared)");
+    put("user", &format!("{who} [{}]", identity.assurance.as_str()));
+    for (name, value) in [("issuer", &identity.issuer), ("vo", &identity.vo), ("job", &identity.job)] {
+        if let Some(value) = value {
+            put(name, value);
+        }
+    }
+    let command: Vec<String> = request.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    put("command", &command.join(" "));
+    put("image", &facts.image.as_ref().map_or_else(|| "the host's system, read-only".into(), |p| p.display().to_string()));
+    put("starts in", &facts.start_dir.display().to_string());
+    for (source, target, mode) in &facts.mounts {
+        put("bind", &format!("{} at {} ({mode})", source.display(), target.display()));
+    }
+    let names: Vec<String> = facts.env.keys().map(|name| name.to_string_lossy().into_owned()).collect();
+    put("environment", &names.join(" "));
+    put("scratch", &format!("{} MiB in memory for /tmp, /var/tmp, /dev/shm and the private directory", facts.scratch >> 20));
+    match plan.deadline.wall_time {
+        Some(limit) => put("wall time", &format!("{} s, then SIGTERM, {} s, SIGKILL", limit.as_secs(), plan.deadline.grace.as_secs())),
+        None => put("wall time", "no limit"),
+    }
+    for (wall, state) in &facts.walls {
+        put("wall", &format!("{wall}: {state}"));
+    }
+    text
+}

@@ -1,0 +1,355 @@
+//! What every payload finds, whatever its image: /dev, /proc, /sys, /tmp and the few generated files; what was handed over;
+//! and what is covered because it is the pilot's or bailey's own.
+#![forbid(unsafe_code)]
+
+use super::tree::{Builder, DEVICE, HostObject, Kind, NO_EXEC, Origin, READ_ONLY, Source, WRITABLE};
+use crate::config;
+use crate::failure::{Failure, errno_text};
+use crate::image;
+use crate::request::Bind;
+use crate::sys::mount::Attr;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// Where a payload without `--workdir` starts: a private directory, gone at the end.
+pub const PRIVATE_WORKDIR: &str = "/srv";
+
+/// Devices that every payload has: name and device number (Documentation/admin-guide/devices.txt).
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// Links of /dev.
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Names in a pilot's directory that are its own: credentials and the batch system's channels. `*` stands for anything.
+const PILOT_NAMES: &[&str] = &[
+    "proxy",
+    "myproxy",
+    "idtokens",
+    "tokens.d",
+    "pilot.cfg",
+    "tmp_refreshed_token",
+    ".job.ad",
+    ".machine.ad",
+    ".chirp.config",
+    ".condor_creds",
+    "*.idtoken",
+    "x509up_u*",
+    "bt_u*",
+    "vt_u*",
+    "tokencert_*.pem",
+    "tokenkey_*.pem",
+    ".rucio_*",
+    "krb5cc_*",
+    "oidc-forward-*",
+    ".globus",
+    ".ssh",
+    ".oidc-agent",
+    ".condor",
+];
+
+/// Places that a payload never sees, whatever was bound.
+const OWN_PLACES: [&str; 4] = ["/etc/bailey", "/var/log/bailey", "/var/lib/bailey", "/run/bailey"];
+
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+const SYSFS_MAGIC: i64 = 0x6265_6572;
+const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
+/// The private parts of the tree. `account` is the payload's name, uid and gid.
+pub fn add_private_parts(
+    builder: &mut Builder,
+    account: &Account<'_>,
+    root: &config::Root,
+) -> Result<(), Failure> {
+    let dev_attr = Attr {
+        read_only: true,
+        no_dev: true,
+        no_exec: true,
+    };
+    builder.add_private_dir(Path::new("/dev"), "dev", 0o755, dev_attr)?;
+    for (name, major, minor) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        let object = HostObject::open(&path).map_err(|errno| no_device(&path, &errno_text(errno)))?;
+        if !object.stat.is_char_device() || object.stat.rdev != libc::makedev(major, minor) {
+            return Err(no_device(&path, "it is not the device of that name"));
+        }
+        builder.add_system_bind(object, &path, DEVICE)?;
+    }
+    for (name, to) in DEVICE_LINKS {
+        builder.add_link(&Path::new("/dev").join(name), OsStr::new(to))?;
+    }
+    builder.add_private_dir(Path::new("/dev/shm"), "shm", 0o1777, WRITABLE)?;
+    let pts_attr = Attr {
+        read_only: false,
+        no_dev: false,
+        no_exec: true,
+    };
+    builder.add_file_system(Path::new("/dev/pts"), Source::DevPts, pts_attr)?;
+    builder.add_file_system(Path::new("/proc"), Source::Proc, NO_EXEC)?;
+    builder.add_private_dir(Path::new("/tmp"), "tmp", 0o1777, WRITABLE)?;
+    builder.add_private_dir(Path::new("/var/tmp"), "var-tmp", 0o1777, WRITABLE)?;
+    builder.add_private_dir(Path::new("/run"), "run", 0o755, dev_attr)?;
+    builder.add_private_dir(Path::new("/sys"), "sys", 0o755, dev_attr)?;
+    for path in &root.sys {
+        image::bind_if_there(builder, path, path)?;
+    }
+    builder.add_private_file(Path::new("/etc/passwd"), "passwd", account.passwd())?;
+    builder.add_private_file(Path::new("/etc/group"), "group", account.group())?;
+    Ok(())
+}
+
+fn no_device(path: &Path, why: &str) -> Failure {
+    Failure::site(
+        format!("cannot give the payload {}", path.display()),
+        why,
+        "repair the host's /dev, or the outer container's",
+    )
+}
+
+/// Who the payload is on paper.
+pub struct Account<'a> {
+    /// Name inside.
+    pub name: &'a str,
+    /// uid inside and outside.
+    pub uid: u32,
+    /// gid inside and outside.
+    pub gid: u32,
+    /// HOME.
+    pub home: &'a Path,
+}
+
+impl Account<'_> {
+    fn passwd(&self) -> Vec<u8> {
+        let Self { name, uid, gid, home } = self;
+        // A colon or newline in HOME would break the format (passwd(5)); such a directory is left out of this file only.
+        let home = home
+            .to_str()
+            .filter(|home| !home.contains([':', '\n']))
+            .unwrap_or("/");
+        format!(
+            "{name}:x:{uid}:{gid}:payload:{home}:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+        )
+        .into_bytes()
+    }
+
+    fn group(&self) -> Vec<u8> {
+        let Self { name, gid, .. } = self;
+        format!("{name}:x:{gid}:\nnogroup:x:65534:\n").into_bytes()
+    }
+}
+
+/// What must stay the pilot's own.
+pub struct Protected {
+    /// The directory of the embedded log, canonical where it exists.
+    pub log_dir: Option<PathBuf>,
+    /// The status file's directory (canonical) and name.
+    pub status_file: Option<PathBuf>,
+    /// Files that the pilot's environment or custom names as credentials.
+    pub credentials: Vec<PathBuf>,
+}
+
+/// Puts the working directory in place. Returns where the payload starts.
+pub fn add_workdir(builder: &mut Builder, workdir: Option<&Path>) -> Result<PathBuf, Failure> {
+    let Some(path) = workdir else {
+        let path = Path::new(PRIVATE_WORKDIR);
+        builder.add_private_dir(path, "work", 0o700, WRITABLE)?;
+        return Ok(path.to_path_buf());
+    };
+    let what = format!("cannot use the working directory {}", path.display());
+    let object = open_source(path, &what, "name an existing directory, or leave out --workdir")?;
+    if !object.stat.is_dir() {
+        return Err(Failure::usage(
+            what,
+            "it is not a directory",
+            "name an existing directory, or leave out --workdir",
+        ));
+    }
+    // "At its own path" is the path as the kernel knows it, so that a link on the way does not hide the directory.
+    let target = object.path.clone();
+    builder.add_bind(object, &target, WRITABLE, false, Origin::Handed)
+}
+
+/// Puts one `--bind` in place.
+pub fn add_bind(builder: &mut Builder, bind: &Bind, late_mounts: &[PathBuf]) -> Result<(), Failure> {
+    let what = format!("cannot bind {}", bind.source.display());
+    let object = open_source(
+        &bind.source,
+        &what,
+        "name an existing file or directory of this host",
+    )?;
+    let mut attr = if bind.writable { WRITABLE } else { READ_ONLY };
+    // A device that was named is meant to be used; a directory of devices was not.
+    attr.no_dev = !object.stat.is_char_device();
+    let follow = late_mounts.iter().any(|listed| object.path.starts_with(listed));
+    builder
+        .add_bind(object, &bind.target, attr, follow, Origin::Handed)
+        .map(drop)
+}
+
+fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failure> {
+    let object = HostObject::open(path).map_err(|errno| Failure::usage(what, errno_text(errno), next))?;
+    let refuse = |why: &str| {
+        Err(Failure::usage(
+            what,
+            why,
+            "bind the file or directory that the payload needs, not more",
+        ))
+    };
+    if object.path == Path::new("/") {
+        return refuse("it is the host's own root, with everything that a payload must not see");
+    }
+    match object.file_system() {
+        PROC_SUPER_MAGIC => refuse("it lies on the host's proc, which shows other processes"),
+        SYSFS_MAGIC if object.stat.is_dir() => {
+            refuse("it lies on the host's sysfs; the site lists what of it is shown (root.sys)")
+        }
+        CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC => refuse("it lies on the control group file system"),
+        _ => Ok(object),
+    }
+}
+
+/// Covers, or refuses, what the binds would show of the pilot's and bailey's own. Comes after all binds.
+///
+/// # Errors
+/// A writable bind that holds the log or the status file, and any bind of something inside bailey's own places.
+pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failure> {
+    let handed: Vec<(PathBuf, PathBuf, bool)> = builder
+        .handed()
+        .map(|(host, inside, writable)| (host.to_path_buf(), inside.to_path_buf(), writable))
+        .collect();
+    let mut covers: Vec<PathBuf> = Vec::new();
+    for (host, inside, writable) in &handed {
+        let below = |path: &Path| path.strip_prefix(host).ok().map(|rest| inside.join(rest));
+        let refuse = |what: &str, path: &Path| {
+            Failure::usage(
+                format!("cannot hand over {}", host.display()),
+                format!("{what} {} lies in it", path.display()),
+                "bind a directory beside it, or put the log or status file elsewhere (audit.dir, --status-file)",
+            )
+        };
+        for own in OWN_PLACES
+            .iter()
+            .map(Path::new)
+            .chain(protected.log_dir.as_deref())
+        {
+            if host.starts_with(own) {
+                return Err(refuse("it is bailey's own:", own));
+            }
+            match below(own) {
+                Some(_) if *writable && own.exists() && Some(own) == protected.log_dir.as_deref() => {
+                    return Err(refuse("the audit log", own));
+                }
+                Some(place) => covers.push(place),
+                None => {}
+            }
+        }
+        if let Some(status) = &protected.status_file {
+            match below(status) {
+                Some(_) if *writable => return Err(refuse("the status file", status)),
+                Some(place) => covers.push(place),
+                None => {}
+            }
+        }
+        for credential in &protected.credentials {
+            // Bound by its own name it was handed over on purpose.
+            if credential != host && !handed.iter().any(|(other, ..)| other == credential) {
+                covers.extend(below(credential));
+            }
+        }
+    }
+    for place in covers {
+        if builder.kind(&place).is_some_and(|kind| kind != Kind::Link) {
+            builder.cover(&place);
+        }
+    }
+    Ok(())
+}
+
+/// The pilot's own names in its working directory, as canonical host paths (a link's target is what must be covered).
+pub fn pilot_files(workdir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = std::fs::read_dir(workdir) else {
+        return found;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| PILOT_NAMES.iter().any(|pattern| matches(pattern, name)))
+        {
+            found.extend(std::fs::canonicalize(entry.path()));
+        }
+    }
+    found.extend(std::fs::canonicalize(workdir.join(".config/oidc-agent")));
+    found
+}
+
+/// Credentials that live at well-known places of /tmp, by this uid.
+pub fn well_known_credentials(uid: u32) -> Vec<PathBuf> {
+    ["x509up_u", "bt_u", "vt_u", "krb5cc_", "tokencert_", "tokenkey_"]
+        .iter()
+        .map(|name| {
+            let end = if name.starts_with("token") { ".pem" } else { "" };
+            PathBuf::from(format!("/tmp/{name}{uid}{end}"))
+        })
+        .filter_map(|path| std::fs::canonicalize(path).ok())
+        .collect()
+}
+
+/// A pattern with at most one `*`.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, tail)) => {
+            name.len() >= head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pilot_names_match() {
+        for name in [
+            "proxy",
+            ".job.ad",
+            "x509up_u1000",
+            "credential_CMS.idtoken",
+            "tokenkey_1000.pem",
+        ] {
+            assert!(PILOT_NAMES.iter().any(|p| matches(p, name)), "{name}");
+        }
+        for name in ["proxy2", "data.root", "x509", "job.ad"] {
+            assert!(!PILOT_NAMES.iter().any(|p| matches(p, name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn passwd_stays_whole() {
+        let account = Account {
+            name: "u",
+            uid: 7,
+            gid: 8,
+            home: Path::new("/a:b"),
+        };
+        assert_eq!(
+            account.passwd(),
+            b"u:x:7:8:payload:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+        );
+    }
+}
