@@ -6,8 +6,22 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod defaults;
+mod diagnose;
+mod file;
+mod schema;
+mod show;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub(crate) use file::{LIMIT, merge};
+pub use file::{Place, load};
+pub use show::show;
+
 /// How much the site insists on one mechanism.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Demand {
     /// Not there: the launch is refused.
     Required,
@@ -57,7 +71,8 @@ pub struct Identity {
 }
 
 /// What happens to a payload that nobody vouches for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Undeclared {
     /// Refused with exit code 120.
     Deny,
@@ -83,7 +98,8 @@ pub struct Audit {
 }
 
 /// Copies of records to the system journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Journald {
     /// None.
     Off,
@@ -94,7 +110,8 @@ pub enum Journald {
 }
 
 /// What of the payload's arguments is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Args {
     /// The arguments, secrets redacted, 8 KiB at most.
     Full,
