@@ -8,23 +8,18 @@ use crate::failure::Failure;
 
 /// The failure for an error that toml found in `text`: line, column, what it found and expected, next step.
 pub(super) fn explain(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
-    let message = error.message().replace('\n', ", ");
+    let message = error
+        .message()
+        .replace('\n', ", ")
+        .replace("expected a sequence", "expected a list");
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let unknown = message.starts_with("unknown field");
-    let section = unknown && quoted.contains(&"sandbox") && quoted.contains(&"limits");
+    let section = quoted.contains(&"sandbox") && quoted.contains(&"limits");
     let meant = match quoted.split_first() {
         Some((found, expected)) if message.starts_with("unknown ") => nearest(found, expected),
         _ => None,
     };
-    let why = if unknown {
-        message.replacen(
-            "unknown field",
-            if section { "unknown section" } else { "unknown key" },
-            1,
-        )
-    } else {
-        message.replacen("unknown variant", "unknown value", 1)
-    };
+    let noun = if section { "unknown section" } else { "unknown key" };
+    let why = message.replacen("unknown field", noun, 1);
     let next = match meant {
         Some(word) => format!("did you mean '{word}'? Correct it, then check it"),
         None => "correct it, then check it".to_owned(),

@@ -20,8 +20,7 @@ pub use file::{Place, load};
 pub use show::show;
 
 /// How much the site insists on one mechanism.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {
     /// Not there: the launch is refused.
     Required,
@@ -71,8 +70,7 @@ pub struct Identity {
 }
 
 /// What happens to a payload that nobody vouches for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undeclared {
     /// Refused with exit code 120.
     Deny,
@@ -98,8 +96,7 @@ pub struct Audit {
 }
 
 /// Copies of records to the system journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Journald {
     /// None.
     Off,
@@ -110,8 +107,7 @@ pub enum Journald {
 }
 
 /// What of the payload's arguments is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Args {
     /// The arguments, secrets redacted, 8 KiB at most.
     Full,

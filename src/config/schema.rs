@@ -37,7 +37,7 @@ struct Site {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [identity]")]
 struct Identity {
-    undeclared: Option<Undeclared>,
+    undeclared: One<Undeclared>,
 }
 
 #[derive(Deserialize, Default)]
@@ -46,8 +46,8 @@ struct Audit {
     dir: One<LogDir>,
     wait: One<Duration>,
     network_filesystem: Option<bool>,
-    journald: Option<Journald>,
-    args: Option<Args>,
+    journald: One<Journald>,
+    args: One<Args>,
     user_name: Option<bool>,
 }
 
@@ -73,10 +73,10 @@ struct Environment {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [sandbox]")]
 struct Sandbox {
-    ipc_namespace: Option<Demand>,
-    uts_namespace: Option<Demand>,
-    cgroup_namespace: Option<Demand>,
-    session_keyring: Option<Demand>,
+    ipc_namespace: One<Demand>,
+    uts_namespace: One<Demand>,
+    cgroup_namespace: One<Demand>,
+    session_keyring: One<Demand>,
     nested_namespaces: Option<bool>,
     umask: One<Umask>,
 }
@@ -129,12 +129,12 @@ impl Keys {
 
         set(&mut config.site.name, name.map(|v| v.0.0));
         set(&mut config.site.public_ip, list(public_ip, |v| v));
-        set(&mut config.identity.undeclared, undeclared);
+        set(&mut config.identity.undeclared, undeclared.map(|v| v.0));
         set(&mut config.audit.dir, dir.map(|v| v.0.0));
         set(&mut config.audit.wait, wait.map(|v| v.0));
         set(&mut config.audit.network_filesystem, network_filesystem);
-        set(&mut config.audit.journald, journald);
-        set(&mut config.audit.args, args);
+        set(&mut config.audit.journald, journald.map(|v| v.0));
+        set(&mut config.audit.args, args.map(|v| v.0));
         set(&mut config.audit.user_name, user_name);
         set(&mut config.root.host, list(host, |v| v.0));
         set(&mut config.root.host_etc, list(host_etc, |v| v.0));
@@ -145,10 +145,13 @@ impl Keys {
         set(&mut config.root.scratch_size, scratch_size.map(|v| v.0.0));
         set(&mut config.environment.pass, list(pass, |v| v.0));
         set(&mut config.environment.path, path.map(|v| v.0.0));
-        set(&mut config.sandbox.ipc_namespace, ipc_namespace);
-        set(&mut config.sandbox.uts_namespace, uts_namespace);
-        set(&mut config.sandbox.cgroup_namespace, cgroup_namespace);
-        set(&mut config.sandbox.session_keyring, session_keyring);
+        set(&mut config.sandbox.ipc_namespace, ipc_namespace.map(|v| v.0));
+        set(&mut config.sandbox.uts_namespace, uts_namespace.map(|v| v.0));
+        set(
+            &mut config.sandbox.cgroup_namespace,
+            cgroup_namespace.map(|v| v.0),
+        );
+        set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));

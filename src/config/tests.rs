@@ -151,241 +151,59 @@ fn bom_crlf_and_an_empty_file_are_fine() {
     assert_eq!(values(from_text("").unwrap()), values(Config::default()));
 }
 
+/// Text, place, what was found, next step.
+#[rustfmt::skip] // one row a line
+const WRONG: &[(&str, &str, &str, &str)] = &[
+    ("[site\n", "line 1, column 6", "unclosed table", "config validate"),
+    ("[limits]\ngrace 3\n", "line 2", "expected `=`", "config validate"),
+    ("[site]\nname = \"a\"\nname = \"b\"\n", "line 3, column 1", "duplicate key", "correct it"),
+    ("[site]\n[site]\n", "line 2", "duplicate", "correct it"),
+    ("[root]\nscratch-sise = \"1G\"\n", "line 2, column 1", "unknown key `scratch-sise`", "did you mean 'scratch_size'?"),
+    ("[root]\ncolour = 1\n", "line 2, column 1", "expected one of `host`", "correct it"),
+    ("[sandbocks]\n", "line 1, column 2", "unknown section `sandbocks`", "did you mean 'sandbox'?"),
+    ("grace = \"1s\"\n", "line 1, column 1", "unknown section `grace`", "correct it"),
+    ("site = 3\n", "line 1, column 8", "invalid type: integer `3`, expected a section, written [site]", ""),
+    ("[audit]\nwait = 10\n", "line 2, column 8", "integer `10`, expected a time span as text", ""),
+    ("[audit]\nuser_name = \"yes\"\n", "line 2, column 13", "expected a boolean", ""),
+    ("[audit]\nargs = \"ful\"\n", "line 2, column 8", "unknown value `ful`", "did you mean 'full'?"),
+    ("[identity]\nundeclared = true\n", "line 2, column 14", "boolean `true`, expected \"deny\" or \"record\"", ""),
+    ("[identity]\nundeclared = { deny = {} }\n", "line 2, column 14", "invalid type: map", ""),
+    ("[audit]\nwait = \"soon\"\n", "line 2, column 8", "'soon' is not a time span", ""),
+    ("[limits]\nwall_time = \"0s\"\n", "line 2, column 13", "no time to run", ""),
+    ("[limits]\nwall_time = \"None\"\n", "line 2, column 13", "'None' is not a time span", ""),
+    ("[root]\nscratch_size = \"1.5G\"\n", "line 2, column 16", "'1.5G'", ""),
+    ("[root]\nscratch_size = \"1X\"\n", "line 2, column 16", "unknown unit 'X'", ""),
+    ("[root]\nhost = \"/usr\"\n", "line 2, column 8", "expected a list", ""),
+    ("[root]\nhost = [\"/usr\",\n \"opt\"]\n", "line 3, column 2", "'opt' is a relative path", ""),
+    ("[root]\nhost = [\"/usr/../etc\"]\n", "line 2, column 9", "has '..'", ""),
+    ("[root]\nhost = [\"\"]\n", "line 2, column 9", "not a path", ""),
+    ("[root]\nhost = [\"/a\\u0000\"]\n", "line 2, column 9", "control characters", ""),
+    ("[root]\nhost_etc = [\"/etc/ssl\"]\n", "line 2, column 13", "absolute path", ""),
+    ("[root]\nimage_etc = [\"/usr/x\"]\n", "line 2, column 14", "not under /etc", ""),
+    ("[root]\nsys = [\"/sys\"]\n", "line 2, column 8", "cgroups", ""),
+    ("[root]\nsys = [\"/sys/fs/cgroup/x\"]\n", "line 2, column 8", "cgroups", ""),
+    ("[root]\nsys = [\"/proc\"]\n", "line 2, column 8", "not under /sys", ""),
+    ("[environment]\npass = [\"*\"]\n", "line 2, column 9", "credentials", ""),
+    ("[environment]\npass = [\"A*B\"]\n", "line 2, column 9", "not its end", ""),
+    ("[environment]\npass = [\"A=B\"]\n", "line 2, column 9", "no '='", ""),
+    ("[environment]\npath = \"/bin:\"\n", "line 2, column 8", "'/bin:'", ""),
+    ("[environment]\npath = \"/bin:.\"\n", "line 2, column 8", "relative", ""),
+    ("[sandbox]\numask = \"0999\"\n", "line 2, column 9", "not a umask", ""),
+    ("[sandbox]\numask = \"1777\"\n", "line 2, column 9", "not a umask", ""),
+    ("[sandbox]\numask = \"+22\"\n", "line 2, column 9", "not a umask", ""),
+    ("[sandbox]\numask = 18\n", "line 2, column 9", "expected an octal umask as text", ""),
+    ("[sandbox]\nuts_namespace = \"on\"\n", "line 2, column 17", "unknown value `on`, expected `required` or `preferred`", ""),
+    ("[site]\npublic_ip = [\"300.1.1.1\"]\n", "line 2, column 14", "not an IPv4", ""),
+    ("[site]\npublic_ip = [\"127.0.0.1\"]\n", "line 2, column 14", "no address that the world sees", ""),
+    ("[site]\nname = \"a\\nb\"\n", "line 2, column 8", "control characters", ""),
+    ("[audit]\ndir = \"log\"\n", "line 2, column 7", "relative path", ""),
+    ("[audit]\ndir = \"/\"\n", "line 2, column 7", "no place for a log", ""),
+    ("\u{feff}x = 1\n", "line 1, column 1", "unknown section `x`", ""),
+];
+
 #[test]
 fn each_error_says_where_what_and_what_next() {
-    // Text, place, what was found, next step.
-    let table: &[(&str, &str, &str, &str)] = &[
-        ("[site\n", "line 1, column 6", "unclosed table", "config validate"),
-        ("[limits]\ngrace 3\n", "line 2", "expected `=`", "config validate"),
-        (
-            "[site]\nname = \"a\"\nname = \"b\"\n",
-            "line 3, column 1",
-            "duplicate key",
-            "correct it",
-        ),
-        ("[site]\n[site]\n", "line 2", "duplicate", "correct it"),
-        (
-            "[root]\nscratch-sise = \"1G\"\n",
-            "line 2, column 1",
-            "unknown key `scratch-sise`",
-            "did you mean 'scratch_size'?",
-        ),
-        (
-            "[root]\ncolour = 1\n",
-            "line 2, column 1",
-            "expected one of `host`",
-            "correct it",
-        ),
-        (
-            "[sandbocks]\n",
-            "line 1, column 2",
-            "unknown section `sandbocks`",
-            "did you mean 'sandbox'?",
-        ),
-        (
-            "grace = \"1s\"\n",
-            "line 1, column 1",
-            "unknown section `grace`",
-            "correct it",
-        ),
-        (
-            "site = 3\n",
-            "line 1, column 8",
-            "invalid type: integer `3`, expected a section, written [site]",
-            "",
-        ),
-        (
-            "[audit]\nwait = 10\n",
-            "line 2, column 8",
-            "integer `10`, expected a time span as text",
-            "",
-        ),
-        (
-            "[audit]\nuser_name = \"yes\"\n",
-            "line 2, column 13",
-            "expected a boolean",
-            "",
-        ),
-        (
-            "[audit]\nargs = \"ful\"\n",
-            "line 2, column 8",
-            "unknown value `ful`",
-            "did you mean 'full'?",
-        ),
-        ("[identity]\nundeclared = true\n", "line 2, column 14", "", ""),
-        (
-            "[audit]\nwait = \"soon\"\n",
-            "line 2, column 8",
-            "'soon' is not a time span",
-            "",
-        ),
-        (
-            "[limits]\nwall_time = \"0s\"\n",
-            "line 2, column 13",
-            "no time to run",
-            "",
-        ),
-        (
-            "[limits]\nwall_time = \"None\"\n",
-            "line 2, column 13",
-            "'None' is not a time span",
-            "",
-        ),
-        (
-            "[root]\nscratch_size = \"1.5G\"\n",
-            "line 2, column 16",
-            "'1.5G'",
-            "",
-        ),
-        (
-            "[root]\nscratch_size = \"1X\"\n",
-            "line 2, column 16",
-            "unknown unit 'X'",
-            "",
-        ),
-        (
-            "[root]\nhost = \"/usr\"\n",
-            "line 2, column 8",
-            "expected a sequence",
-            "",
-        ),
-        (
-            "[root]\nhost = [\"/usr\",\n \"opt\"]\n",
-            "line 3, column 2",
-            "'opt' is a relative path",
-            "",
-        ),
-        (
-            "[root]\nhost = [\"/usr/../etc\"]\n",
-            "line 2, column 9",
-            "has '..'",
-            "",
-        ),
-        ("[root]\nhost = [\"\"]\n", "line 2, column 9", "not a path", ""),
-        (
-            "[root]\nhost = [\"/a\\u0000\"]\n",
-            "line 2, column 9",
-            "control characters",
-            "",
-        ),
-        (
-            "[root]\nhost_etc = [\"/etc/ssl\"]\n",
-            "line 2, column 13",
-            "absolute path",
-            "",
-        ),
-        (
-            "[root]\nimage_etc = [\"/usr/x\"]\n",
-            "line 2, column 14",
-            "not under /etc",
-            "",
-        ),
-        ("[root]\nsys = [\"/sys\"]\n", "line 2, column 8", "cgroups", ""),
-        (
-            "[root]\nsys = [\"/sys/fs/cgroup/x\"]\n",
-            "line 2, column 8",
-            "cgroups",
-            "",
-        ),
-        (
-            "[root]\nsys = [\"/proc\"]\n",
-            "line 2, column 8",
-            "not under /sys",
-            "",
-        ),
-        (
-            "[environment]\npass = [\"*\"]\n",
-            "line 2, column 9",
-            "credentials",
-            "",
-        ),
-        (
-            "[environment]\npass = [\"A*B\"]\n",
-            "line 2, column 9",
-            "not its end",
-            "",
-        ),
-        (
-            "[environment]\npass = [\"A=B\"]\n",
-            "line 2, column 9",
-            "no '='",
-            "",
-        ),
-        (
-            "[environment]\npath = \"/bin:\"\n",
-            "line 2, column 8",
-            "'/bin:'",
-            "",
-        ),
-        (
-            "[environment]\npath = \"/bin:.\"\n",
-            "line 2, column 8",
-            "relative",
-            "",
-        ),
-        (
-            "[sandbox]\numask = \"0999\"\n",
-            "line 2, column 9",
-            "not a umask",
-            "",
-        ),
-        (
-            "[sandbox]\numask = \"1777\"\n",
-            "line 2, column 9",
-            "not a umask",
-            "",
-        ),
-        (
-            "[sandbox]\numask = \"+22\"\n",
-            "line 2, column 9",
-            "not a umask",
-            "",
-        ),
-        (
-            "[sandbox]\numask = 18\n",
-            "line 2, column 9",
-            "expected an octal umask as text",
-            "",
-        ),
-        (
-            "[sandbox]\nuts_namespace = \"on\"\n",
-            "line 2, column 17",
-            "expected one of `required`",
-            "",
-        ),
-        (
-            "[site]\npublic_ip = [\"300.1.1.1\"]\n",
-            "line 2, column 14",
-            "not an IPv4",
-            "",
-        ),
-        (
-            "[site]\npublic_ip = [\"127.0.0.1\"]\n",
-            "line 2, column 14",
-            "no address that the world sees",
-            "",
-        ),
-        (
-            "[site]\nname = \"a\\nb\"\n",
-            "line 2, column 8",
-            "control characters",
-            "",
-        ),
-        (
-            "[audit]\ndir = \"log\"\n",
-            "line 2, column 7",
-            "relative path",
-            "",
-        ),
-        (
-            "[audit]\ndir = \"/\"\n",
-            "line 2, column 7",
-            "no place for a log",
-            "",
-        ),
-        ("\u{feff}x = 1\n", "line 1, column 1", "unknown section `x`", ""),
-    ];
-    for (text, place, found, next) in table {
+    for (text, place, found, next) in WRONG {
         let failure = from_text(text).expect_err(text);
         assert_eq!((failure.code, failure.fault), (Code::Setup, Fault::Site));
         assert!(
@@ -633,4 +451,24 @@ fn the_directory_is_judged_like_the_files_in_it() {
     std::fs::remove_dir_all(scratch.0.join("conf.d")).unwrap();
     scratch.write("conf.d", "");
     assert!(load().unwrap_err().why.contains("not a directory"));
+}
+
+/// Runs itself again with `BAILEY_CONFIG` set: a test must not change the environment of the others.
+#[test]
+fn the_environment_names_the_file_in_test_builds_only() {
+    const PROBE: &str = "BAILEY_UNIT_PROBE";
+    if std::env::var_os(PROBE).is_some() {
+        let named = place(Path::new("/x/y.toml"));
+        assert_eq!(Place::system() == named, cfg!(feature = "test-hooks"));
+        return;
+    }
+    let name = "config::tests::the_environment_names_the_file_in_test_builds_only";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(PROBE, "1")
+        .env("BAILEY_CONFIG", "/x/y.toml")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

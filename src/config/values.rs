@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use super::{Args, Demand, Journald, Undeclared};
 use crate::request::{EnvName, parse_duration, parse_size};
 
 /// A value that is written as text in the file.
@@ -47,6 +48,43 @@ impl Value for Duration {
     fn read(text: &str) -> Result<Self, String> {
         parse_duration(text)
     }
+}
+
+impl Value for Demand {
+    const EXPECTED: &'static str = "\"required\", \"preferred\" or \"off\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Required, Self::Preferred, Self::Off], Self::as_str)
+    }
+}
+
+impl Value for Undeclared {
+    const EXPECTED: &'static str = "\"deny\" or \"record\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Deny, Self::Record], Self::as_str)
+    }
+}
+
+impl Value for Journald {
+    const EXPECTED: &'static str = "\"off\", \"checkpoints\" or \"all\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Off, Self::Checkpoints, Self::All], Self::as_str)
+    }
+}
+
+impl Value for Args {
+    const EXPECTED: &'static str = "\"full\" or \"digest\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Full, Self::Digest], Self::as_str)
+    }
+}
+
+/// One of a few words. (serde's own reading of an enum would take a table for a word, and says less when it fails.)
+fn word<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
+    let found = all.iter().find(|value| as_str(**value) == text);
+    found.copied().ok_or_else(|| {
+        let words: Vec<String> = all.iter().map(|value| format!("`{}`", as_str(*value))).collect();
+        format!("unknown value `{text}`, expected {}", words.join(" or "))
+    })
 }
 
 /// A limit in time, or the word "none".
