@@ -98,10 +98,14 @@ pub(crate) mod tests {
             Self(dir)
         }
 
-        /// Writes a file with mode 0644, whatever the umask is.
+        /// Writes a file with mode 0644 in a directory with 0755, whatever the umask is.
         pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
             let path = self.0.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let parent = path.parent().unwrap();
+            if !parent.exists() {
+                std::fs::create_dir(parent).unwrap();
+                self.mode(&parent.to_string_lossy(), 0o755);
+            }
             std::fs::write(&path, bytes).unwrap();
             self.mode(name, 0o644);
             path
