@@ -183,7 +183,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let bytes = number.checked_shl(shift).filter(|b| b >> shift == number);
     match bytes {
         Some(0) => Err(format!("'{text}' is zero: name a size above zero")),
-        Some(b) if b <= i64::MAX as u64 => Ok(b),
+        Some(b) if i64::try_from(b).is_ok() => Ok(b),
         _ => Err(format!("'{text}' is too large")),
     }
 }

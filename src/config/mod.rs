@@ -6,6 +6,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod defaults;
+mod diagnose;
+mod file;
+mod schema;
+mod show;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub(crate) use file::{LIMIT, merge};
+pub use file::{Place, load};
+pub use show::show;
+
 /// How much the site insists on one mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {

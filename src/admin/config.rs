@@ -1,0 +1,74 @@
+//! `bailey config validate [FILE...]` and `bailey config show`.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use crate::config::{self, Place};
+use crate::failure::Failure;
+use crate::input;
+
+/// Checks the named files as if they were the host's, one over the other in this order; without a name, the host's own,
+/// with owner and mode. The text says what was found to be right.
+///
+/// Owner and mode of named files are not judged, so that a site can check them in its repository.
+pub fn validate(files: &[PathBuf]) -> Result<String, Failure> {
+    let checked = if files.is_empty() {
+        config::load(&Place::system())?
+    } else {
+        let mut sources = Vec::with_capacity(files.len());
+        for path in files {
+            let bytes = input::open(path)
+                .map_err(input::Trouble::from)
+                .and_then(|file| input::read_small(&file, config::LIMIT))
+                .map_err(|trouble| {
+                    Failure::usage(
+                        format!("cannot read {}", path.display()),
+                        trouble.to_string(),
+                        "name a TOML file of at most 1 MiB that you may read",
+                    )
+                })?
+                .1;
+            sources.push((path.clone(), bytes));
+        }
+        config::merge(&sources)?
+    };
+    if checked.files.is_empty() {
+        return Ok("no configuration file: the defaults hold\n".to_owned());
+    }
+    let mut out = String::new();
+    for file in &checked.files {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{}: ok", file.display());
+    }
+    Ok(out)
+}
+
+/// The configuration that holds on this host, as a file that could be installed.
+pub fn show() -> Result<String, Failure> {
+    Ok(config::show(&config::load(&Place::system())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::tests::Scratch;
+
+    #[test]
+    fn named_files_are_judged_by_their_text() {
+        let scratch = Scratch::new();
+        let good = scratch.write("good.toml", "[limits]\ngrace = \"5s\"\n");
+        scratch.mode("good.toml", 0o666);
+        let bad = scratch.write("bad.toml", "[limits]\ngrase = \"5s\"\n");
+        let ok = validate(std::slice::from_ref(&good)).unwrap();
+        assert_eq!(ok, format!("{}: ok\n", good.display()));
+        let failure = validate(&[good, bad.clone()]).unwrap_err().to_string();
+        assert!(
+            failure.contains(&format!("{}, line 2, column 1", bad.display())),
+            "{failure}"
+        );
+        let failure = validate(&[scratch.0.join("none.toml")]).unwrap_err();
+        assert_eq!(failure.fault, crate::failure::Fault::User);
+        assert!(failure.why.contains("ENOENT"));
+    }
+}

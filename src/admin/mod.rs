@@ -1,0 +1,4 @@
+//! The administrator's commands: none of them is needed to start a payload.
+#![forbid(unsafe_code)]
+
+pub mod config;

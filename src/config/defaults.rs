@@ -1,0 +1,149 @@
+//! The one table of defaults. `config/bailey.toml` shows it to administrators, and a test keeps the two equal.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    Args, Audit, Config, Demand, Environment, Identity, Journald, Limits, Root, Sandbox, Site, Undeclared,
+};
+
+/// SHA-256 of no bytes at all (FIPS 180-4): the hash of "no file was there", spared at every start.
+pub(crate) const HASH_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// The operating system's own trees. /lib32 and /libx32 are for 32-bit HEP programs, /opt for site software.
+const HOST: [&str; 8] = [
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt",
+];
+
+/// What shells, the loader, TLS and the experiments' software read under /etc, on Debian and on EL.
+///
+/// Names, never the whole of /etc: it holds bailey's own configuration, host keys (grid-security/hostkey.pem, ssh), and
+/// whatever a site keeps there for its services. passwd and group are not here: the sandbox writes its own.
+const HOST_ETC: [&str; 45] = [
+    // The loader and the choice between installed versions
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "alternatives",
+    // TLS and the grid's certificate authorities
+    "ssl",
+    "pki",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "crypto-policies",
+    "gnutls",
+    "grid-security/certificates",
+    "grid-security/vomsdir",
+    "vomses",
+    // Names and networks
+    "nsswitch.conf",
+    "resolv.conf",
+    "hosts",
+    "host.conf",
+    "gai.conf",
+    "networks",
+    "protocols",
+    "services",
+    "rpc",
+    // Time and language
+    "localtime",
+    "timezone",
+    "locale.conf",
+    "locale.alias",
+    // Which system this is: payloads choose their software by it
+    "os-release",
+    "debian_version",
+    "redhat-release",
+    "almalinux-release",
+    "rocky-release",
+    "centos-release",
+    "system-release",
+    // Shells and terminals
+    "profile",
+    "profile.d",
+    "bash.bashrc",
+    "bashrc",
+    "inputrc",
+    "terminfo",
+    // Tools
+    "mime.types",
+    "magic",
+    "fonts",
+    "xdg",
+    "python3",
+    "perl",
+];
+
+/// Facts about terminal, language and the slot that change nothing about who the payload is and open no door. Ids of the
+/// batch system stay outside (bailey records them); so do search paths of loaders and interpreters, which would let the
+/// pilot's software into the payload, and every credential.
+const PASS: [&str; 12] = [
+    "TERM",
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "TZ",
+    "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "ROOT_MAX_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+];
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            site: Site {
+                name: String::new(),
+                public_ip: Vec::new(),
+            },
+            identity: Identity {
+                undeclared: Undeclared::Record,
+            },
+            audit: Audit {
+                dir: None,
+                wait: Duration::from_secs(10),
+                network_filesystem: false,
+                journald: Journald::Off,
+                args: Args::Full,
+                user_name: false,
+            },
+            root: Root {
+                host: paths(&HOST),
+                host_etc: paths(&HOST_ETC),
+                image_etc: paths(&["/etc/resolv.conf", "/etc/hosts", "/etc/localtime"]),
+                always: paths(&["/cvmfs"]),
+                late_mounts: paths(&["/cvmfs"]),
+                sys: paths(&["/sys/devices/system"]),
+                scratch_size: 1 << 30,
+            },
+            environment: Environment {
+                pass: PASS.map(str::to_owned).to_vec(),
+                path: "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".to_owned(),
+            },
+            // Required throughout: every kernel that can run bailey at all has these four (cgroup namespaces since 4.6),
+            // and they work in rootless podman with its default options. Where one is missing, the site says so here.
+            sandbox: Sandbox {
+                ipc_namespace: Demand::Required,
+                uts_namespace: Demand::Required,
+                cgroup_namespace: Demand::Required,
+                session_keyring: Demand::Required,
+                allow_nested: false,
+                umask: 0o022,
+            },
+            limits: Limits {
+                wall_time: None,
+                grace: Duration::from_secs(10),
+            },
+            hash: HASH_OF_NOTHING.to_owned(),
+            files: Vec::new(),
+        }
+    }
+}
+
+fn paths(texts: &[&str]) -> Vec<PathBuf> {
+    texts.iter().map(PathBuf::from).collect()
+}

@@ -1,0 +1,180 @@
+//! The shape of one configuration file: every key optional, nothing unknown. [`Keys::apply`] lays it over what was there.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::values::{
+    EtcName, ImageEtc, LogDir, Pass, Read, SearchPath, Shown, SiteName, Size, SysDir, Umask, WallTime,
+};
+use super::{Args, Config, Demand, Journald, Undeclared};
+
+type List<T> = Option<Vec<Read<T>>>;
+type One<T> = Option<Read<T>>;
+
+/// One file.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Keys {
+    site: Site,
+    identity: Identity,
+    audit: Audit,
+    root: Root,
+    environment: Environment,
+    sandbox: Sandbox,
+    limits: Limits,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [site]")]
+struct Site {
+    name: One<SiteName>,
+    public_ip: List<IpAddr>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [identity]")]
+struct Identity {
+    undeclared: One<Undeclared>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [audit]")]
+struct Audit {
+    dir: One<LogDir>,
+    wait: One<Duration>,
+    network_filesystem: Option<bool>,
+    journald: One<Journald>,
+    args: One<Args>,
+    user_name: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [root]")]
+struct Root {
+    host: List<Shown>,
+    host_etc: List<EtcName>,
+    image_etc: List<ImageEtc>,
+    always: List<Shown>,
+    late_mounts: List<Shown>,
+    sys: List<SysDir>,
+    scratch_size: One<Size>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [environment]")]
+struct Environment {
+    pass: List<Pass>,
+    path: One<SearchPath>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [sandbox]")]
+struct Sandbox {
+    ipc_namespace: One<Demand>,
+    uts_namespace: One<Demand>,
+    cgroup_namespace: One<Demand>,
+    session_keyring: One<Demand>,
+    nested_namespaces: Option<bool>,
+    umask: One<Umask>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [limits]")]
+struct Limits {
+    wall_time: One<WallTime>,
+    grace: One<Duration>,
+}
+
+impl Keys {
+    /// Replaces in `config` what this file says. A list replaces the whole list.
+    pub(super) fn apply(self, config: &mut Config) {
+        // Taken apart in full: a key that is added above and forgotten here does not compile quietly.
+        let Self {
+            site: Site { name, public_ip },
+            identity: Identity { undeclared },
+            audit:
+                Audit {
+                    dir,
+                    wait,
+                    network_filesystem,
+                    journald,
+                    args,
+                    user_name,
+                },
+            root:
+                Root {
+                    host,
+                    host_etc,
+                    image_etc,
+                    always,
+                    late_mounts,
+                    sys,
+                    scratch_size,
+                },
+            environment: Environment { pass, path },
+            sandbox:
+                Sandbox {
+                    ipc_namespace,
+                    uts_namespace,
+                    cgroup_namespace,
+                    session_keyring,
+                    nested_namespaces,
+                    umask,
+                },
+            limits: Limits { wall_time, grace },
+        } = self;
+
+        set(&mut config.site.name, name.map(|v| v.0.0));
+        set(&mut config.site.public_ip, list(public_ip, |v| v));
+        set(&mut config.identity.undeclared, undeclared.map(|v| v.0));
+        set(&mut config.audit.dir, dir.map(|v| v.0.0));
+        set(&mut config.audit.wait, wait.map(|v| v.0));
+        set(&mut config.audit.network_filesystem, network_filesystem);
+        set(&mut config.audit.journald, journald.map(|v| v.0));
+        set(&mut config.audit.args, args.map(|v| v.0));
+        set(&mut config.audit.user_name, user_name);
+        set(&mut config.root.host, list(host, |v| v.0));
+        set(&mut config.root.host_etc, list(host_etc, |v| v.0));
+        set(&mut config.root.image_etc, list(image_etc, |v| v.0));
+        set(&mut config.root.always, list(always, |v| v.0));
+        set(&mut config.root.late_mounts, list(late_mounts, |v| v.0));
+        set(&mut config.root.sys, list(sys, |v| v.0));
+        set(&mut config.root.scratch_size, scratch_size.map(|v| v.0.0));
+        set(&mut config.environment.pass, list(pass, |v| v.0));
+        set(&mut config.environment.path, path.map(|v| v.0.0));
+        set(&mut config.sandbox.ipc_namespace, ipc_namespace.map(|v| v.0));
+        set(&mut config.sandbox.uts_namespace, uts_namespace.map(|v| v.0));
+        set(
+            &mut config.sandbox.cgroup_namespace,
+            cgroup_namespace.map(|v| v.0),
+        );
+        set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
+        set(&mut config.sandbox.allow_nested, nested_namespaces);
+        set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
+        set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
+        set(&mut config.limits.grace, grace.map(|v| v.0));
+    }
+}
+
+fn set<T>(slot: &mut T, said: Option<T>) {
+    if let Some(value) = said {
+        *slot = value;
+    }
+}
+
+/// The values of a list, each once: a path named twice is mounted once.
+fn list<T, U: PartialEq>(said: List<T>, inner: impl Fn(T) -> U) -> Option<Vec<U>> {
+    said.map(|values| {
+        let mut once = Vec::with_capacity(values.len());
+        for Read(value) in values {
+            let value = inner(value);
+            if !once.contains(&value) {
+                once.push(value);
+            }
+        }
+        once
+    })
+}

@@ -1,0 +1,474 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::failure::{Code, Failure, Fault};
+use crate::input::tests::Scratch;
+
+const SHIPPED: &str = include_str!("../../config/bailey.toml");
+
+fn place(main: &Path) -> Place {
+    Place {
+        main: main.to_owned(),
+        conf_d: None,
+        main_must_exist: true,
+    }
+}
+
+fn from_text(text: impl AsRef<[u8]>) -> Result<Config, Failure> {
+    merge(&[("/x/bailey.toml".into(), text.as_ref().to_vec())])
+}
+
+/// Only what the keys say, without the origin.
+fn values(mut config: Config) -> Config {
+    config.hash = String::new();
+    config.files = Vec::new();
+    config
+}
+
+/// The shipped file with every setting active: a `#` that something other than a blank follows.
+fn uncommented() -> String {
+    let strip = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    SHIPPED.lines().map(strip).collect::<Vec<_>>().join("\n")
+}
+
+fn keys(text: &str) -> Vec<String> {
+    let table: toml::Table = text.parse().unwrap();
+    let mut keys: Vec<String> = table
+        .iter()
+        .flat_map(|(section, keys)| {
+            let keys = keys.as_table().unwrap().keys();
+            keys.map(|key| format!("{section}.{key}")).collect::<Vec<_>>()
+        })
+        .collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn the_shipped_file_is_the_defaults_table() {
+    assert_eq!(values(from_text(SHIPPED).unwrap()), values(Config::default()));
+    let all = uncommented();
+    assert_eq!(values(from_text(&all).unwrap()), values(Config::default()));
+    assert_eq!(keys(&all), keys(&show(&Config::default())));
+    assert_eq!(keys(SHIPPED), [""; 0]);
+}
+
+#[test]
+fn every_key_is_documented() {
+    let document = include_str!("../../docs/configuration.md");
+    for key in keys(&uncommented()) {
+        assert!(document.contains(&format!("| `{key}` |")), "{key}");
+    }
+}
+
+#[test]
+fn the_defaults_obey_the_rules_for_files() {
+    // Reading back what `show` writes puts every default through the checks.
+    let text = show(&Config::default());
+    assert_eq!(values(from_text(text).unwrap()), values(Config::default()));
+}
+
+#[test]
+fn the_hash_of_nothing() {
+    let hex: String = Sha256::digest(b"")
+        .iter()
+        .fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+    assert_eq!(Config::default().hash, hex);
+}
+
+const EVERYTHING: &str = r#"
+site = { name = "CERN \"X\" \\ é", public_ip = ["192.0.2.1", "2001:db8::1"] }
+[identity]
+undeclared = "deny"
+[audit]
+dir = "/data//bailey/./log/"
+wait = "1h30m"
+network_filesystem = true
+journald = "checkpoints"
+args = "digest"
+user_name = true
+[root]
+host = ["/usr", "/usr/", "/a b"]
+host_etc = ["ssl", "grid-security/certificates"]
+image_etc = []
+always = ["/cvmfs", "/data/sets"]
+late_mounts = []
+sys = ["/sys/class/net"]
+scratch_size = "1025"
+[environment]
+pass = ["A*", "B"]
+path = "/bin:/usr/bin"
+[sandbox]
+ipc_namespace = "preferred"
+uts_namespace = "off"
+cgroup_namespace = "off"
+session_keyring = "preferred"
+nested_namespaces = true
+umask = "0077"
+[limits]
+wall_time = "2d"
+grace = "0s"
+"#;
+
+#[test]
+fn every_key_is_read_and_shown() {
+    let config = from_text(EVERYTHING).unwrap();
+    assert_eq!(config.site.name, "CERN \"X\" \\ é");
+    assert_eq!(config.site.public_ip.len(), 2);
+    assert_eq!(config.identity.undeclared, Undeclared::Deny);
+    assert_eq!(config.audit.dir, Some(PathBuf::from("/data/bailey/log")));
+    assert_eq!(config.audit.wait, Duration::from_secs(5400));
+    assert!(config.audit.network_filesystem && config.audit.user_name);
+    assert_eq!(config.audit.journald, Journald::Checkpoints);
+    assert_eq!(config.audit.args, Args::Digest);
+    assert_eq!(config.root.host, [Path::new("/usr"), Path::new("/a b")]);
+    assert_eq!(config.root.scratch_size, 1025);
+    assert_eq!(config.environment.pass, ["A*", "B"]);
+    assert_eq!(config.sandbox.uts_namespace, Demand::Off);
+    assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
+    assert!(config.sandbox.allow_nested);
+    assert_eq!(config.sandbox.umask, 0o077);
+    assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
+    assert_eq!(config.limits.grace, Duration::ZERO);
+
+    let text = show(&config);
+    assert!(text.contains("# from /x/bailey.toml\n"), "{text}");
+    assert!(text.contains(&config.hash));
+    assert_eq!(values(from_text(&text).unwrap()), values(config));
+    assert_eq!(keys(EVERYTHING), keys(&uncommented()), "a key is not tested here");
+}
+
+#[test]
+fn bom_crlf_and_an_empty_file_are_fine() {
+    let config = from_text("\u{feff}[limits]\r\ngrace = \"7s\"\r\n").unwrap();
+    assert_eq!(config.limits.grace, Duration::from_secs(7));
+    assert_eq!(values(from_text("").unwrap()), values(Config::default()));
+}
+
+/// Text, place, what was found, next step.
+#[rustfmt::skip] // one row a line
+const WRONG: &[(&str, &str, &str, &str)] = &[
+    ("[site\n", "line 1, column 6", "unclosed table", "config validate"),
+    ("[limits]\ngrace 3\n", "line 2", "expected `=`", "config validate"),
+    ("[site]\nname = \"a\"\nname = \"b\"\n", "line 3, column 1", "duplicate key", "correct it"),
+    ("[site]\n[site]\n", "line 2", "duplicate", "correct it"),
+    ("[root]\nscratch-sise = \"1G\"\n", "line 2, column 1", "unknown key `scratch-sise`", "did you mean 'scratch_size'?"),
+    ("[root]\ncolour = 1\n", "line 2, column 1", "expected one of `host`", "correct it"),
+    ("[sandbocks]\n", "line 1, column 2", "unknown section `sandbocks`", "did you mean 'sandbox'?"),
+    ("grace = \"1s\"\n", "line 1, column 1", "unknown section `grace`", "correct it"),
+    ("site = 3\n", "line 1, column 8", "invalid type: integer `3`, expected a section, written [site]", ""),
+    ("[audit]\nwait = 10\n", "line 2, column 8", "integer `10`, expected a time span as text", ""),
+    ("[audit]\nuser_name = \"yes\"\n", "line 2, column 13", "expected a boolean", ""),
+    ("[audit]\nargs = \"ful\"\n", "line 2, column 8", "unknown value `ful`", "did you mean 'full'?"),
+    ("[identity]\nundeclared = true\n", "line 2, column 14", "boolean `true`, expected \"deny\" or \"record\"", ""),
+    ("[identity]\nundeclared = { deny = {} }\n", "line 2, column 14", "invalid type: map", ""),
+    ("[audit]\nwait = \"soon\"\n", "line 2, column 8", "'soon' is not a time span", ""),
+    ("[limits]\nwall_time = \"0s\"\n", "line 2, column 13", "no time to run", ""),
+    ("[limits]\nwall_time = \"None\"\n", "line 2, column 13", "'None' is not a time span", ""),
+    ("[root]\nscratch_size = \"1.5G\"\n", "line 2, column 16", "'1.5G'", ""),
+    ("[root]\nscratch_size = \"1X\"\n", "line 2, column 16", "unknown unit 'X'", ""),
+    ("[root]\nhost = \"/usr\"\n", "line 2, column 8", "expected a list", ""),
+    ("[root]\nhost = [\"/usr\",\n \"opt\"]\n", "line 3, column 2", "'opt' is a relative path", ""),
+    ("[root]\nhost = [\"/usr/../etc\"]\n", "line 2, column 9", "has '..'", ""),
+    ("[root]\nhost = [\"\"]\n", "line 2, column 9", "not a path", ""),
+    ("[root]\nhost = [\"/a\\u0000\"]\n", "line 2, column 9", "control characters", ""),
+    ("[root]\nhost_etc = [\"/etc/ssl\"]\n", "line 2, column 13", "absolute path", ""),
+    ("[root]\nimage_etc = [\"/usr/x\"]\n", "line 2, column 14", "not under /etc", ""),
+    ("[root]\nsys = [\"/sys\"]\n", "line 2, column 8", "cgroups", ""),
+    ("[root]\nsys = [\"/sys/fs/cgroup/x\"]\n", "line 2, column 8", "cgroups", ""),
+    ("[root]\nsys = [\"/proc\"]\n", "line 2, column 8", "not under /sys", ""),
+    ("[environment]\npass = [\"*\"]\n", "line 2, column 9", "credentials", ""),
+    ("[environment]\npass = [\"A*B\"]\n", "line 2, column 9", "not its end", ""),
+    ("[environment]\npass = [\"A=B\"]\n", "line 2, column 9", "no '='", ""),
+    ("[environment]\npath = \"/bin:\"\n", "line 2, column 8", "'/bin:'", ""),
+    ("[environment]\npath = \"/bin:.\"\n", "line 2, column 8", "relative", ""),
+    ("[sandbox]\numask = \"0999\"\n", "line 2, column 9", "not a umask", ""),
+    ("[sandbox]\numask = \"1777\"\n", "line 2, column 9", "not a umask", ""),
+    ("[sandbox]\numask = \"+22\"\n", "line 2, column 9", "not a umask", ""),
+    ("[sandbox]\numask = 18\n", "line 2, column 9", "expected an octal umask as text", ""),
+    ("[sandbox]\nuts_namespace = \"on\"\n", "line 2, column 17", "unknown value `on`, expected `required` or `preferred`", ""),
+    ("[site]\npublic_ip = [\"300.1.1.1\"]\n", "line 2, column 14", "not an IPv4", ""),
+    ("[site]\npublic_ip = [\"127.0.0.1\"]\n", "line 2, column 14", "no address that the world sees", ""),
+    ("[site]\nname = \"a\\nb\"\n", "line 2, column 8", "control characters", ""),
+    ("[audit]\ndir = \"log\"\n", "line 2, column 7", "relative path", ""),
+    ("[audit]\ndir = \"/\"\n", "line 2, column 7", "no place for a log", ""),
+    ("\u{feff}x = 1\n", "line 1, column 1", "unknown section `x`", ""),
+];
+
+#[test]
+fn each_error_says_where_what_and_what_next() {
+    for (text, place, found, next) in WRONG {
+        let failure = from_text(text).expect_err(text);
+        assert_eq!((failure.code, failure.fault), (Code::Setup, Fault::Site));
+        assert!(
+            failure
+                .what
+                .starts_with("cannot use the configuration /x/bailey.toml"),
+            "{failure}"
+        );
+        assert!(failure.what.contains(place), "{text:?}: {failure}");
+        assert!(failure.why.contains(found), "{text:?}: {failure}");
+        assert!(failure.next.contains(next), "{text:?}: {failure}");
+        assert!(
+            failure.next.contains("'bailey config validate /x/bailey.toml'"),
+            "{failure}"
+        );
+        assert!(!failure.to_string().contains('\n'), "{failure}");
+    }
+}
+
+#[test]
+fn nothing_of_baileys_own_can_be_shown_to_payloads() {
+    let own = [
+        "/",
+        "//",
+        "/.",
+        "/etc",
+        "/etc/",
+        "/etc/bailey",
+        "/etc/./bailey",
+        "/etc/bailey/conf.d",
+        "/run",
+        "/run/bailey",
+        "/var",
+        "/var/log",
+        "/var/log/bailey/x",
+        "/var/lib",
+        "/var/lib/bailey",
+        "/var/run",
+        "/proc",
+        "/proc/1",
+        "/sys",
+        "/dev",
+        "/tmp",
+        "/var/tmp",
+    ];
+    for key in ["host", "always", "late_mounts", "image_etc"] {
+        for path in own {
+            let text = format!("[root]\n{key} = [\"{path}\"]\n");
+            from_text(&text).expect_err(&text);
+        }
+    }
+    for name in [
+        "",
+        ".",
+        "bailey",
+        "./bailey",
+        "bailey/bailey.toml",
+        "..",
+        "x/../bailey",
+        "/etc/bailey",
+    ] {
+        let text = format!("[root]\nhost_etc = [\"{name}\"]\n");
+        from_text(&text).expect_err(&text);
+    }
+    // Neighbours are fine.
+    from_text("[root]\nhost = [\"/etc/baileys\", \"/var/lib/x\"]\nhost_etc = [\"bailey.d\"]\n").unwrap();
+}
+
+#[test]
+fn the_log_lies_in_nothing_that_is_shown() {
+    for (dir, shown) in [
+        ("/opt/log", "/opt"),
+        ("/etc/ssl/log", "/etc/ssl"),
+        ("/cvmfs", "/cvmfs"),
+    ] {
+        let failure = from_text(format!("[audit]\ndir = \"{dir}\"\n")).unwrap_err();
+        assert!(
+            failure.why.contains(&format!("payloads see {shown},")),
+            "{failure}"
+        );
+    }
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused_with_its_place() {
+    let failure = from_text(b"[site]\nname = \"M\xfcnchen\"\n").unwrap_err();
+    assert!(failure.what.contains("line 2, column 10"), "{failure}");
+    assert!(failure.why.contains("not UTF-8"));
+}
+
+#[test]
+fn later_files_replace_single_keys_and_whole_lists() {
+    let scratch = Scratch::new();
+    let main = scratch.write(
+        "bailey.toml",
+        "[limits]\nwall_time = \"2d\"\ngrace = \"5s\"\n[root]\nalways = [\"/a\", \"/b\"]\n",
+    );
+    let second = scratch.write("conf.d/20-b.toml", "[limits]\ngrace = \"7s\"\n");
+    let first = scratch.write(
+        "conf.d/10-a.toml",
+        "[limits]\ngrace = \"6s\"\nwall_time = \"none\"\n[root]\nalways = [\"/c\"]\n",
+    );
+    for left_out in [".hidden.toml", "x.toml~", "x.toml.rpmsave", "README"] {
+        scratch.write(&format!("conf.d/{left_out}"), "nonsense");
+    }
+    let mut place = place(&main);
+    place.conf_d = Some(scratch.0.join("conf.d"));
+    let config = load(&place).unwrap();
+    assert_eq!(config.limits.grace, Duration::from_secs(7));
+    assert_eq!(config.limits.wall_time, None);
+    assert_eq!(config.root.always, [Path::new("/c")]);
+    assert_eq!(config.root.sys, Config::default().root.sys);
+    assert_eq!(config.files, [main.clone(), first.clone(), second.clone()]);
+
+    let bytes = [main, first, second]
+        .map(|path| std::fs::read(path).unwrap())
+        .concat();
+    let hex: String = Sha256::digest(bytes)
+        .iter()
+        .fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+    assert_eq!(config.hash, hex);
+
+    // The directory alone is enough.
+    place.main = scratch.0.join("none.toml");
+    place.main_must_exist = false;
+    assert_eq!(load(&place).unwrap().files.len(), 2);
+}
+
+#[test]
+fn no_file_is_the_default_unless_it_must_exist() {
+    let scratch = Scratch::new();
+    for dir in [scratch.0.clone(), scratch.0.join("none")] {
+        let mut place = Place {
+            main: dir.join("bailey.toml"),
+            conf_d: Some(dir.join("conf.d")),
+            main_must_exist: false,
+        };
+        assert_eq!(load(&place).unwrap(), Config::default());
+        place.main_must_exist = true;
+        assert!(load(&place).unwrap_err().why.contains("ENOENT"));
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_not_a_missing_file() {
+    let scratch = Scratch::new();
+    let link = |name: &str| {
+        std::os::unix::fs::symlink("/nowhere/at/all", scratch.0.join(name)).unwrap();
+        scratch.0.join(name)
+    };
+    let dir = link("bailey");
+    for (main, conf_d) in [
+        (link("bailey.toml"), None),
+        (scratch.0.join("none"), Some(link("conf.d"))),
+        (dir.join("bailey.toml"), Some(dir.join("conf.d"))),
+    ] {
+        let place = Place {
+            main,
+            conf_d,
+            main_must_exist: false,
+        };
+        let failure = load(&place).expect_err("the defaults took its place");
+        assert!(failure.why.contains("ENOENT"), "{failure}");
+    }
+}
+
+#[test]
+fn a_link_to_a_file_is_followed() {
+    let scratch = Scratch::new();
+    let real = scratch.write("real", "[limits]\ngrace = \"5s\"\n");
+    std::os::unix::fs::symlink(real, scratch.0.join("bailey.toml")).unwrap();
+    assert_eq!(
+        load(&place(&scratch.0.join("bailey.toml"))).unwrap().limits.grace,
+        Duration::from_secs(5)
+    );
+}
+
+#[test]
+fn only_small_regular_files_that_nobody_else_can_write() {
+    let scratch = Scratch::new();
+    let why = |path: PathBuf| {
+        let failure = load(&place(&path)).unwrap_err();
+        assert_eq!(failure.fault, Fault::Site);
+        assert!(failure.what.contains(&*path.to_string_lossy()));
+        failure.to_string()
+    };
+    assert!(why(scratch.fifo("fifo")).contains("a FIFO"));
+    assert!(why(scratch.0.clone()).contains("a directory"));
+    assert!(why("/dev/null".into()).contains("a device"));
+    let huge = scratch.write("huge.toml", "");
+    std::fs::File::options()
+        .write(true)
+        .open(&huge)
+        .unwrap()
+        .set_len((1 << 20) + 1)
+        .unwrap();
+    assert!(why(huge).contains("larger than 1048576"));
+    let main = scratch.write("bailey.toml", "");
+    for mode in [0o664, 0o646, 0o622] {
+        scratch.mode("bailey.toml", mode);
+        let text = why(main.clone());
+        assert!(
+            text.contains(&format!("mode {mode:04o}")) && text.contains("chmod go-w"),
+            "{text}"
+        );
+    }
+    scratch.mode("bailey.toml", 0o600);
+    load(&place(&main)).unwrap();
+}
+
+#[test]
+fn the_owner_is_root_or_oneself() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let main = scratch.write("bailey.toml", "");
+    std::os::unix::fs::chown(&main, Some(1234), None).unwrap();
+    let text = load(&place(&main)).unwrap_err().to_string();
+    assert!(
+        text.contains("belongs to uid 1234") && text.contains("chown root:root"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_directory_is_judged_like_the_files_in_it() {
+    let scratch = Scratch::new();
+    let main = scratch.write("bailey.toml", "");
+    scratch.write("conf.d/a.toml", "");
+    let load = || {
+        let mut place = place(&main);
+        place.conf_d = Some(scratch.0.join("conf.d"));
+        load(&place)
+    };
+    scratch.mode("conf.d", 0o777);
+    assert!(load().unwrap_err().why.contains("mode 0777"));
+    scratch.mode("conf.d", 0o755);
+    load().unwrap();
+    scratch.mode("conf.d/a.toml", 0o666);
+    assert!(load().unwrap_err().what.contains("conf.d/a.toml"));
+    scratch.mode("conf.d/a.toml", 0o644);
+    scratch.fifo("conf.d/b.toml");
+    assert!(load().unwrap_err().why.contains("a FIFO"));
+    std::fs::remove_dir_all(scratch.0.join("conf.d")).unwrap();
+    scratch.write("conf.d", "");
+    assert!(load().unwrap_err().why.contains("not a directory"));
+}
+
+/// Runs itself again with `BAILEY_CONFIG` set: a test must not change the environment of the others.
+#[test]
+fn the_environment_names_the_file_in_test_builds_only() {
+    const PROBE: &str = "BAILEY_UNIT_PROBE";
+    if std::env::var_os(PROBE).is_some() {
+        let named = place(Path::new("/x/y.toml"));
+        assert_eq!(Place::system() == named, cfg!(feature = "test-hooks"));
+        return;
+    }
+    let name = "config::tests::the_environment_names_the_file_in_test_builds_only";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(PROBE, "1")
+        .env("BAILEY_CONFIG", "/x/y.toml")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
