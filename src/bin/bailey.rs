@@ -1,1 +1,5 @@
-fn main() {}
+//! The launcher.
+
+fn main() -> std::process::ExitCode {
+    bailey::app::main()
+}

@@ -314,3 +314,10 @@ pub fn raise_loopback() -> Result<(), Errno> {
     unsafe { libc::close(socket) };
     result.map(drop)
 }
+
+/// getrandom(2).
+pub fn random_bytes(buffer: &mut [u8]) -> Result<(), Errno> {
+    // SAFETY: pointer and length are the buffer's own.
+    let got = check(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long)?;
+    if got as usize == buffer.len() { Ok(()) } else { Err(Errno::EIO) }
+}

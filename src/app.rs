@@ -1,0 +1,115 @@
+//! The name it was called by and the first word → who does the work. The one place that turns a result into a message on
+//! stderr and an exit code.
+#![forbid(unsafe_code)]
+
+use crate::config::{self, Config, Place};
+use crate::failure::{Failure, io_text};
+use crate::frontend::bailey::{self, Parsed};
+use crate::host::Caller;
+use crate::pipeline;
+use crate::report::{Desk, say};
+use crate::request::{LaunchId, Request};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// What an administrator asks of `bailey-admin`.
+const ADMIN: [&str; 3] = ["trace", "verify", "config"];
+
+const HELP: &str = "\
+bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
+
+  bailey exec [OPTIONS] -- COMMAND [ARG...]   run a payload; bailey exec --help
+  bailey trace --at TIME [...]                who ran here then; bailey trace --help
+  bailey verify [DIR...]                      is the log whole
+  bailey config validate [FILE...] | show     check or print the configuration
+  bailey --version
+";
+
+/// The launcher's main.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let first = args.next();
+    let rest: Vec<OsString> = args.collect();
+    let result = match first.as_deref().and_then(OsStr::to_str) {
+        Some("exec") => exec(&rest),
+        Some("--version" | "-V") => {
+            println!("bailey {}", env!("CARGO_PKG_VERSION"));
+            Ok(0)
+        }
+        Some("--help" | "-h" | "help") => {
+            print!("{HELP}");
+            Ok(0)
+        }
+        Some(word) if ADMIN.contains(&word) => Err(hand_on(word, &rest)),
+        Some(word) => Err(Failure::usage(
+            format!("there is no command '{word}'"),
+            format!("known are exec, {}", ADMIN.join(", ")),
+            "see bailey --help",
+        )),
+        None => Err(Failure::usage("there is nothing to do", "no command was given", "see bailey --help")),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            say(&failure.to_string());
+            ExitCode::from(failure.code.exit_code())
+        }
+    }
+}
+
+fn exec(args: &[OsString]) -> Result<u8, Failure> {
+    let caller = Caller::look();
+    let parsed = bailey::parse(args, caller.var("BAILEY_IDENTITY"));
+    if let Ok(Parsed::Help(text)) = &parsed {
+        print!("{text}");
+        return Ok(0);
+    }
+    let config = config::load(&Place::system())?;
+    let id = new_id()?;
+    match parsed {
+        Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &caller, id),
+        Ok(Parsed::Help(_)) => Ok(0),
+        Err(failure) => {
+            refuse_unread(&config, &caller, id, &failure);
+            Err(failure)
+        }
+    }
+}
+
+/// A command line that could not be read leaves a record as well: somebody wanted to run something.
+fn refuse_unread(config: &Config, caller: &Caller, id: LaunchId, failure: &Failure) {
+    let request = Request::default();
+    pipeline::refuse(&mut Desk::new(config, caller, &request, id), failure);
+}
+
+fn new_id() -> Result<LaunchId, Failure> {
+    let mut random = [0_u8; 10];
+    let millis = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    crate::sys::process::random_bytes(&mut random).map_err(|errno| {
+        Failure::site(
+            "cannot make a launch id",
+            crate::failure::errno_text(errno),
+            "the kernel's random source failed (getrandom)",
+        )
+    })?;
+    Ok(LaunchId::from_parts(millis, random))
+}
+
+/// Replaces this process by `bailey-admin`, found beside this program or in libexec. Returns only when that failed.
+fn hand_on(word: &str, rest: &[OsString]) -> Failure {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("bailey-admin")));
+    let places: Vec<PathBuf> = beside.into_iter().chain([PathBuf::from("/usr/libexec/bailey/bailey-admin")]).collect();
+    let Some(admin) = places.iter().find(|place| place.is_file()) else {
+        return Failure::site(
+            format!("cannot run 'bailey {word}'"),
+            "bailey-admin is neither beside bailey nor in /usr/libexec/bailey",
+            "install the package bailey-admin",
+        );
+    };
+    let error = Command::new(admin).arg(word).args(rest).exec();
+    Failure::site(format!("cannot run {}", admin.display()), io_text(&error), "reinstall bailey-admin")
+}

@@ -1,0 +1,254 @@
+//! One launch, from the request to the exit code. Read [`story`]: every step consumes the one before it.
+//!
+//! 1. No record, no run: [`Prepared::record`] is the only way to a [`Recorded`], and only a `Recorded` can be released,
+//!    against the receipt of its own durable record.
+//! 2. Every launch that has a launch record gets one closing record, from here or from the next bailey on the log.
+//! 3. Dropping any state kills and reaps whatever was started for it.
+#![forbid(unsafe_code)]
+
+use crate::audit::Receipt;
+use crate::config::Config;
+use crate::failure::{Code, Failure, Fault};
+use crate::host::Caller;
+use crate::identity::{self, Identity};
+use crate::plan::{self, Plan};
+use crate::report::{Desk, Status};
+use crate::request::{LaunchId, Request};
+use crate::sandbox::{self, Explainer, observe};
+use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
+use crate::{host, report};
+use std::os::fd::OwnedFd;
+
+/// The whole of one launch. What went wrong is recorded where the log can be reached, and returned to be printed.
+pub fn launch(request: &Request, config: &Config, caller: &Caller, id: LaunchId) -> Result<u8, Failure> {
+    let mut desk = Desk::new(config, caller, request, id);
+    match story(request, config, caller, &mut desk) {
+        Ok(Told::Planned(text)) => {
+            print!("{text}");
+            Ok(0)
+        }
+        Ok(Told::Ended(outcome)) => {
+            desk.write_status(&outcome.status);
+            Ok(outcome.status.exit_code)
+        }
+        Err(failure) => {
+            refuse(&mut desk, &failure);
+            Err(failure)
+        }
+    }
+}
+
+/// Records a launch that a front end could not even understand.
+pub fn refuse(desk: &mut Desk<'_>, failure: &Failure) {
+    desk.record_failure(failure);
+    desk.write_status(&Status::not_run(failure));
+}
+
+fn story(request: &Request, config: &Config, caller: &Caller, desk: &mut Desk<'_>) -> Result<Told, Failure> {
+    let decided = Decided::from(request, config, caller, desk)?;
+    if request.dry_run {
+        return Ok(Told::Planned(decided.describe(request)));
+    }
+    let building = decided.start()?; // namespaces exist, the child builds its root...
+    desk.open_log()?; // ...and in the same time the log is opened and the record begun
+    let prepared = building.wait()?; // the payload stands one instruction before execve
+    let recorded = prepared.record(desk)?; // durable: fdatasync returned
+    let running = recorded.release()?; // execve
+    let outcome = running.supervise(desk)?; // until it ended, and its end is recorded
+    Ok(Told::Ended(outcome))
+}
+
+/// What a launch comes to.
+enum Told {
+    /// `--dry-run`: the plan in words.
+    Planned(String),
+    /// The payload ran and ended.
+    Ended(Outcome),
+}
+
+/// Who, with what and for how long: decided, and nothing done yet.
+struct Decided {
+    identity: Identity,
+    plan: Plan,
+    signals: Signals,
+}
+
+impl Decided {
+    fn from(
+        request: &Request,
+        config: &Config,
+        caller: &Caller,
+        desk: &mut Desk<'_>,
+    ) -> Result<Self, Failure> {
+        let identity = identity::declare(
+            &request.identity,
+            request.identity_file.as_deref(),
+            request.identity_env.as_deref(),
+            config.identity.undeclared,
+        )?;
+        desk.learn_identity(&identity);
+        if let Some(path) = &request.status_file {
+            report::check_status_file(&plan::absolute(path, caller, "--status-file")?)?;
+        }
+        let plan = plan::decide(desk.id(), request, &identity, config, caller, &desk.log_dir()?)?;
+        desk.learn_facts(plan.facts.clone());
+        Ok(Self { identity, plan, signals: Signals::take()? })
+    }
+
+    fn describe(&self, request: &Request) -> String {
+        plan::describe(&self.plan, &self.identity, request)
+    }
+
+    /// Clones the child into its namespaces.
+    fn start(self) -> Result<Building, Failure> {
+        let deadline = self.plan.deadline;
+        let (building, explainer) = self.plan.blueprint.start()?;
+        Ok(Building { building, explainer, deadline, signals: self.signals })
+    }
+}
+
+/// The child builds its root.
+struct Building {
+    building: sandbox::Building,
+    explainer: Explainer,
+    deadline: Deadline,
+    signals: Signals,
+}
+
+impl Building {
+    /// Waits for the payload to be frozen, and looks at it from outside.
+    fn wait(self) -> Result<Prepared, Failure> {
+        let (frozen, payload) = self.building.wait_frozen(&self.explainer)?;
+        let observed = observe::payload(frozen.pid());
+        if let Some(observed) = &observed {
+            observed.check()?;
+        }
+        let facts = report::Frozen {
+            pid: frozen.pid(),
+            ready: *frozen.ready(),
+            observed,
+            namespaces: frozen.namespace_inodes(),
+            executable: self.explainer.command(frozen.ready()),
+            executable_hash: None,
+            cgroup: host::cgroup(frozen.pid()),
+        };
+        let Self { explainer, deadline, signals, .. } = self;
+        Ok(Prepared { frozen, payload, facts, explainer, deadline, signals })
+    }
+}
+
+/// Everything is in place; the payload stands one instruction before its execve.
+struct Prepared {
+    frozen: sandbox::Frozen,
+    payload: OwnedFd,
+    facts: report::Frozen,
+    explainer: Explainer,
+    deadline: Deadline,
+    signals: Signals,
+}
+
+impl Prepared {
+    /// Writes the launch record and waits until it is durable.
+    fn record(self, desk: &mut Desk<'_>) -> Result<Recorded, Failure> {
+        let Self { frozen, payload, facts, explainer, deadline, signals } = self;
+        let receipt = desk.record_launch(&facts, payload)?;
+        Ok(Recorded { frozen, receipt, facts, explainer, deadline, signals })
+    }
+}
+
+/// The launch record is durable; here is its receipt.
+struct Recorded {
+    frozen: sandbox::Frozen,
+    receipt: Receipt,
+    facts: report::Frozen,
+    explainer: Explainer,
+    deadline: Deadline,
+    signals: Signals,
+}
+
+impl Recorded {
+    /// Lets the payload execute.
+    fn release(self) -> Result<Running, Failure> {
+        let Self { frozen, receipt, facts, explainer, deadline, signals } = self;
+        Ok(Running { running: frozen.release(receipt)?, facts, explainer, deadline, signals })
+    }
+}
+
+/// The payload runs.
+struct Running {
+    running: sandbox::Running,
+    facts: report::Frozen,
+    explainer: Explainer,
+    deadline: Deadline,
+    signals: Signals,
+}
+
+impl Running {
+    /// Stays until the payload ended, and records the end.
+    fn supervise(self, desk: &mut Desk<'_>) -> Result<Outcome, Failure> {
+        let Self { running, facts, explainer, deadline, signals } = self;
+        let end = supervise(running, &signals, deadline, &mut |notice| desk.notice(notice));
+        if let Some(trouble) = end.not_executed {
+            return Err(sandbox::explain::command(trouble, &explainer));
+        }
+        let outcome = Outcome::of(&end, facts.pid);
+        if let Err(failure) = desk.record_end(&facts, &end, &outcome.status.message) {
+            // The payload ran and its result stands; the next bailey on this log writes the missing end.
+            report::say(&failure.to_string());
+        }
+        Ok(outcome)
+    }
+}
+
+/// The payload ended.
+struct Outcome {
+    status: Status,
+}
+
+impl Outcome {
+    fn of(end: &End, pid: i32) -> Self {
+        let (exit_code, signal) = match end.status {
+            Some(status) if libc::WIFEXITED(status) => (Some(libc::WEXITSTATUS(status)), None),
+            Some(status) => (None, Some(libc::WTERMSIG(status))),
+            None => (None, Some(libc::SIGKILL)),
+        };
+        let how = match (exit_code, signal) {
+            (Some(code), _) => format!("it exited with code {code}"),
+            (_, Some(signal)) => format!("it was killed by {}", signal_name(signal)),
+            _ => "it is gone".to_owned(),
+        };
+        let own = || exit_code.unwrap_or_else(|| 128 + signal.unwrap_or(libc::SIGKILL)) as u8;
+        let (code, from_bailey, fault, by, message) = match end.cause {
+            Cause::Payload => (own(), false, None, "payload", format!("the payload ended: {how}")),
+            Cause::PilotSignal(signal) => {
+                let message = format!("the pilot sent {}, which ended the payload", signal_name(signal));
+                (own(), false, None, "pilot-signal", message)
+            }
+            Cause::WallTime => {
+                let message = format!("the wall time was used up and bailey stopped the payload: {how}");
+                (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
+            }
+            Cause::InitLost => {
+                let message = "the sandbox's init was killed, and with it the payload".to_owned();
+                (own(), false, None, "payload", message)
+            }
+        };
+        let payload = report::Payload {
+            pid,
+            exit_code,
+            signal: signal.map(signal_name),
+            wall_seconds: end.duration.as_secs_f64(),
+        };
+        Self {
+            status: Status {
+                state: "ended",
+                exit_code: code,
+                from_bailey,
+                fault,
+                ended_by: Some(by),
+                message,
+                payload: Some(payload),
+            },
+        }
+    }
+}

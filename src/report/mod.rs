@@ -1,0 +1,187 @@
+//! What the launcher says about a launch: the audit records, the status file, and the words for the user.
+//!
+//! The [`Desk`] is the only place that writes to the log. It decides nothing; the pipeline tells it what happened.
+#![forbid(unsafe_code)]
+
+mod records;
+mod status;
+
+pub use records::Frozen;
+pub use status::{Payload, Status, check as check_status_file};
+
+use crate::audit::journal;
+use crate::audit::log::{Durability, EmbeddedLog, LiveSlot, LogOptions};
+use crate::audit::record::Record;
+use crate::audit::time::Timestamp;
+use crate::audit::{Receipt, place};
+use crate::config::Config;
+use crate::failure::{Code, Failure, Fault, Printable};
+use crate::host::{self, Caller};
+use crate::identity::Identity;
+use crate::plan::Facts;
+use crate::request::{LaunchId, Request};
+use crate::supervisor::{End, Notice};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Everything that records of one launch have in common, and the log that they go to.
+pub struct Desk<'a> {
+    config: &'a Config,
+    caller: &'a Caller,
+    request: &'a Request,
+    id: LaunchId,
+    asked_at: Timestamp,
+    identity: Option<Identity>,
+    facts: Facts,
+    log: Option<EmbeddedLog>,
+    slot: Option<LiveSlot>,
+    base: Option<Record>,
+}
+
+impl<'a> Desk<'a> {
+    /// A desk for one launch. Looks at nothing yet.
+    pub fn new(config: &'a Config, caller: &'a Caller, request: &'a Request, id: LaunchId) -> Self {
+        Self {
+            config,
+            caller,
+            request,
+            id,
+            asked_at: Timestamp::now(),
+            identity: None,
+            facts: Facts::default(),
+            log: None,
+            slot: None,
+            base: None,
+        }
+    }
+
+    /// The launch.
+    pub const fn id(&self) -> LaunchId {
+        self.id
+    }
+
+    /// Who it is, once that is known.
+    pub fn learn_identity(&mut self, identity: &Identity) {
+        self.identity = Some(identity.clone());
+    }
+
+    /// What was decided, once that is known.
+    pub fn learn_facts(&mut self, facts: Facts) {
+        self.facts = facts;
+    }
+
+    /// Where the embedded log is.
+    pub fn log_dir(&self) -> Result<PathBuf, Failure> {
+        let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
+        place::place(&self.config.audit, self.caller.uid, &env, &host::id())
+    }
+
+    /// Opens the log and makes what all records have in common. Meant for the time in which the child builds its root.
+    pub fn open_log(&mut self) -> Result<(), Failure> {
+        if self.log.is_some() {
+            return Ok(());
+        }
+        let node = host::node();
+        let options = LogOptions {
+            wait: self.config.audit.wait,
+            network_filesystem: self.config.audit.network_filesystem,
+            writer: format!("embedded-{}", self.caller.uid),
+            host: node.clone(),
+            clock: Timestamp::now,
+        };
+        self.log = Some(EmbeddedLog::open(&self.log_dir()?, options)?);
+        self.base = Some(records::base(self, node));
+        Ok(())
+    }
+
+    /// Makes the launch record durable and brings its receipt.
+    pub fn record_launch(&mut self, frozen: &Frozen, payload: OwnedFd) -> Result<Receipt, Failure> {
+        self.open_log()?;
+        let record = records::launch(self, frozen);
+        let Some(log) = &mut self.log else { return Err(no_log()) };
+        let (receipt, slot) = log.append_launch(&record, self.id, payload)?;
+        self.slot = Some(slot);
+        self.copy_to_journal(&record);
+        Ok(receipt)
+    }
+
+    /// Writes the end record. It need not be synced: what a crash of the host loses, the next bailey closes.
+    pub fn record_end(&mut self, frozen: &Frozen, end: &End, reason: &str) -> Result<(), Failure> {
+        let record = records::end(self, frozen, end, reason);
+        self.close(&record, Durability::Written)
+    }
+
+    /// Records that bailey is about to stop the payload. A log that fails now cannot be helped; the end record will say it.
+    pub fn record_stop(&mut self, reason: &str) {
+        let record = records::stop(self, reason);
+        if let Some(log) = &mut self.log {
+            let _ = log.append(&record, Durability::Written);
+        }
+        self.copy_to_journal(&record);
+    }
+
+    /// Records a launch that came to nothing, where the log can be reached: `payload-deny` or `launch-failed`.
+    pub fn record_failure(&mut self, failure: &Failure) {
+        // The log itself failed: there is nowhere to write it but stderr and the status file.
+        if failure.code == Code::RecordFailed || self.open_log().is_err() {
+            return;
+        }
+        let record = records::failure(self, failure);
+        if let Err(why) = self.close(&record, Durability::Synced) {
+            say(&why.to_string());
+        }
+    }
+
+    fn close(&mut self, record: &Record, durability: Durability) -> Result<(), Failure> {
+        let slot = self.slot.take();
+        let Some(log) = &mut self.log else { return Err(no_log()) };
+        match slot {
+            Some(slot) => log.append_end(record, slot, durability)?,
+            None => log.append(record, durability)?,
+        };
+        self.copy_to_journal(record);
+        Ok(())
+    }
+
+    fn copy_to_journal(&self, record: &Record) {
+        let Some(log) = &self.log else { return };
+        journal::copy(self.config.audit.journald, record, log.last_line());
+    }
+
+    /// Says on stderr what is about to happen to the payload, and records it.
+    pub fn notice(&mut self, notice: Notice) {
+        let Notice::WallTime { limit, grace } = notice;
+        let reason = format!(
+            "the wall time of {} s is used up; the payload gets SIGTERM now and SIGKILL in {} s",
+            limit.as_secs(),
+            grace.as_secs()
+        );
+        say(&format!("launch {}: {reason}", self.id));
+        self.record_stop(&reason);
+    }
+
+    /// Writes the status file, if one was asked for.
+    pub fn write_status(&self, status: &Status) {
+        let Some(path) = &self.request.status_file else { return };
+        let written = crate::plan::absolute(path, self.caller, "--status-file")
+            .and_then(|path| status::write(&path, self.id, status));
+        if let Err(failure) = written {
+            say(&failure.to_string());
+        }
+    }
+}
+
+fn no_log() -> Failure {
+    Failure::record("cannot write the audit record", "the log is not open", "report this as a defect")
+}
+
+/// One line on stderr. A closed stderr is no reason to fail.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "bailey: {}", Printable(text));
+}
+
+/// The fault in the words of the status file.
+const fn fault(failure: &Failure) -> Fault {
+    failure.fault
+}

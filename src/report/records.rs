@@ -1,0 +1,280 @@
+//! From what the launcher knows to the fields of the audit record (docs/record.md). Pure: everything is passed in.
+#![forbid(unsafe_code)]
+
+use super::Desk;
+use crate::audit::record::{
+    Action, EndBy, ErrorInfo, Host, Id, Identity, Mount, Outcome, Record, Role, entity_id,
+};
+use crate::audit::redact;
+use crate::audit::time::Timestamp;
+use crate::audit::{record, redact::Args};
+use crate::failure::{Code, Failure};
+use crate::sandbox::NAMESPACES;
+use crate::sandbox::observe::Observed;
+use crate::sandbox::protocol::Ready;
+use crate::supervisor::{Cause, End, signal_name};
+use crate::sys::elf;
+use std::collections::BTreeMap;
+
+/// What is known of the payload while it is frozen.
+#[derive(Debug, Clone)]
+pub struct Frozen {
+    /// pid on the host.
+    pub pid: i32,
+    /// What it read back of itself.
+    pub ready: Ready,
+    /// What the kernel shows of it; `None` where the host hides it.
+    pub observed: Option<Observed>,
+    /// Inode numbers in the order of [`NAMESPACES`].
+    pub namespaces: Vec<u64>,
+    /// Path of the command, inside.
+    pub executable: String,
+    /// SHA-256 of the executable when it was handed over from outside the image.
+    pub executable_hash: Option<String>,
+    /// Its control group.
+    pub cgroup: record::Cgroup,
+}
+
+/// What every record of this launch says.
+pub(super) fn base(desk: &Desk<'_>, node: Host) -> Record {
+    let mut record = Record::new(Action::PayloadLaunch, desk.id);
+    record.event.created = Some(desk.asked_at);
+    record.host = node;
+    record.process.real_user = Id { id: Some(desk.caller.uid.to_string()) };
+    record.process.real_group = Id { id: Some(desk.caller.gid.to_string()) };
+    record.process.parent.pid = Some(i64::from(std::process::id()));
+    record.process.parent.executable =
+        std::env::current_exe().ok().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
+    let Args { list, info } = redact::args(&desk.request.command, desk.config.audit.args);
+    record.process.args = list;
+    record.grid.args = info;
+    record.grid.role = Some(Role::Payload);
+    record.grid.launcher.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    record.grid.launcher.build_id = elf::build_id();
+    record.grid.clock.synchronized = crate::host::clock_synchronized();
+    record.grid.policy.config_hash = Some(desk.config.hash.clone());
+    record.grid.site.name = Some(desk.config.site.name.clone()).filter(|name| !name.is_empty());
+    record.grid.site.public_ip.clone_from(&desk.config.site.public_ip);
+    set_identity(&mut record, desk);
+    set_facts(&mut record, desk);
+    record.related.ip.clone_from(&record.host.ip);
+    for ip in &desk.config.site.public_ip {
+        if !record.related.ip.contains(ip) {
+            record.related.ip.push(*ip);
+        }
+    }
+    record
+}
+
+fn set_identity(record: &mut Record, desk: &Desk<'_>) {
+    let Some(identity) = &desk.identity else { return };
+    record.user.id.clone_from(&identity.user);
+    record.user.domain = identity.issuer.clone().or_else(|| identity.vo.clone());
+    record.user.roles.clone_from(&identity.groups);
+    if desk.config.audit.user_name {
+        record.user.name.clone_from(&identity.name);
+    }
+    record.related.user = identity.user.iter().cloned().collect();
+    record.grid.vo.clone_from(&identity.vo);
+    record.grid.identity = Identity {
+        assurance: Some(match identity.assurance {
+            crate::identity::Assurance::Undeclared => record::Assurance::Undeclared,
+            crate::identity::Assurance::Declared => record::Assurance::Declared,
+        }),
+        source: Some(identity.source.as_str().to_owned()).filter(|source| source != "none"),
+        issuer: identity.issuer.clone(),
+        subject: identity.user.clone(),
+        groups: identity.groups.clone(),
+        ..Identity::default()
+    };
+    record.grid.pilot.id.clone_from(&identity.pilot);
+    record.grid.job.id.clone_from(&identity.job);
+    record.grid.job.task.clone_from(&identity.task);
+}
+
+fn set_facts(record: &mut Record, desk: &Desk<'_>) {
+    let facts = &desk.facts;
+    record.container.image.name =
+        facts.image.as_ref().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
+    record.container.image.hash.all.clone_from(&facts.image_ids);
+    record.related.hash.clone_from(&facts.image_ids);
+    if facts.start_dir.is_absolute() {
+        record.process.working_directory = Some(redact::text(facts.start_dir.as_os_str().as_encoded_bytes()));
+    }
+    let path = |path: &std::path::Path| Some(redact::text(path.as_os_str().as_encoded_bytes()));
+    record.grid.mounts = facts
+        .mounts
+        .iter()
+        .map(|(source, target, mode)| Mount { source: path(source), target: path(target), mode: Some((*mode).to_owned()) })
+        .collect();
+    record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
+    record.grid.limits.wall_time = desk
+        .request
+        .wall_time
+        .or(desk.config.limits.wall_time)
+        .map(|limit| limit.as_secs());
+    record.grid.sandbox = facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
+}
+
+/// A copy of the common part with the constants of another action.
+fn of_action(desk: &Desk<'_>, action: Action) -> Record {
+    let mut record = Record::new(action, desk.id);
+    if let Some(base) = &desk.base {
+        let event = record.event.clone();
+        record.clone_from(base);
+        record.event = event;
+        record.event.created = Some(desk.asked_at);
+    }
+    record
+}
+
+/// `payload-launch`.
+pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
+    let mut record = of_action(desk, Action::PayloadLaunch);
+    set_payload(&mut record, frozen);
+    let [user, mnt, pid, ipc, uts, net, cgroup] =
+        std::array::from_fn::<_, { NAMESPACES.len() }, _>(|index| frozen.namespaces.get(index).copied());
+    record.grid.namespaces = record::Namespaces { user, mnt, pid, ipc, uts, net, cgroup };
+    record.grid.cgroup = frozen.cgroup.clone();
+    record.process.executable = Some(frozen.executable.clone());
+    record.process.hash.sha256.clone_from(&frozen.executable_hash);
+    record.related.hash.extend(frozen.executable_hash.clone());
+    walls_read_back(&mut record.grid.sandbox, frozen);
+    if let Some(observed) = &frozen.observed {
+        record.grid.observed = record::Observed {
+            no_new_privs: Some(observed.no_new_privs),
+            seccomp: Some(observed.seccomp),
+            pid_depth: u32::try_from(observed.pid_depth).ok(),
+        };
+        record.process.user = Id { id: Some(observed.uid.to_string()) };
+    }
+    record
+}
+
+/// What the kernel confirmed goes beside what was planned.
+fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
+    let mut put = |name: &str, state: String| walls.insert(name.to_owned(), state);
+    let by = if frozen.observed.is_some() { "on" } else { "on: not confirmed, this host hides /proc of others" };
+    for name in ["no_capabilities", "no_new_privs"] {
+        put(name, by.to_owned());
+    }
+    put("securebits_locked", if frozen.ready.securebits == 0xef { "on".to_owned() } else { "off".to_owned() });
+    put(
+        "session_keyring",
+        match frozen.ready.keyring {
+            0 => "on".to_owned(),
+            -1 => "off: the site's configuration".to_owned(),
+            raw => format!("off: {}", crate::failure::errno_text(nix::errno::Errno::from_raw(raw))),
+        },
+    );
+    put("stdio", stdio());
+}
+
+/// Standard streams are handed on as they are; one that is a file can be opened again, truncated and read by the payload.
+fn stdio() -> String {
+    let streams: [(&str, std::os::fd::RawFd); 3] = [("stdin", 0), ("stdout", 1), ("stderr", 2)];
+    let files: Vec<&str> = streams
+        .iter()
+        .filter(|(_, fd)| {
+            // SAFETY-free: the number is only used in a path.
+            std::fs::metadata(format!("/proc/self/fd/{fd}")).is_ok_and(|meta| meta.is_file())
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    if files.is_empty() { "pass".to_owned() } else { format!("pass: the payload can open {} again", files.join(", ")) }
+}
+
+fn set_payload(record: &mut Record, frozen: &Frozen) {
+    record.process.pid = Some(i64::from(frozen.pid));
+    record.process.vpid = Some(i64::from(frozen.ready.vpid));
+    if let Some(observed) = &frozen.observed {
+        record.grid.start_ticks = Some(observed.start_ticks);
+        record.process.start = start_time(observed.start_ticks);
+        if let (Some(host), Some(boot)) = (&record.host.id, &record.host.boot.id) {
+            let id = entity_id(host, boot, i64::from(frozen.pid), observed.start_ticks);
+            record.process.entity_id = Some(id);
+        }
+    }
+}
+
+/// Clock ticks since boot → UTC: boot was now minus the time since then (clock_gettime(2), CLOCK_BOOTTIME).
+fn start_time(ticks: u64) -> Option<Timestamp> {
+    use nix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).ok()?;
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let boot = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec())
+        - i128::from(since_boot.tv_sec()) * 1_000_000_000
+        - i128::from(since_boot.tv_nsec());
+    let start = boot + i128::from(ticks) * 1_000_000_000 / i128::from(per_second);
+    let (seconds, nanos) = (start.div_euclid(1_000_000_000), start.rem_euclid(1_000_000_000));
+    Timestamp::new(i64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?)
+}
+
+/// `payload-end`.
+pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> Record {
+    let mut record = closing(desk, Action::PayloadEnd);
+    set_payload(&mut record, frozen);
+    record.process.executable = Some(frozen.executable.clone());
+    record.process.end = Some(Timestamp::now());
+    record.event.duration = u64::try_from(end.duration.as_nanos()).ok();
+    record.event.reason = Some(reason.to_owned());
+    let mut success = false;
+    if let Some(status) = end.status {
+        if libc::WIFEXITED(status) {
+            record.process.exit_code = Some(i64::from(libc::WEXITSTATUS(status)));
+            success = libc::WEXITSTATUS(status) == 0 && end.cause == Cause::Payload;
+        } else if libc::WIFSIGNALED(status) {
+            record.grid.end.signal = Some(signal_name(libc::WTERMSIG(status)));
+        }
+    } else {
+        record.grid.end.signal = Some("SIGKILL".to_owned());
+    }
+    record.event.outcome = Some(if success { Outcome::Success } else { Outcome::Failure });
+    record.grid.end.by = Some(match end.cause {
+        Cause::Payload | Cause::InitLost => EndBy::Payload,
+        Cause::PilotSignal(_) => EndBy::PilotSignal,
+        Cause::WallTime => EndBy::WallTime,
+    });
+    let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);
+    record.grid.usage = record::Usage {
+        source: Some("rusage".to_owned()),
+        cpu_user_us: Some(end.usage.cpu_user_us),
+        cpu_system_us: Some(end.usage.cpu_system_us),
+        memory_peak_bytes: Some(end.usage.memory_peak_bytes),
+        page_faults_major: Some(end.usage.page_faults_major),
+        io_read_bytes: end.io.and_then(|io| told(io.read_bytes)),
+        io_write_bytes: end.io.and_then(|io| told(io.write_bytes)),
+        read_chars: end.io.and_then(|io| told(io.read_chars)),
+        write_chars: end.io.and_then(|io| told(io.write_chars)),
+        ..record::Usage::default()
+    };
+    record
+}
+
+/// The common part without what only the launch record needs to say.
+fn closing(desk: &Desk<'_>, action: Action) -> Record {
+    let mut record = of_action(desk, action);
+    record.grid.sandbox.clear();
+    record.grid.mounts.clear();
+    record
+}
+
+/// `payload-stop`.
+pub(super) fn stop(desk: &Desk<'_>, reason: &str) -> Record {
+    let mut record = closing(desk, Action::PayloadStop);
+    record.event.reason = Some(reason.to_owned());
+    record
+}
+
+/// `payload-deny` or `launch-failed`.
+pub(super) fn failure(desk: &Desk<'_>, failure: &Failure) -> Record {
+    let denied = matches!(failure.code, Code::Refused | Code::ParallelLimit);
+    // A launch that has its record is closed by launch-failed whatever the reason is.
+    let action = if denied && desk.slot.is_none() { Action::PayloadDeny } else { Action::LaunchFailed };
+    let mut record = closing(desk, action);
+    record.event.reason = Some(failure.to_string());
+    record.error =
+        ErrorInfo { code: Some(failure.code.exit_code().to_string()), message: Some(failure.to_string()) };
+    record
+}
