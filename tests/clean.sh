@@ -3,7 +3,7 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-(cd "$(dirname "$0")/.." && cargo clean)
+if have cargo; then (cd "$(dirname "$0")/.." && cargo clean); fi
 if [ -d "$BAILEY_TEST_DIR" ]; then
     make_test_dir # it is ours
     remove_tree "$BAILEY_TEST_DIR"

@@ -18,8 +18,8 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-if ! have cargo && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
-    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+if ! have cargo && [ -x "${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo" ]; then
+    PATH="${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH"
 fi
 
 if [ -z "${BAILEY_TEST_DIR:-}" ]; then
@@ -101,11 +101,12 @@ copy_workspace() {
     rm -rf "$copy"
     mkdir -p "$copy"
     if git -c safe.directory='*' -C "$ROOT" rev-parse --git-dir >/dev/null 2>&1; then
+        # New time stamps (-m): another checkout's build may be younger than this one's files.
         # A file that is deleted but not yet committed is listed and not there.
         git -c safe.directory='*' -C "$ROOT" ls-files -z --cached --others --exclude-standard |
-            tar -C "$ROOT" --null --ignore-failed-read --no-same-owner -T - -cf - | tar -C "$copy" --no-same-owner -xf -
+            tar -C "$ROOT" --null --ignore-failed-read --no-same-owner -T - -cf - | tar -C "$copy" --no-same-owner -m -xf -
     else
-        tar -C "$ROOT" --exclude=./target --exclude=./.cache -cf - . | tar -C "$copy" --no-same-owner -xf -
+        tar -C "$ROOT" --exclude=./target --exclude=./.cache -cf - . | tar -C "$copy" --no-same-owner -m -xf -
     fi
     chmod -R go+rX "$copy"
     ROOT=$copy

@@ -19,7 +19,7 @@ echo "launch  $BAILEY_ID"
 echo "who     $(id)"
 echo "where   $(pwd) on $(. /etc/os-release; echo "$PRETTY_NAME")"
 echo "processes:"
-for p in /proc/[0-9]*; do echo "        ${p#/proc/} $(tr "\0" " " <$p/cmdline)"; done
+for p in /proc/[0-9]*; do read -r name <$p/comm && echo "        ${p#/proc/} $name"; done
 echo "mounts:"
 while read -r _ at type options _; do echo "        $at $type ${options%%,*}"; done </proc/mounts
 echo "rights: $(grep -E "^(CapEff|NoNewPrivs|Seccomp):" /proc/self/status | tr "\n\t" "  ")"

@@ -42,7 +42,7 @@ fi
 log=$work/tests.txt
 if cargo nextest --version >/dev/null 2>&1; then
     by=nextest
-    junit=$CARGO_TARGET_DIR/nextest/default/junit.xml
+    junit=$ROOT/target/nextest/default/junit.xml # nextest's store is in the tree, wherever cargo builds
     rm -f "$junit"
     env "$runner=$ROOT/tests/as-user.sh" cargo nextest run --no-fail-fast --color never --cargo-quiet "${build[@]}" \
         "$@" 2>&1 | tee "$log" || code=$?
