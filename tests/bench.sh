@@ -5,14 +5,19 @@
 #   tests/bench.sh [--rounds N] [--warmup N] [--only LABEL,...] [--write]
 #
 # --only   some of: plain, floor, bwrap, bailey, append (default: all)
-# --write  also writes the report to docs/benchmarks.md
-# BAILEY=PATH in the environment times that program instead of building this tree's.
+# --write  also writes the report to docs/benchmarks.md (docs/benchmarks-peers.md with BAILEY_PEERS_ROOT)
+# In the environment:
+# BAILEY=PATH             times that program instead of building this tree's
+# BAILEY_PEERS_ROOT=DIR   runs everything inside that root directory (tests/peers.sh makes it, as root), so that its
+#                         bubblewrap is the one compared with, and Apptainer joins (label apptainer)
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 rounds=${BAILEY_BENCH_ROUNDS:-300}
 warmup=20
+peers=${BAILEY_PEERS_ROOT:-}
 only=plain,floor,bwrap,bailey,append
+if [ -n "$peers" ]; then only=$only,apptainer; fi
 write=no
 while [ $# -gt 0 ]; do
     case $1 in
@@ -32,12 +37,14 @@ bash tests/image.sh
 image=$BAILEY_TEST_IMAGE
 bailey=${BAILEY:-$RELEASE/bailey}
 if wanted bailey && [ -z "${BAILEY:-}" ]; then build_release; fi
-have bwrap || ! wanted bwrap || die "bwrap is missing: run tests/setup.sh"
+if [ -n "$peers" ]; then
+    is_root || die "BAILEY_PEERS_ROOT needs root"
+    [ -x "$peers/usr/bin/apptainer" ] || die "$peers holds no apptainer: run tests/peers.sh"
+fi
+[ -x /usr/bin/bwrap ] || ! wanted bwrap || die "bwrap is missing: run tests/setup.sh"
 
 out=$CARGO_TARGET_DIR/bench
 mkdir -p "$out"
-gcc -O2 -Wall -Wextra -static -o "$out/floor" tests/bench/floor.c
-gcc -O2 -Wall -Wextra -o "$out/rounds" tests/bench/rounds.c
 
 tmp=$(fresh_tmp)
 launcher=
@@ -47,22 +54,37 @@ end() {
 }
 trap end EXIT
 
+# The programs move to where the user, also inside the peers' root, can reach them.
+mkdir "$tmp/bin" "$tmp/home"
+gcc -O2 -Wall -Wextra -static -o "$tmp/bin/floor" tests/bench/floor.c
+gcc -O2 -Wall -Wextra -static -o "$tmp/bin/rounds" tests/bench/rounds.c
+if wanted bailey; then
+    cp "$bailey" "$tmp/bin/bailey"
+    bailey=$tmp/bin/bailey
+fi
+if is_root; then chown -R "$BAILEY_TEST_USER:" "$tmp"; fi
+uid=$(as_user id -u)
+gid=$(as_user id -g)
+
 # One environment for all: the log of bailey and the file of "append" lie on the same disk.
 exec_timed() {
-    exec_as_user env -i PATH=/usr/bin:/bin HOME="$tmp" USER="$BAILEY_TEST_USER" XDG_STATE_HOME="$tmp/state" "$@"
+    local environment=(env -i PATH=/usr/bin:/bin HOME="$tmp/home" USER="$BAILEY_TEST_USER" XDG_STATE_HOME="$tmp/state")
+    if [ -n "$peers" ]; then
+        exec tests/bench/enter.sh "$peers" "$uid:$gid" "$image" "$tmp" -- "${environment[@]}" "$@"
+    fi
+    exec_as_user "${environment[@]}" "$@"
 }
 timed() { (exec_timed "$@"); }
 
 # bubblewrap with the namespaces and mounts that bailey makes without any option.
-uid=$(as_user id -u)
-gid=$(as_user id -g)
-bwrap=("$(command -v bwrap || true)" --unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup
+bwrap=(/usr/bin/bwrap --unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup
     --uid "$uid" --gid "$gid" --ro-bind "$image" / --dev /dev --proc /proc
     --tmpfs /tmp --tmpfs /var/tmp --tmpfs /run
     --ro-bind /etc/hosts /etc/hosts --ro-bind /etc/resolv.conf /etc/resolv.conf
     --chdir / --new-session --die-with-parent --clearenv --setenv PATH /usr/bin:/bin --)
 bailey_exec=("$bailey" exec --user "/DC=org/DC=example/CN=Bench" --vo bench --image "$image" --)
-floor=("$out/floor" "$image")
+floor=("$tmp/bin/floor" "$image")
+apptainer=(/usr/bin/apptainer --silent exec --userns --contain --ipc --pid --no-home --cleanenv "$image")
 
 # What is timed must really run a payload: a launcher that only exits 0 would win.
 proof() {
@@ -85,13 +107,17 @@ if wanted bailey; then
     proof bailey "${bailey_exec[@]}"
     commands+=(---bailey "${bailey_exec[@]}" /bin/true)
 fi
+if wanted apptainer; then
+    proof apptainer "${apptainer[@]}"
+    commands+=(---apptainer "${apptainer[@]}" /bin/true)
+fi
 if wanted append; then commands+=(---append @append "$tmp/append" 3072); fi
 
 log_lines() {
     if [ -d "$tmp/state" ]; then find "$tmp/state" -name '*.ndjson' -exec cat {} + | wc -l; else echo 0; fi
 }
 before=$(log_lines)
-timed "$out/rounds" "$rounds" "$warmup" "${commands[@]}" >"$out/times.tsv"
+timed "$tmp/bin/rounds" "$rounds" "$warmup" "${commands[@]}" >"$out/times.tsv"
 if wanted bailey; then
     # Two records for each launch, or the time is that of another program.
     records=$(($(log_lines) - before))
@@ -138,7 +164,9 @@ report() {
     echo "- Machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1 | tr -s ' '), $(nproc) cores, Linux $(uname -r)"
     echo "- Disk of the log: $disk"
     echo "- Image: Debian $(cat "$image/etc/debian_version"), a root directory"
-    if wanted bwrap; then echo "- bubblewrap: $("${bwrap[0]}" --version)"; fi
+    if [ -n "$peers" ]; then echo "- All of it inside a Debian sid root directory with the peers (\`tests/peers.sh\`)"; fi
+    if wanted bwrap; then echo "- $(timed /usr/bin/bwrap --version)"; fi
+    if wanted apptainer; then echo "- $(timed /usr/bin/apptainer --version)"; fi
     echo "- Commit: $(git -c safe.directory='*' -C "$checkout" describe --always --dirty 2>/dev/null || echo unknown)," \
         "$(date -u +%Y-%m-%d)"
     echo "- Rounds: $rounds after $warmup of warm-up; every round runs each command once, in this order"
@@ -153,6 +181,7 @@ report() {
             name["floor"] = "floor: namespaces, bind, proc, pivot_root, exec"
             name["bwrap"] = "bubblewrap with the same mounts, no record"
             name["bailey"] = "bailey exec, durable record"
+            name["apptainer"] = "Apptainer exec, no record"
             name["append"] = "the disk alone: append 3 KB, fdatasync"
         }
         { label[NR] = $1; for (i = 2; i <= 5; i++) v[NR, i] = $i / 1000; m[$1] = $2 / 1000 }
@@ -176,13 +205,15 @@ report() {
     if wanted floor; then echo "floor $image /bin/true        # tests/bench/floor.c"; fi
     if wanted bwrap; then echo "bwrap ${bwrap[*]:1} /bin/true"; fi
     if wanted bailey; then echo "bailey ${bailey_exec[*]:1} /bin/true"; fi
+    if wanted apptainer; then echo "apptainer ${apptainer[*]:1} /bin/true"; fi
     echo '```'
 }
 
 report >"$out/report.md"
 cat "$out/report.md"
 if [ "$write" = yes ]; then
+    doc=docs/benchmarks${peers:+-peers}.md
     mkdir -p "$checkout/docs"
-    cp "$out/report.md" "$checkout/docs/benchmarks.md"
-    say "written: docs/benchmarks.md"
+    cp "$out/report.md" "$checkout/$doc"
+    say "written: $doc"
 fi
