@@ -1,0 +1,36 @@
+# Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
+# make bench ARGS="--rounds 1000 --write".
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all bench lint deny image clean
+ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## install what the other targets need (Debian packages, through sudo when not root)
+	@bash tests/setup.sh
+
+run: setup ## build, run a payload in the image as an ordinary user, show its records
+	@bash tests/run.sh
+
+test: setup ## every test that needs no virtual machine
+	@bash tests/test.sh $(ARGS)
+
+test-all: setup ## make test, a short benchmark and the test beds of their own
+	@bash tests/all.sh
+
+bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to docs/benchmarks.md)
+	@bash tests/bench.sh $(ARGS)
+
+lint: setup ## rustfmt, clippy with warnings as errors, shellcheck
+	@bash tests/lint.sh
+
+deny: ## licences, advisories, sources and duplicates of the dependencies
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; fi
+
+image: setup ## make the image (a Debian root directory) when it is missing
+	@bash tests/image.sh
+
+clean: ## remove the build and the tests' folder (images, copies)
+	@bash tests/clean.sh

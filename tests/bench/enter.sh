@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs a command inside the peers' root directory as an ordinary user: a mount namespace and pivot_root, because the
+# kernel refuses user namespaces in a chroot. As root.
+#
+#   enter.sh ROOT UID:GID DIR... -- COMMAND [ARG...]      each DIR appears inside under its own path
+set -euo pipefail
+
+if [ "${1:-}" != --entered ]; then
+    exec unshare --mount --propagation private -- "$0" --entered "$@"
+fi
+root=$2 uid=${3%:*} gid=${3#*:}
+shift 3
+mount --bind "$root" "$root"
+for dir in /proc /sys /dev; do mount --rbind "$dir" "$root$dir"; done
+while [ "$1" != -- ]; do
+    mkdir -p "$root$1"
+    mount --bind "$1" "$root$1"
+    shift
+done
+shift
+# The peers look their caller up.
+if ! grep -q "^[^:]*:[^:]*:$uid:" "$root/etc/passwd"; then
+    getent passwd "$uid" >>"$root/etc/passwd"
+    getent group "$gid" >>"$root/etc/group"
+fi
+mkdir -p "$root$(getent passwd "$uid" | cut -d: -f6)"
+touch "$root/etc/hosts" "$root/etc/resolv.conf"
+cd "$root"
+pivot_root . mnt
+cd /
+umount -l /mnt
+exec setpriv --reuid "$uid" --regid "$gid" --clear-groups -- "$@"

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Every test that needs no virtual machine. The programs under test run as an ordinary user, also when root calls.
+#
+#   tests/test.sh [ARG...]      arguments go to nextest (or to cargo test); counts are compared only without any
+#
+# A test finds in its environment:
+#   BAILEY_TEST_IMAGE    a Debian root directory
+#   BAILEY_TEST_TMP      a fresh 0700 directory of the user on a disk, removed at the end
+#   BAILEY_TEST_RELEASE  the release `bailey`, built without test hooks
+#   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and
+#                        returns. Without the variable it must fail: a skip is never silent.
+#
+# How many tests ran (run - skipped) is compared with tests/beds/BED.count: `plain-user`, and `builder` for the tests
+# that stay the builder's (compile_fail, documentation tests). Fewer is an error.
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+enter_workspace
+bash tests/image.sh
+build_release
+
+BAILEY_TEST_TMP=$(fresh_tmp)
+work=$(fresh_tmp) # of the scripts
+trap 'remove_tree "$BAILEY_TEST_TMP"; remove_tree "$work"' EXIT
+chmod 0755 "$work"
+BAILEY_SKIP_DIR=$work/skipped
+mkdir -p "$BAILEY_SKIP_DIR/plain-user" "$BAILEY_SKIP_DIR/builder"
+chmod 0777 "$BAILEY_SKIP_DIR"/*
+BAILEY_TEST_RELEASE=$RELEASE/bailey
+export BAILEY_TEST_TMP BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
+
+build=(--locked --features "test-hooks,schema")
+runner=CARGO_TARGET_$(printf %s "$TRIPLE" | tr 'a-z.-' 'A-Z__')_RUNNER
+code=0
+
+# Documentation tests are built in a private temporary directory and show pure functions: the builder runs them.
+doc=$work/doc.txt
+if [ $# -eq 0 ]; then
+    cargo test --doc "${build[@]}" 2>&1 | tee "$doc" || code=$?
+fi
+
+log=$work/tests.txt
+if cargo nextest --version >/dev/null 2>&1; then
+    by=nextest
+    junit=$ROOT/target/nextest/default/junit.xml # nextest's store is in the tree, wherever cargo builds
+    rm -f "$junit"
+    env "$runner=$ROOT/tests/as-user.sh" cargo nextest run --no-fail-fast --color never --cargo-quiet "${build[@]}" \
+        "$@" 2>&1 | tee "$log" || code=$?
+else
+    by=cargo
+    env "$runner=$ROOT/tests/as-user.sh" cargo test --no-fail-fast --color never --lib --bins --tests "${build[@]}" \
+        "$@" 2>&1 | tee "$log" || code=$?
+fi
+
+# executed BED: how many tests ran, before skips are taken off.
+executed() {
+    local bed=$1
+    if [ "$by" = nextest ]; then
+        # One <testsuite name="bailey::compile_fail" tests="3" ...> for each test program that ran.
+        [ -f "$junit" ] || { echo 0; return; }
+        sed -n 's/.*<testsuite name="\([^"]*\)".* tests="\([0-9]*\)".*/\1 \2/p' "$junit"
+    else
+        # "Running tests/compile_fail.rs (...)" and later "test result: ok. 3 passed; 1 failed; ..."
+        awk '/^ *Running / { name = $2 == "unittests" ? $3 : $2 }
+             /^test result:/ { sub(/\.rs$/, "", name); sub(/.*\//, "bailey::", name); print name, $4 + $6 }' "$log"
+    fi | awk -v bed="$bed" '{ if (($1 ~ /::compile_fail$/ ? "builder" : "plain-user") == bed) n += $2 } END { print n + 0 }'
+}
+documentation() {
+    if [ -f "$doc" ]; then awk '/^test result:/ { n += $4 + $6 } END { print n + 0 }' "$doc"; else echo 0; fi
+}
+
+echo
+for file in "$BAILEY_SKIP_DIR"/*/*; do
+    [ -f "$file" ] || continue
+    echo "skipped: ${file##*/}: $(head -n 1 "$file")"
+done
+
+if [ $# -eq 0 ]; then
+    for bed in plain-user builder; do
+        ran=$(executed "$bed")
+        if [ "$bed" = builder ]; then ran=$((ran + $(documentation))); fi
+        skipped=$(find "$BAILEY_SKIP_DIR/$bed" -type f | wc -l)
+        count=$((ran - skipped))
+        expected=$(cat "tests/beds/$bed.count")
+        if [ "$count" -lt "$expected" ]; then
+            echo "bed $bed: $count tests ran ($skipped skipped), tests/beds/$bed.count expects $expected: tests got lost"
+            if [ "$code" -eq 0 ]; then code=1; fi
+        elif [ "$count" -gt "$expected" ]; then
+            echo "bed $bed: $count tests ran ($skipped skipped), more than the $expected expected; to commit:" \
+                "echo $count >tests/beds/$bed.count"
+        else
+            echo "bed $bed: $count tests ran ($skipped skipped), as expected"
+        fi
+    done
+fi
+
+# The result comes last, because CI reads the last lines; .ci/run asks for it in a file, to print it after its own.
+summary=$work/summary.txt
+if [ "$by" = nextest ]; then
+    sed -n '/^ *Summary \[/,$p' "$log" >"$summary"
+else
+    awk '/^test result:/ { p += $4; f += $6; s += $8 } END { print p + 0 " passed, " f + 0 " failed, " s + 0 " skipped" }' \
+        "$log" >"$summary"
+fi
+if [ -n "${BAILEY_SUMMARY_FILE:-}" ]; then cp "$summary" "$BAILEY_SUMMARY_FILE"; fi
+echo
+cat "$summary"
+exit "$code"
