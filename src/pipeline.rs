@@ -47,7 +47,7 @@ pub fn refuse(desk: &mut Desk<'_>, failure: &Failure) {
 fn story(request: &Request, config: &Config, caller: &Caller, desk: &mut Desk<'_>) -> Result<Told, Failure> {
     let decided = Decided::from(request, config, caller, desk)?;
     if request.dry_run {
-        return Ok(Told::Planned(decided.describe(request)));
+        return Ok(Told::Planned(decided.describe(desk.id(), request)));
     }
     let building = decided.start()?; // namespaces exist, the child builds its root...
     desk.open_log()?; // ...and in the same time the log is opened and the record begun
@@ -90,13 +90,13 @@ impl Decided {
         if let Some(path) = &request.status_file {
             report::check_status_file(&plan::absolute(path, caller, "--status-file")?)?;
         }
-        let plan = plan::decide(desk.id(), request, &identity, config, caller, &desk.log_dir()?)?;
+        let plan = plan::decide(desk.id(), request, config, caller, &desk.log_dir()?)?;
         desk.learn_facts(plan.facts.clone());
         Ok(Self { identity, plan, signals: Signals::take()? })
     }
 
-    fn describe(&self, request: &Request) -> String {
-        plan::describe(&self.plan, &self.identity, request)
+    fn describe(&self, id: LaunchId, request: &Request) -> String {
+        plan::describe(&self.plan, id, &self.identity, request)
     }
 
     /// Clones the child into its namespaces.

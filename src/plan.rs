@@ -51,7 +51,6 @@ pub struct Facts {
 pub fn decide(
     id: LaunchId,
     request: &Request,
-    identity: &Identity,
     config: &Config,
     caller: &Caller,
     log_dir: &Path,

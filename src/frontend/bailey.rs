@@ -4,6 +4,7 @@
 use crate::failure::Failure;
 use crate::request::{Bind, DeclaredIdentity, EnvName, Network, Request, parse_duration, parse_size};
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -173,8 +174,8 @@ fn usage(error: &clap::Error) -> Failure {
 }
 
 /// `SRC[:DST[:ro|rw]]`. A path with a colon cannot be written this way.
-fn bind() -> impl clap::builder::TypedValueParser<Value = Bind> {
-    clap::builder::OsStringValueParser::new().try_map(|text| {
+fn bind() -> impl TypedValueParser<Value = Bind> {
+    OsStringValueParser::new().try_map(|text| {
         let parts: Vec<&OsStr> = text.as_bytes().split(|b| *b == b':').map(OsStr::from_bytes).collect();
         let (source, target, mode) = match parts.as_slice() {
             [source] => (*source, *source, "ro"),
@@ -202,8 +203,8 @@ fn bind() -> impl clap::builder::TypedValueParser<Value = Bind> {
 }
 
 /// `NAME=VALUE`.
-fn assignment() -> impl clap::builder::TypedValueParser<Value = (EnvName, OsString)> {
-    clap::builder::OsStringValueParser::new().try_map(|text| {
+fn assignment() -> impl TypedValueParser<Value = (EnvName, OsString)> {
+    OsStringValueParser::new().try_map(|text| {
         let bytes = text.as_bytes();
         let Some(at) = bytes.iter().position(|b| *b == b'=') else {
             // The text is not repeated: somebody may have put the secret where the name belongs.

@@ -176,7 +176,6 @@ fn stdio() -> String {
     let files: Vec<&str> = streams
         .iter()
         .filter(|(_, fd)| {
-            // SAFETY-free: the number is only used in a path.
             std::fs::metadata(format!("/proc/self/fd/{fd}")).is_ok_and(|meta| meta.is_file())
         })
         .map(|(name, _)| *name)
@@ -208,7 +207,7 @@ fn start_time(ticks: u64) -> Option<Timestamp> {
         - i128::from(since_boot.tv_nsec());
     let start = boot + i128::from(ticks) * 1_000_000_000 / i128::from(per_second);
     let (seconds, nanos) = (start.div_euclid(1_000_000_000), start.rem_euclid(1_000_000_000));
-    Timestamp::new(i64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?)
+    Some(Timestamp::new(i64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?))
 }
 
 /// `payload-end`.
