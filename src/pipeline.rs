@@ -92,7 +92,11 @@ impl Decided {
         }
         let plan = plan::decide(desk.id(), request, config, caller, &desk.log_dir()?)?;
         desk.learn_facts(plan.facts.clone());
-        Ok(Self { identity, plan, signals: Signals::take()? })
+        Ok(Self {
+            identity,
+            plan,
+            signals: Signals::take()?,
+        })
     }
 
     fn describe(&self, id: LaunchId, request: &Request) -> String {
@@ -103,7 +107,12 @@ impl Decided {
     fn start(self) -> Result<Building, Failure> {
         let deadline = self.plan.deadline;
         let (building, explainer) = self.plan.blueprint.start()?;
-        Ok(Building { building, explainer, deadline, signals: self.signals })
+        Ok(Building {
+            building,
+            explainer,
+            deadline,
+            signals: self.signals,
+        })
     }
 }
 
@@ -132,8 +141,20 @@ impl Building {
             executable_hash: None,
             cgroup: host::cgroup(frozen.pid()),
         };
-        let Self { explainer, deadline, signals, .. } = self;
-        Ok(Prepared { frozen, payload, facts, explainer, deadline, signals })
+        let Self {
+            explainer,
+            deadline,
+            signals,
+            ..
+        } = self;
+        Ok(Prepared {
+            frozen,
+            payload,
+            facts,
+            explainer,
+            deadline,
+            signals,
+        })
     }
 }
 
@@ -150,9 +171,23 @@ struct Prepared {
 impl Prepared {
     /// Writes the launch record and waits until it is durable.
     fn record(self, desk: &mut Desk<'_>) -> Result<Recorded, Failure> {
-        let Self { frozen, payload, facts, explainer, deadline, signals } = self;
+        let Self {
+            frozen,
+            payload,
+            facts,
+            explainer,
+            deadline,
+            signals,
+        } = self;
         let receipt = desk.record_launch(&facts, payload)?;
-        Ok(Recorded { frozen, receipt, facts, explainer, deadline, signals })
+        Ok(Recorded {
+            frozen,
+            receipt,
+            facts,
+            explainer,
+            deadline,
+            signals,
+        })
     }
 }
 
@@ -169,8 +204,21 @@ struct Recorded {
 impl Recorded {
     /// Lets the payload execute.
     fn release(self) -> Result<Running, Failure> {
-        let Self { frozen, receipt, facts, explainer, deadline, signals } = self;
-        Ok(Running { running: frozen.release(receipt)?, facts, explainer, deadline, signals })
+        let Self {
+            frozen,
+            receipt,
+            facts,
+            explainer,
+            deadline,
+            signals,
+        } = self;
+        Ok(Running {
+            running: frozen.release(receipt)?,
+            facts,
+            explainer,
+            deadline,
+            signals,
+        })
     }
 }
 
@@ -186,7 +234,13 @@ struct Running {
 impl Running {
     /// Stays until the payload ended, and records the end.
     fn supervise(self, desk: &mut Desk<'_>) -> Result<Outcome, Failure> {
-        let Self { running, facts, explainer, deadline, signals } = self;
+        let Self {
+            running,
+            facts,
+            explainer,
+            deadline,
+            signals,
+        } = self;
         let end = supervise(running, &signals, deadline, &mut |notice| desk.notice(notice));
         if let Some(trouble) = end.not_executed {
             return Err(sandbox::explain::command(trouble, &explainer));
@@ -226,7 +280,13 @@ impl Outcome {
             }
             Cause::WallTime => {
                 let message = format!("the wall time was used up and bailey stopped the payload: {how}");
-                (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
+                (
+                    Code::WallTime.exit_code(),
+                    true,
+                    Some(Fault::User),
+                    "wall-time",
+                    message,
+                )
             }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();

@@ -1,1 +1,3 @@
+//! The administrator's commands.
+
 fn main() {}

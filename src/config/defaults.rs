@@ -114,7 +114,7 @@ impl Default for Config {
             root: Root {
                 host: paths(&HOST),
                 host_etc: paths(&HOST_ETC),
-                image_etc: paths(&["/etc/resolv.conf", "/etc/hosts", "/etc/localtime"]),
+                image_etc: paths(&["/etc/resolv.conf", "/etc/hosts"]),
                 always: paths(&["/cvmfs"]),
                 late_mounts: paths(&["/cvmfs"]),
                 sys: paths(&["/sys/devices/system"]),

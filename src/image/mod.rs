@@ -90,6 +90,16 @@ pub fn bind_if_there(builder: &mut Builder, source: &Path, target: &Path) -> Res
     }
 }
 
+/// Binds the host's files over an image's, where the image's own links lead to.
+pub fn bind_over(builder: &mut Builder, paths: &[PathBuf]) -> Result<(), Failure> {
+    for path in paths {
+        if let Ok(object) = HostObject::open(path) {
+            builder.add_bind(object, path, READ_ONLY, false, Origin::Site)?;
+        }
+    }
+    Ok(())
+}
+
 /// Binds what the site always shows (/cvmfs), following late mounts where it says so.
 pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Failure> {
     for path in &root.always {

@@ -99,7 +99,9 @@ impl<'a> Desk<'a> {
     pub fn record_launch(&mut self, frozen: &Frozen, payload: OwnedFd) -> Result<Receipt, Failure> {
         self.open_log()?;
         let record = records::launch(self, frozen);
-        let Some(log) = &mut self.log else { return Err(no_log()) };
+        let Some(log) = &mut self.log else {
+            return Err(no_log());
+        };
         let (receipt, slot) = log.append_launch(&record, self.id, payload)?;
         self.slot = Some(slot);
         self.copy_to_journal(&record);
@@ -135,7 +137,9 @@ impl<'a> Desk<'a> {
 
     fn close(&mut self, record: &Record, durability: Durability) -> Result<(), Failure> {
         let slot = self.slot.take();
-        let Some(log) = &mut self.log else { return Err(no_log()) };
+        let Some(log) = &mut self.log else {
+            return Err(no_log());
+        };
         match slot {
             Some(slot) => log.append_end(record, slot, durability)?,
             None => log.append(record, durability)?,
@@ -163,7 +167,9 @@ impl<'a> Desk<'a> {
 
     /// Writes the status file, if one was asked for.
     pub fn write_status(&self, status: &Status) {
-        let Some(path) = &self.request.status_file else { return };
+        let Some(path) = &self.request.status_file else {
+            return;
+        };
         let written = crate::plan::absolute(path, self.caller, "--status-file")
             .and_then(|path| status::write(&path, self.id, status));
         if let Err(failure) = written {
@@ -173,7 +179,11 @@ impl<'a> Desk<'a> {
 }
 
 fn no_log() -> Failure {
-    Failure::record("cannot write the audit record", "the log is not open", "report this as a defect")
+    Failure::record(
+        "cannot write the audit record",
+        "the log is not open",
+        "report this as a defect",
+    )
 }
 
 /// One line on stderr. A closed stderr is no reason to fail.

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::protocol::{Stage, Trouble};
-use super::tree::{Mount, Node, Source, Tree};
+use super::tree::{Mount, Node, READ_ONLY, Source, Tree};
 use crate::sys::mount::{self, Attr, FsContext};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -30,8 +30,9 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     // In a new user namespace every copied mount is a slave already; saying it costs 5 µs and holds on any kernel.
     at(Stage::Propagation, 0, mount::make_all_slave())?;
 
-    // One private tmpfs holds everything that bailey makes. It is mounted over the old root, where nobody looks, because
-    // the kernel copies mounts only from attached ones; it leaves the view together with the old root, the copies stay.
+    // One private tmpfs holds everything that bailey makes. It is mounted over the host's /proc, which is not needed any more,
+    // because the kernel copies mounts only from attached ones; it goes together with the old root, the copies stay. (Over
+    // the old root itself it would be what the umount after pivot_root finds on top, and the host's tree would stay.)
     let base = at(Stage::Scratch, 0, private_tmpfs(tree))?;
     for (index, (path, node)) in tree.nodes.iter().enumerate() {
         at(Stage::Node, index, make_node(base.as_fd(), path, node))?;
@@ -83,7 +84,7 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     }
 }
 
-/// The private tmpfs, attached over the old root, with the directory on which the new root is mounted.
+/// The private tmpfs, attached over the host's /proc, with the directory on which the new root is mounted.
 fn private_tmpfs(tree: &Tree) -> Result<OwnedFd, Errno> {
     let context = FsContext::open(c"tmpfs")?;
     context.set(c"size", &tree.scratch_size)?;
@@ -96,8 +97,8 @@ fn private_tmpfs(tree: &Tree) -> Result<OwnedFd, Errno> {
         },
         0,
     )?;
-    let old_root = fs::open_at(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    mount::attach(base.as_fd(), old_root.as_fd())?;
+    let proc = fs::open_at(fs::cwd(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    mount::attach(base.as_fd(), proc.as_fd())?;
     fs::make_dir(base.as_fd(), c"new-root", 0o755)?;
     Ok(base)
 }
@@ -119,16 +120,7 @@ fn make_node(base: BorrowedFd<'_>, path: &CStr, node: &Node) -> Result<(), Errno
 fn source(base: BorrowedFd<'_>, step: &Mount, index: usize, proc_attr: u64) -> Result<OwnedFd, Trouble> {
     match &step.source {
         Source::Host { path, dev, ino } => {
-            // Opened again here: a descriptor from before the clone belongs to another mount namespace (EINVAL).
-            let tree = at(Stage::Source, index, mount::clone_tree(fs::cwd(), path, true))?;
-            let found = at(Stage::Source, index, fs::stat_at(tree.as_fd(), c""))?;
-            if (found.dev, found.ino) != (*dev, *ino) {
-                return Err(Trouble {
-                    stage: Stage::Changed,
-                    index: index as u32,
-                    errno: Errno::ESTALE,
-                });
-            }
+            let tree = host_tree(path, *dev, *ino, index)?;
             at(
                 Stage::Attributes,
                 index,
@@ -159,57 +151,47 @@ fn source(base: BorrowedFd<'_>, step: &Mount, index: usize, proc_attr: u64) -> R
             at(Stage::Source, index, mounted)
         }
         Source::Overlay { path, dev, ino } => {
-            let lower = fs::open_how(
-                fs::cwd(),
-                path,
-                libc::O_PATH | libc::O_DIRECTORY,
-                0,
-                fs::Resolve::NoSymlinks,
-            );
-            let lower = at(Stage::Source, index, lower)?;
-            let found = at(Stage::Source, index, fs::stat_at(lower.as_fd(), c""))?;
-            if (found.dev, found.ino) != (*dev, *ino) {
-                return Err(Trouble {
-                    stage: Stage::Changed,
-                    index: index as u32,
-                    errno: Errno::ESTALE,
-                });
-            }
+            let lower = host_tree(path, *dev, *ino, index)?;
+            at(
+                Stage::Attributes,
+                index,
+                mount::set_attributes(lower.as_fd(), READ_ONLY, false),
+            )?;
             at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
         }
     }
 }
 
-/// An overlay of `upper` (in the private tmpfs) over `lower`. The directories are named by descriptor, so that no
-/// character of a path can be taken for an option. `userxattr` because an unprivileged mounter may not write trusted ones.
-fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<OwnedFd, Errno> {
-    let upper = fs::open_at(base, c"upper", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    let work = fs::open_at(base, c"overlay-work", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    let context = FsContext::open(c"overlay")?;
-    context.set(c"lowerdir", FdPath::new(lower).as_c_str())?;
-    context.set(c"upperdir", FdPath::new(upper.as_fd()).as_c_str())?;
-    context.set(c"workdir", FdPath::new(work.as_fd()).as_c_str())?;
-    context.flag(c"userxattr")?;
-    context.mount(attr, 0)
+/// A copy of the mounts at a path of the host, if that still is what the launcher judged. Opened again here: a descriptor
+/// from before the clone belongs to another mount namespace (EINVAL).
+fn host_tree(path: &CStr, dev: u64, ino: u64, index: usize) -> Result<OwnedFd, Trouble> {
+    let tree = at(Stage::Source, index, mount::clone_tree(fs::cwd(), path, true))?;
+    let found = at(Stage::Source, index, fs::stat_at(tree.as_fd(), c""))?;
+    if (found.dev, found.ino) == (dev, ino) {
+        Ok(tree)
+    } else {
+        Err(Trouble {
+            stage: Stage::Changed,
+            index: index as u32,
+            errno: Errno::ESTALE,
+        })
+    }
 }
 
-/// `/proc/self/fd/N` in a buffer on the stack.
-struct FdPath([u8; 32]);
-
-impl FdPath {
-    fn new(fd: BorrowedFd<'_>) -> Self {
-        use std::io::Write as _;
-        use std::os::fd::AsRawFd as _;
-        let mut text = [0_u8; 32];
-        let mut rest = text.as_mut_slice();
-        // 14 + 10 digits + NUL fit; a write to a slice does not allocate.
-        let _ = write!(rest, "/proc/self/fd/{}", fd.as_raw_fd());
-        Self(text)
-    }
-
-    fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
-    }
+/// An overlay of `upper` (in the private tmpfs) over a copy of the lower directory's mount. All three are named relative to
+/// the private tmpfs, so that no character of a path can be taken for an option. `userxattr` because an unprivileged mounter
+/// may not write trusted ones.
+fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<OwnedFd, Errno> {
+    fs::make_dir(base, c"lower", 0o755)?;
+    let place = fs::open_at(base, c"lower", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    mount::attach(lower, place.as_fd())?;
+    fs::change_dir_fd(base)?;
+    let context = FsContext::open(c"overlay")?;
+    context.set(c"lowerdir", c"lower")?;
+    context.set(c"upperdir", c"upper")?;
+    context.set(c"workdir", c"overlay-work")?;
+    context.flag(c"userxattr")?;
+    context.mount(attr, 0)
 }
 
 /// Covers each mount of a hidden file system in the finished tree, found by type and not by path: a recursive bind may

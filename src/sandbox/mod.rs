@@ -175,8 +175,13 @@ impl Building {
     /// Waits until the payload is frozen; hands over its pidfd for the receipt.
     pub fn wait_frozen(self, explainer: &Explainer) -> Result<(Frozen, OwnedFd), Failure> {
         let deadline = Instant::now() + SET_UP_DEADLINE;
-        let mut namespaces = Vec::new();
+        // Two facts must come, in any order, because they come on two sockets: init's namespaces and the payload's report.
+        let mut namespaces = None;
+        let mut ready = None;
         loop {
+            if let (Some(namespaces), Some((ready, pid))) = (&mut namespaces, ready) {
+                return self.frozen(ready, pid, std::mem::take(namespaces));
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Failure::site(
@@ -186,25 +191,33 @@ impl Building {
                 ));
             }
             let (on_control, on_gate) = wait_two(self.control.as_fd(), self.gate.as_fd(), left);
-            // The payload's word first: when both are there, init's end is only a consequence.
-            if on_gate {
-                let mut bytes = [0; SIZE];
-                let received = socket::receive(self.gate.as_fd(), &mut bytes).map_err(|e| lost(&e))?;
-                match Message::decode(bytes.get(..received.length).unwrap_or_default()) {
-                    Some(Message::Ready(ready)) => return self.frozen(ready, received.pid, namespaces),
-                    Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
-                    _ => {}
-                }
-            }
-            if on_control {
-                let mut bytes = [0; SIZE];
-                let received = socket::receive(self.control.as_fd(), &mut bytes).map_err(|e| lost(&e))?;
-                match Message::decode(bytes.get(..received.length).unwrap_or_default()) {
-                    Some(Message::Namespaces) => namespaces = received.fds,
+            // Of one side's trouble and the other side's end, the trouble explains more, so init's word comes first.
+            if on_control && namespaces.is_none() {
+                let (message, _, fds) = hear(&self.control)?;
+                match message {
+                    Some(Message::Namespaces) if fds.len() == NAMESPACES.len() => namespaces = Some(fds),
                     Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
                     _ => return Err(lost(&Errno::EPIPE)),
                 }
+            } else if on_gate && ready.is_none() {
+                let (message, pid, _) = hear(&self.gate)?;
+                match message {
+                    Some(Message::Ready(report)) => ready = Some((report, pid)),
+                    Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
+                    // The payload's end of the gate is also init's until it forks: its end says nothing that init does not.
+                    _ => return Err(self.last_words(explainer)),
+                }
+            } else if on_control {
+                return Err(self.last_words(explainer));
             }
+        }
+    }
+
+    /// What init still has to say when one of the sockets ended.
+    fn last_words(&self, explainer: &Explainer) -> Failure {
+        match hear(&self.control) {
+            Ok((Some(Message::Failed(trouble)), ..)) => explain::trouble(trouble, explainer),
+            _ => lost(&Errno::EPIPE),
         }
     }
 
@@ -235,6 +248,14 @@ fn lost(errno: &Errno) -> Failure {
         errno_text(*errno),
         "look for the out-of-memory killer in the kernel's log, then try again",
     )
+}
+
+/// One message: what it says, the sender's pid, the descriptors that came along. No message is the end of the socket.
+fn hear(socket: &OwnedFd) -> Result<(Option<Message>, i32, Vec<OwnedFd>), Failure> {
+    let mut bytes = [0; SIZE];
+    let received = socket::receive(socket.as_fd(), &mut bytes).map_err(|errno| lost(&errno))?;
+    let message = Message::decode(bytes.get(..received.length).unwrap_or_default());
+    Ok((message, received.pid, received.fds))
 }
 
 /// Waits for either descriptor to become readable or to end.

@@ -31,7 +31,8 @@ impl Signals {
             )
         };
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).map_err(cannot)?;
-        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(cannot)?;
+        let fd =
+            SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(cannot)?;
         Ok(Self { fd })
     }
 
@@ -121,7 +122,10 @@ pub fn supervise(
             stop_at = None;
             timed_out = true;
             kill_at = now.checked_add(deadline.grace);
-            tell(Notice::WallTime { limit, grace: deadline.grace });
+            tell(Notice::WallTime {
+                limit,
+                grace: deadline.grace,
+            });
             running.signal(libc::SIGTERM);
             // A stopped payload could not act on it.
             running.signal(libc::SIGCONT);
@@ -162,7 +166,14 @@ pub fn supervise(
         None => Cause::Payload,
     };
     let usage = running.reap();
-    End { cause, status, io: ended, usage, not_executed, duration: start.elapsed() }
+    End {
+        cause,
+        status,
+        io: ended,
+        usage,
+        not_executed,
+        duration: start.elapsed(),
+    }
 }
 
 /// Waits for a signal, for init, for the payload's gate, or until the next deadline.

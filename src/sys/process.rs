@@ -319,5 +319,9 @@ pub fn raise_loopback() -> Result<(), Errno> {
 pub fn random_bytes(buffer: &mut [u8]) -> Result<(), Errno> {
     // SAFETY: pointer and length are the buffer's own.
     let got = check(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long)?;
-    if got as usize == buffer.len() { Ok(()) } else { Err(Errno::EIO) }
+    if got as usize == buffer.len() {
+        Ok(())
+    } else {
+        Err(Errno::EIO)
+    }
 }
