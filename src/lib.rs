@@ -4,9 +4,11 @@
 //! Read [`pipeline`] first: it is the story. Every other module is one room of that house, and dependencies point
 //! downwards only: front end → pipeline → (identity, image, sandbox, supervisor, audit) → sys.
 
+pub mod admin;
 pub mod audit;
 pub mod config;
 pub mod failure;
 pub mod identity;
 pub mod request;
 pub mod sys;
+pub mod trace;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config;
-use crate::failure::Failure;
+use crate::failure::{Failure, errno_text};
 
 /// The directory of the embedded log: `audit.dir`; else `/var/lib/bailey/embedded/UID` where the site made it; else
 /// `${XDG_STATE_HOME:-$HOME/.local/state}/bailey/HOSTID`. `env` looks a variable up.
@@ -15,6 +15,28 @@ pub fn place(
     host_id: &str,
 ) -> Result<PathBuf, Failure> {
     place_under(Path::new("/var/lib/bailey/embedded"), config, uid, env, host_id)
+}
+
+/// What names this host: `/etc/machine-id` (`machine-id(5)`), and where that is missing the node's name.
+pub fn host_id() -> Result<String, Failure> {
+    let file = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let id = file.trim();
+    if !id.is_empty() && is_file_name(id) {
+        return Ok(id.to_owned());
+    }
+    let name = nix::unistd::gethostname().map_err(|errno| {
+        Failure::site(
+            "cannot name this host",
+            errno_text(errno),
+            "write /etc/machine-id",
+        )
+    })?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+fn is_file_name(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !id.is_empty() && !id.starts_with('.') && id.len() < 256 && id.bytes().all(plain)
 }
 
 fn place_under(
@@ -34,10 +56,7 @@ fn place_under(
     // The XDG base directory specification: a relative path is invalid and counts as unset.
     let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-    let plain = !host_id.is_empty()
-        && host_id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let plain = is_file_name(host_id);
     match base {
         Some(base) if plain => Ok(base.join("bailey").join(host_id)),
         Some(_) => Err(Failure::record(
@@ -53,5 +72,69 @@ fn place_under(
                 made.display()
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn place_with(
+        dir: Option<&str>,
+        site: &str,
+        env: &[(&str, &str)],
+        host: &str,
+    ) -> Result<PathBuf, Failure> {
+        let audit = config::Audit {
+            dir: dir.map(PathBuf::from),
+            wait: Duration::ZERO,
+            network_filesystem: false,
+            journald: config::Journald::Off,
+            args: config::Args::Full,
+            user_name: false,
+        };
+        let look = |name: &str| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
+        };
+        place_under(Path::new(site), &audit, 7, &look, host)
+    }
+
+    #[test]
+    fn the_places_in_their_order() {
+        let both = [("XDG_STATE_HOME", "/x"), ("HOME", "/h")];
+        let at = |dir, site, env| place_with(dir, site, env, "id").unwrap();
+        assert_eq!(at(Some("/d"), "/nowhere", &both), PathBuf::from("/d"));
+        assert_eq!(at(None, "/nowhere", &both), PathBuf::from("/x/bailey/id"));
+        assert_eq!(
+            at(None, "/nowhere", &both[1..]),
+            PathBuf::from("/h/.local/state/bailey/id")
+        );
+        assert_eq!(
+            at(None, "/nowhere", &[("XDG_STATE_HOME", "rel"), ("HOME", "/h")]),
+            PathBuf::from("/h/.local/state/bailey/id")
+        );
+        let site = std::env::temp_dir().join(format!("bailey-place-{}", std::process::id()));
+        std::fs::create_dir_all(site.join("7")).unwrap();
+        let got = at(None, site.to_str().unwrap(), &both);
+        std::fs::remove_dir_all(&site).unwrap();
+        assert_eq!(got, site.join("7"));
+    }
+
+    #[test]
+    fn no_place_is_an_error_with_a_next_step() {
+        let failure = place_with(None, "/nowhere", &[], "id").unwrap_err();
+        assert_eq!(failure.code.exit_code(), 122);
+        assert!(failure.next.contains("audit.dir"), "{failure}");
+        for host in ["", "../x", "a/b", "."] {
+            assert!(
+                place_with(None, "/nowhere", &[("HOME", "/h")], host).is_err(),
+                "{host}"
+            );
+        }
     }
 }

@@ -610,7 +610,7 @@ objects! {
 
     /// `grid.observed.*`
     pub struct Observed {
-        /// NoNewPrivs.
+        /// Whether `NoNewPrivs` is set.
         pub no_new_privs: Option<bool>,
         /// Seccomp mode: 0, 1 or 2 (filter).
         pub seccomp: Option<u32>,
