@@ -159,12 +159,33 @@ pub fn verify_with(dir: &Path, sink: &mut dyn FnMut(&[u8])) -> Result<Report, Fa
     Ok(walk.into_report())
 }
 
+/// Where, which kind and what it means.
+type Found = ((String, u64), Break, String);
+
+/// Two neighbours that do not fit.
+struct Suspect {
+    before: (String, u64),
+    here: (String, u64),
+    /// The second one.
+    link: Link,
+}
+
+impl Suspect {
+    /// The second one fits the line behind it, or it does not.
+    fn judged(&self, second_fits: bool) -> Found {
+        let at = if second_fits { &self.before } else { &self.here };
+        let text = "the line was changed after it was written: its neighbours carry other hashes";
+        (at.clone(), Break::ChangedLine, text.to_owned())
+    }
+}
+
 /// The state between two lines.
 struct Walk {
     report: Report,
     link: Link,
     /// Segment and number of the line before.
     before: Option<(String, u64)>,
+    suspect: Option<Suspect>,
     open: HashSet<String>,
 }
 
@@ -174,6 +195,7 @@ impl Default for Walk {
             report: Report::default(),
             link: Link::START,
             before: None,
+            suspect: None,
             open: HashSet::new(),
         }
     }
@@ -205,29 +227,32 @@ impl Walk {
             }
             number += 1;
             let last = newest && reader.fill_buf()?.is_empty();
-            if let Err((at, kind, text)) = self.line(name, number, &line, last) {
-                self.report.first_break = Some(Broken {
-                    segment: at.0,
-                    line: at.1,
-                    kind,
-                    text,
-                });
+            if let Err(found) = self.line(name, number, &line, last) {
+                self.broken(found);
                 return Ok(());
             }
-            sink(line.strip_suffix(b"\n").unwrap_or(&line));
+            if self.suspect.is_none() {
+                sink(line.strip_suffix(b"\n").unwrap_or(&line));
+            }
             line.clear();
         }
     }
 
-    #[allow(clippy::type_complexity)] // where, which and what it means: the three parts of `Broken`
-    fn line(
-        &mut self,
-        name: &str,
-        number: u64,
-        line: &[u8],
-        last: bool,
-    ) -> Result<(), ((String, u64), Break, String)> {
+    fn broken(&mut self, ((segment, line), kind, text): Found) {
+        self.report.first_break = Some(Broken {
+            segment,
+            line,
+            kind,
+            text,
+        });
+    }
+
+    fn line(&mut self, name: &str, number: u64, line: &[u8], last: bool) -> Result<(), Found> {
         let here = (name.to_owned(), number);
+        if let Some(suspect) = &self.suspect {
+            let prev = place_of(line.strip_suffix(b"\n").unwrap_or(line)).map(|(_, prev)| prev);
+            return Err(suspect.judged(prev == Some(hex(&suspect.link.hash).as_str())));
+        }
         let torn =
             || "the last line is unfinished: a crash did that, and the next launch repairs it".to_owned();
         let Some(line) = line.strip_suffix(b"\n") else {
@@ -266,10 +291,14 @@ impl Walk {
             return Err((here, Break::RepeatedLine, text));
         }
         if prev != hex(&self.link.hash) {
-            // The hash over the line before does not fit: that line is the changed one, unless this is the first.
-            let at = self.before.clone().unwrap_or(here);
-            let text = "the line was changed after it was written: the next line carries another hash";
-            return Err((at, Break::ChangedLine, text.to_owned()));
+            // Either the line before was changed or the hash in this one: the line behind tells.
+            let at = self.before.clone().unwrap_or_else(|| here.clone());
+            self.suspect = Some(Suspect {
+                before: at,
+                here,
+                link,
+            });
+            return Ok(());
         }
         self.link = link;
         self.before = Some(here);
@@ -298,7 +327,10 @@ impl Walk {
         }
     }
 
-    fn into_report(self) -> Report {
+    fn into_report(mut self) -> Report {
+        if let Some(suspect) = self.suspect.take().filter(|_| self.report.is_good()) {
+            self.broken(suspect.judged(true)); // nothing is behind it: the line that more depends on is named
+        }
         Report {
             last_seq: self.link.seq,
             last_hash: hex(&self.link.hash),
