@@ -21,3 +21,4 @@ pub mod request;
 pub mod sandbox;
 pub mod supervisor;
 pub mod sys;
+pub mod trace;

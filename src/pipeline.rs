@@ -135,6 +135,9 @@ impl Building {
         let facts = report::Frozen {
             pid: frozen.pid(),
             ready: *frozen.ready(),
+            started: observed
+                .as_ref()
+                .and_then(|observed| report::start_time(observed.start_ticks)),
             observed,
             namespaces: frozen.namespace_inodes(),
             executable: self.explainer.command(frozen.ready()),

@@ -1,4 +1,6 @@
 //! The administrator's commands: none of them is needed to start a payload.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
+pub mod verify;

@@ -1,2 +1,91 @@
-//! Copies of records to the system journal. Never the guarantee.
+//! Copies of records to the system journal, through tracing and tracing-journald. Never the guarantee: that layer drops what it
+//! cannot send.
+//!
+//! Nothing is made when the copies are off, and no subscriber is ever set for the whole program.
 #![forbid(unsafe_code)]
+
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use super::record::{Action, Record};
+use crate::config::Journald;
+
+/// What became of one copy: the word for `grid.sandbox.journald` or for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copied {
+    /// Not asked for, or not for this kind of record.
+    Off,
+    /// Handed to the journal.
+    Sent,
+    /// The journal cannot be reached; the text says why.
+    Unreachable(String),
+}
+
+impl Copied {
+    /// `on`, `off`, or the reason.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Off => "off",
+            Self::Sent => "on",
+            Self::Unreachable(why) => why,
+        }
+    }
+}
+
+/// Copies one line, as it stands in the log, where the site asks for it.
+pub fn copy(mode: Journald, record: &Record, line: &[u8]) -> Copied {
+    let wanted = match mode {
+        Journald::Off => false,
+        Journald::Checkpoints => record.event.action.is_log_life(),
+        Journald::All => true,
+    };
+    if !wanted {
+        return Copied::Off;
+    }
+    let layer = match tracing_journald::layer() {
+        Ok(layer) => layer
+            .with_syslog_identifier("bailey".to_owned())
+            .with_field_prefix(Some("BAILEY".to_owned())),
+        Err(error) => return Copied::Unreachable(format!("no journal here: {error}")),
+    };
+    let json = String::from_utf8_lossy(line);
+    let id = record.event.id.as_deref().unwrap_or_default();
+    let subscriber = tracing_subscriber::registry().with(layer);
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(launch = id, record = %json, "{}", sentence(record.event.action));
+    });
+    Copied::Sent
+}
+
+/// The journal's MESSAGE.
+fn sentence(action: Action) -> &'static str {
+    match action {
+        Action::PayloadLaunch => "a payload is about to run",
+        Action::PayloadEnd => "a payload ended",
+        Action::PayloadDeny => "a payload was refused",
+        Action::PayloadNotice => "a payload's user was given notice",
+        Action::PayloadStop => "a payload is being stopped",
+        Action::LaunchFailed => "a payload could not be started",
+        Action::SegmentOpen => "a segment of the audit log begins",
+        Action::LogRepair => "the end of the audit log was torn by a crash and is repaired",
+        Action::Checkpoint => "checkpoint of the audit log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Host;
+    use super::*;
+    use crate::request::LaunchId;
+
+    #[test]
+    fn only_what_is_asked_for_is_copied() {
+        let launch = Record::new(Action::PayloadLaunch, LaunchId::from_parts(1, [0; 10]));
+        let segment = Record::of_log(Action::SegmentOpen, Host::default());
+        assert_eq!(copy(Journald::Off, &segment, b"{}"), Copied::Off);
+        assert_eq!(copy(Journald::Checkpoints, &launch, b"{}"), Copied::Off);
+        // Whether there is a journal depends on the host; that there is none must not be an error.
+        for (mode, record) in [(Journald::Checkpoints, &segment), (Journald::All, &launch)] {
+            assert_ne!(copy(mode, record, b"{}"), Copied::Off);
+        }
+    }
+}

@@ -6,11 +6,13 @@
 
 pub mod chain;
 pub mod journal;
+mod live;
 pub mod log;
 pub mod place;
 pub mod receipt;
 pub mod record;
 pub mod redact;
+pub mod segment;
 pub mod time;
 
 pub use log::{Durability, EmbeddedLog, LiveSlot, LogOptions, Position};

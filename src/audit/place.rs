@@ -17,6 +17,11 @@ pub fn place(
     place_under(Path::new("/var/lib/bailey/embedded"), config, uid, env, host_id)
 }
 
+fn is_file_name(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !id.is_empty() && !id.starts_with('.') && id.len() < 256 && id.bytes().all(plain)
+}
+
 fn place_under(
     site: &Path,
     config: &config::Audit,
@@ -34,10 +39,7 @@ fn place_under(
     // The XDG base directory specification: a relative path is invalid and counts as unset.
     let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-    let plain = !host_id.is_empty()
-        && host_id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let plain = is_file_name(host_id);
     match base {
         Some(base) if plain => Ok(base.join("bailey").join(host_id)),
         Some(_) => Err(Failure::record(
@@ -53,5 +55,69 @@ fn place_under(
                 made.display()
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn place_with(
+        dir: Option<&str>,
+        site: &str,
+        env: &[(&str, &str)],
+        host: &str,
+    ) -> Result<PathBuf, Failure> {
+        let audit = config::Audit {
+            dir: dir.map(PathBuf::from),
+            wait: Duration::ZERO,
+            network_filesystem: false,
+            journald: config::Journald::Off,
+            args: config::Args::Full,
+            user_name: false,
+        };
+        let look = |name: &str| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
+        };
+        place_under(Path::new(site), &audit, 7, &look, host)
+    }
+
+    #[test]
+    fn the_places_in_their_order() {
+        let both = [("XDG_STATE_HOME", "/x"), ("HOME", "/h")];
+        let at = |dir, site, env| place_with(dir, site, env, "id").unwrap();
+        assert_eq!(at(Some("/d"), "/nowhere", &both), PathBuf::from("/d"));
+        assert_eq!(at(None, "/nowhere", &both), PathBuf::from("/x/bailey/id"));
+        assert_eq!(
+            at(None, "/nowhere", &both[1..]),
+            PathBuf::from("/h/.local/state/bailey/id")
+        );
+        assert_eq!(
+            at(None, "/nowhere", &[("XDG_STATE_HOME", "rel"), ("HOME", "/h")]),
+            PathBuf::from("/h/.local/state/bailey/id")
+        );
+        let site = std::env::temp_dir().join(format!("bailey-place-{}", std::process::id()));
+        std::fs::create_dir_all(site.join("7")).unwrap();
+        let got = at(None, site.to_str().unwrap(), &both);
+        std::fs::remove_dir_all(&site).unwrap();
+        assert_eq!(got, site.join("7"));
+    }
+
+    #[test]
+    fn no_place_is_an_error_with_a_next_step() {
+        let failure = place_with(None, "/nowhere", &[], "id").unwrap_err();
+        assert_eq!(failure.code.exit_code(), 122);
+        assert!(failure.next.contains("audit.dir"), "{failure}");
+        for host in ["", "../x", "a/b", "."] {
+            assert!(
+                place_with(None, "/nowhere", &[("HOME", "/h")], host).is_err(),
+                "{host}"
+            );
+        }
     }
 }

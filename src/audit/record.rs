@@ -610,7 +610,7 @@ objects! {
 
     /// `grid.observed.*`
     pub struct Observed {
-        /// NoNewPrivs.
+        /// Whether `NoNewPrivs` is set.
         pub no_new_privs: Option<bool>,
         /// Seccomp mode: 0, 1 or 2 (filter).
         pub seccomp: Option<u32>,
@@ -646,6 +646,8 @@ objects! {
     pub struct Launcher {
         /// bailey's version.
         pub version: Option<String>,
+        /// GNU build id of the launcher's binary, lowercase hex.
+        pub build_id: Option<String>,
     }
 
     /// `grid.clock.*`
@@ -742,16 +744,18 @@ pub fn entity_id(host_id: &str, boot_id: &str, pid: i64, start_ticks: u64) -> St
 
 /// JSON Schema (2020-12) of one line of the log, as committed in `docs/record.schema.json`.
 #[cfg(feature = "schema")]
+#[allow(clippy::indexing_slicing)] // run by a test only, and the members are there: the type above has them
 pub fn schema() -> serde_json::Value {
     let mut schema = schemars::schema_for!(Record).to_value();
     schema["$comment"] =
         "Generated from src/audit/record.rs; tests/record_schema.rs fails when it is stale.".into();
     // The two that the log sets are in every line, although the types that callers fill leave them out.
     schema["required"] = serde_json::json!(["@timestamp", "event", "ecs", "host", "chain"]);
-    for name in ["@timestamp", "chain"] {
-        if let Some(property) = schema["properties"][name].as_object_mut() {
-            property.remove("writeOnly");
-        }
+    for (name, kind) in [("@timestamp", "Timestamp"), ("chain", "Chain")] {
+        schema["properties"][name] = serde_json::json!({
+            "$ref": format!("#/$defs/{kind}"),
+            "description": schema["properties"][name]["description"],
+        });
     }
     schema
 }

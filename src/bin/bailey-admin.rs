@@ -1,3 +1,6 @@
 //! The administrator's commands.
+#![forbid(unsafe_code)]
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    bailey::admin::cli::run(std::env::args_os()).into()
+}

@@ -6,7 +6,7 @@
 mod records;
 mod status;
 
-pub use records::Frozen;
+pub use records::{Frozen, start_time};
 pub use status::{Payload, Status, check as check_status_file};
 
 use crate::audit::journal;

@@ -25,6 +25,8 @@ pub struct Frozen {
     pub ready: Ready,
     /// What the kernel shows of it; `None` where the host hides it.
     pub observed: Option<Observed>,
+    /// When it was made, from `observed`; worked out once, so that all records say the same nanosecond.
+    pub started: Option<Timestamp>,
     /// Inode numbers in the order of [`NAMESPACES`].
     pub namespaces: Vec<u64>,
     /// Path of the command, inside.
@@ -229,7 +231,7 @@ fn set_payload(record: &mut Record, frozen: &Frozen) {
     record.process.vpid = Some(i64::from(frozen.ready.vpid));
     if let Some(observed) = &frozen.observed {
         record.grid.start_ticks = Some(observed.start_ticks);
-        record.process.start = start_time(observed.start_ticks);
+        record.process.start = frozen.started;
         if let (Some(host), Some(boot)) = (&record.host.id, &record.host.boot.id) {
             let id = entity_id(host, boot, i64::from(frozen.pid), observed.start_ticks);
             record.process.entity_id = Some(id);
@@ -238,7 +240,7 @@ fn set_payload(record: &mut Record, frozen: &Frozen) {
 }
 
 /// Clock ticks since boot → UTC: boot was now minus the time since then (clock_gettime(2), CLOCK_BOOTTIME).
-fn start_time(ticks: u64) -> Option<Timestamp> {
+pub fn start_time(ticks: u64) -> Option<Timestamp> {
     use nix::time::{ClockId, clock_gettime};
     let now = clock_gettime(ClockId::CLOCK_REALTIME).ok()?;
     let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
