@@ -1,6 +1,11 @@
 //! The embedded log with real files, processes, kills, full disks and clocks.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what the helpers of tests may do as well
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)] // helpers of tests too
 
 mod common;
 

@@ -1,6 +1,11 @@
 //! Every way to change a log is found, at the right line and under the right name.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what the helpers of tests may do as well
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)] // helpers of tests too
 
 mod common;
 

@@ -1,7 +1,12 @@
 //! Every record that bailey writes fits its own JSON Schema, and ECS's published field types with nothing beside them but
 //! `grid` and `chain`.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what the helpers of tests may do as well
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)] // helpers of tests too
 
 mod common;
 
@@ -25,6 +30,7 @@ const ACTIONS: [Action; 9] = [
     Action::Checkpoint,
 ];
 
+#[allow(clippy::unnecessary_wraps)] // every field of a record is an Option
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }
