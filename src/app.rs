@@ -48,11 +48,7 @@ pub fn main() -> ExitCode {
             format!("known are exec, {}", ADMIN.join(", ")),
             "see bailey --help",
         )),
-        None => Err(Failure::usage(
-            "there is nothing to do",
-            "no command was given",
-            "see bailey --help",
-        )),
+        None => Err(Failure::usage("there is nothing to do", "no command was given", "see bailey --help")),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -105,13 +101,9 @@ fn new_id() -> Result<LaunchId, Failure> {
 
 /// Replaces this process by `bailey-admin`, found beside this program or in libexec. Returns only when that failed.
 fn hand_on(word: &str, rest: &[OsString]) -> Failure {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.join("bailey-admin")));
-    let places: Vec<PathBuf> = beside
-        .into_iter()
-        .chain([PathBuf::from("/usr/libexec/bailey/bailey-admin")])
-        .collect();
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("bailey-admin")));
+    let places: Vec<PathBuf> =
+        beside.into_iter().chain([PathBuf::from("/usr/libexec/bailey/bailey-admin")]).collect();
     let Some(admin) = places.iter().find(|place| place.is_file()) else {
         return Failure::site(
             format!("cannot run 'bailey {word}'"),
@@ -120,9 +112,5 @@ fn hand_on(word: &str, rest: &[OsString]) -> Failure {
         );
     };
     let error = Command::new(admin).arg(word).args(rest).exec();
-    Failure::site(
-        format!("cannot run {}", admin.display()),
-        io_text(&error),
-        "reinstall bailey-admin",
-    )
+    Failure::site(format!("cannot run {}", admin.display()), io_text(&error), "reinstall bailey-admin")
 }

@@ -89,26 +89,14 @@ impl Failure {
         why: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
-        Self {
-            code,
-            fault,
-            what: what.into(),
-            why: why.into(),
-            next: next.into(),
-        }
+        Self { code, fault, what: what.into(), why: why.into(), next: next.into() }
     }
 }
 
 impl fmt::Display for Failure {
     /// One line, whatever the parts contain: control characters come out escaped, because names and paths are hostile.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}; {}",
-            Printable(&self.what),
-            Printable(&self.why),
-            Printable(&self.next)
-        )
+        write!(f, "{}: {}; {}", Printable(&self.what), Printable(&self.why), Printable(&self.next))
     }
 }
 
@@ -149,11 +137,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_whatever_it_names() {
-        let failure = Failure::usage(
-            "cannot open image /tmp/a\nb\u{1b}[31m",
-            "no\rsuch\u{202e}",
-            "name it",
-        );
+        let failure = Failure::usage("cannot open image /tmp/a\nb\u{1b}[31m", "no\rsuch\u{202e}", "name it");
         let line = failure.to_string();
         assert!(
             !line.contains('\n')

@@ -33,10 +33,7 @@ impl Caller {
 
     /// A variable of the environment.
     pub fn var(&self, name: &str) -> Option<&OsStr> {
-        self.env
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_os_str())
+        self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
     }
 
     /// The account's name, without any name service: what USER says if that is a plain name, else `u` and the uid.
@@ -45,9 +42,7 @@ impl Caller {
             !name.is_empty()
                 && name.len() <= 32
                 && !name.starts_with('-')
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
         let named = self.var("USER").and_then(OsStr::to_str).filter(plain);
         named.map_or_else(|| format!("u{}", self.uid), ToOwned::to_owned)
@@ -57,13 +52,9 @@ impl Caller {
 /// The node, as every record names it.
 pub fn node() -> record::Host {
     record::Host {
-        name: nix::unistd::gethostname()
-            .ok()
-            .and_then(|name| name.into_string().ok()),
+        name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()),
         id: Some(id()),
-        boot: record::Boot {
-            id: read("/proc/sys/kernel/random/boot_id"),
-        },
+        boot: record::Boot { id: read("/proc/sys/kernel/random/boot_id") },
         ip: addresses(),
         pid_ns_ino: std::fs::metadata("/proc/self/ns/pid")
             .ok()
@@ -76,23 +67,16 @@ pub fn id() -> String {
     read("/etc/machine-id")
         .filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()))
         .unwrap_or_else(|| {
-            let name = nix::unistd::gethostname()
-                .ok()
-                .and_then(|name| name.into_string().ok())
-                .unwrap_or_default();
-            let plain: String = name
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-                .collect();
+            let name =
+                nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+            let plain: String =
+                name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
             format!("host-{plain}")
         })
 }
 
 fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path)
-        .ok()
-        .map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty())
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// All addresses but loopback's (getifaddrs(3)), each once, in the kernel's order.
@@ -128,15 +112,11 @@ pub fn clock_synchronized() -> Option<bool> {
 /// root, else a version 1 hierarchy that has it, else the root.
 pub fn cgroup(pid: i32) -> record::Cgroup {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let lines: Vec<(&str, &str)> = text
-        .lines()
-        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
-        .collect();
+    let lines: Vec<(&str, &str)> =
+        text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
     let unified = lines.iter().find(|(controllers, _)| controllers.is_empty());
-    let named = lines
-        .iter()
-        .filter(|(controllers, _)| !controllers.is_empty())
-        .find(|(controllers, path)| {
+    let named =
+        lines.iter().filter(|(controllers, _)| !controllers.is_empty()).find(|(controllers, path)| {
             controllers.split(',').any(|c| c == "memory" || c == "pids") && *path != "/"
         });
     let (version, path) = match (unified, named) {
@@ -147,11 +127,7 @@ pub fn cgroup(pid: i32) -> record::Cgroup {
             None => return record::Cgroup::default(),
         },
     };
-    record::Cgroup {
-        path: Some(path.to_owned()),
-        id: None,
-        version: Some(version),
-    }
+    record::Cgroup { path: Some(path.to_owned()), id: None, version: Some(version) }
 }
 
 #[cfg(test)]
@@ -160,12 +136,8 @@ mod tests {
 
     #[test]
     fn account_names_are_plain() {
-        let caller = |user: &str| Caller {
-            uid: 7,
-            gid: 7,
-            env: vec![("USER".into(), user.into())],
-            cwd: None,
-        };
+        let caller =
+            |user: &str| Caller { uid: 7, gid: 7, env: vec![("USER".into(), user.into())], cwd: None };
         assert_eq!(caller("alice").account(), "alice");
         for bad in ["", "a:b", "a\nb", "-x", "a/b"] {
             assert_eq!(caller(bad).account(), "u7", "{bad}");

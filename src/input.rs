@@ -47,10 +47,7 @@ impl From<io::Error> for Trouble {
 
 /// Opens `path` for reading by rule 2; symbolic links are followed.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(FLAGS.bits())
-        .open(path)
+    OpenOptions::new().read(true).custom_flags(FLAGS.bits()).open(path)
 }
 
 /// The bytes of an opened regular file of at most `limit` bytes, and what fstat said of it.
@@ -88,11 +85,7 @@ pub(crate) mod tests {
     impl Scratch {
         pub(crate) fn new() -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
-            let name = format!(
-                "bailey-unit-{}-{}",
-                std::process::id(),
-                NEXT.fetch_add(1, Ordering::Relaxed)
-            );
+            let name = format!("bailey-unit-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             let dir = std::env::temp_dir().join(name);
             std::fs::create_dir(&dir).unwrap();
             Self(dir)

@@ -80,6 +80,8 @@ impl Decided {
         caller: &Caller,
         desk: &mut Desk<'_>,
     ) -> Result<Self, Failure> {
+        // First, so that no signal, not even one for a file too large, ends bailey where it could still say why.
+        let signals = Signals::take()?;
         let identity = identity::declare(
             &request.identity,
             request.identity_file.as_deref(),
@@ -92,11 +94,7 @@ impl Decided {
         }
         let plan = plan::decide(desk.id(), request, config, caller, &desk.log_dir()?)?;
         desk.learn_facts(plan.facts.clone());
-        Ok(Self {
-            identity,
-            plan,
-            signals: Signals::take()?,
-        })
+        Ok(Self { identity, plan, signals })
     }
 
     fn describe(&self, id: LaunchId, request: &Request) -> String {
@@ -106,19 +104,14 @@ impl Decided {
     /// Clones the child into its namespaces.
     fn start(self) -> Result<Building, Failure> {
         let deadline = self.plan.deadline;
-        let (building, explainer) = self.plan.blueprint.start()?;
-        Ok(Building {
-            building,
-            explainer,
-            deadline,
-            signals: self.signals,
-        })
+        let (child, explainer) = self.plan.blueprint.start()?;
+        Ok(Building { child, explainer, deadline, signals: self.signals })
     }
 }
 
 /// The child builds its root.
 struct Building {
-    building: sandbox::Building,
+    child: sandbox::Building,
     explainer: Explainer,
     deadline: Deadline,
     signals: Signals,
@@ -127,7 +120,7 @@ struct Building {
 impl Building {
     /// Waits for the payload to be frozen, and looks at it from outside.
     fn wait(self) -> Result<Prepared, Failure> {
-        let (frozen, payload) = self.building.wait_frozen(&self.explainer)?;
+        let (frozen, payload) = self.child.wait_frozen(&self.explainer)?;
         let observed = observe::payload(frozen.pid());
         if let Some(observed) = &observed {
             observed.check()?;
@@ -135,29 +128,15 @@ impl Building {
         let facts = report::Frozen {
             pid: frozen.pid(),
             ready: *frozen.ready(),
-            started: observed
-                .as_ref()
-                .and_then(|observed| report::start_time(observed.start_ticks)),
+            started: observed.as_ref().and_then(|observed| report::start_time(observed.start_ticks)),
             observed,
             namespaces: frozen.namespace_inodes(),
             executable: self.explainer.command(frozen.ready()),
             executable_hash: None,
             cgroup: host::cgroup(frozen.pid()),
         };
-        let Self {
-            explainer,
-            deadline,
-            signals,
-            ..
-        } = self;
-        Ok(Prepared {
-            frozen,
-            payload,
-            facts,
-            explainer,
-            deadline,
-            signals,
-        })
+        let Self { explainer, deadline, signals, .. } = self;
+        Ok(Prepared { frozen, payload, facts, explainer, deadline, signals })
     }
 }
 
@@ -174,23 +153,9 @@ struct Prepared {
 impl Prepared {
     /// Writes the launch record and waits until it is durable.
     fn record(self, desk: &mut Desk<'_>) -> Result<Recorded, Failure> {
-        let Self {
-            frozen,
-            payload,
-            facts,
-            explainer,
-            deadline,
-            signals,
-        } = self;
+        let Self { frozen, payload, facts, explainer, deadline, signals } = self;
         let receipt = desk.record_launch(&facts, payload)?;
-        Ok(Recorded {
-            frozen,
-            receipt,
-            facts,
-            explainer,
-            deadline,
-            signals,
-        })
+        Ok(Recorded { frozen, receipt, facts, explainer, deadline, signals })
     }
 }
 
@@ -207,27 +172,14 @@ struct Recorded {
 impl Recorded {
     /// Lets the payload execute.
     fn release(self) -> Result<Running, Failure> {
-        let Self {
-            frozen,
-            receipt,
-            facts,
-            explainer,
-            deadline,
-            signals,
-        } = self;
-        Ok(Running {
-            running: frozen.release(receipt)?,
-            facts,
-            explainer,
-            deadline,
-            signals,
-        })
+        let Self { frozen, receipt, facts, explainer, deadline, signals } = self;
+        Ok(Running { payload: frozen.release(receipt)?, facts, explainer, deadline, signals })
     }
 }
 
 /// The payload runs.
 struct Running {
-    running: sandbox::Running,
+    payload: sandbox::Running,
     facts: report::Frozen,
     explainer: Explainer,
     deadline: Deadline,
@@ -237,14 +189,8 @@ struct Running {
 impl Running {
     /// Stays until the payload ended, and records the end.
     fn supervise(self, desk: &mut Desk<'_>) -> Result<Outcome, Failure> {
-        let Self {
-            running,
-            facts,
-            explainer,
-            deadline,
-            signals,
-        } = self;
-        let end = supervise(running, &signals, deadline, &mut |notice| desk.notice(notice));
+        let Self { payload, facts, explainer, deadline, signals } = self;
+        let end = supervise(payload, &signals, deadline, &mut |notice| desk.notice(notice));
         if let Some(trouble) = end.not_executed {
             return Err(sandbox::explain::command(trouble, &explainer));
         }
@@ -283,13 +229,7 @@ impl Outcome {
             }
             Cause::WallTime => {
                 let message = format!("the wall time was used up and bailey stopped the payload: {how}");
-                (
-                    Code::WallTime.exit_code(),
-                    true,
-                    Some(Fault::User),
-                    "wall-time",
-                    message,
-                )
+                (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
             }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();

@@ -89,22 +89,13 @@ pub fn decide(
     };
     let (image_path, image_ids) = (image.path, image.content_ids);
     let mut builder = image.builder;
-    let workdir = request
-        .workdir
-        .as_deref()
-        .map(|dir| absolute(dir, caller, "--workdir"))
-        .transpose()?;
+    let workdir = request.workdir.as_deref().map(|dir| absolute(dir, caller, "--workdir")).transpose()?;
     let home = match &workdir {
         Some(dir) => std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()),
         None => PathBuf::from(layout::PRIVATE_WORKDIR),
     };
     let user = caller.account();
-    let account = Account {
-        name: &user,
-        uid: caller.uid,
-        gid: caller.gid,
-        home: &home,
-    };
+    let account = Account { name: &user, uid: caller.uid, gid: caller.gid, home: &home };
     layout::add_private_parts(&mut builder, &account, &config.root)?;
     if image_path.is_some() {
         image::bind_over(&mut builder, &config.root.image_etc)?;
@@ -118,16 +109,9 @@ pub fn decide(
         .handed()
         .map(|(host, inside, writable)| (host.into(), inside.into(), if writable { "rw" } else { "ro" }))
         .collect();
-    layout::protect(
-        &mut builder,
-        &protected(request, caller, &home, workdir.is_some(), log_dir),
-    )?;
+    layout::protect(&mut builder, &protected(request, caller, &home, workdir.is_some(), log_dir))?;
 
-    let own = environment::Own {
-        id: id.as_str(),
-        home: &start_dir,
-        user: &user,
-    };
+    let own = environment::Own { id: id.as_str(), home: &start_dir, user: &user };
     let env = environment::build(
         &config.environment,
         &own,
@@ -156,20 +140,8 @@ pub fn decide(
         envp: ExecArrays::new(strings(env.iter().map(|(k, v)| pair(k, v)), "a variable")?),
         title: line(&format!("bailey-init {id}")),
     };
-    let facts = Facts {
-        image: image_path,
-        image_ids,
-        start_dir,
-        mounts,
-        env,
-        scratch,
-        walls,
-    };
-    Ok(Plan {
-        blueprint,
-        deadline,
-        facts,
-    })
+    let facts = Facts { image: image_path, image_ids, start_dir, mounts, env, scratch, walls };
+    Ok(Plan { blueprint, deadline, facts })
 }
 
 fn deadline(request: &Request, config: &Config) -> Result<Deadline, Failure> {
@@ -190,10 +162,7 @@ fn deadline(request: &Request, config: &Config) -> Result<Deadline, Failure> {
             "name a longer one",
         ));
     }
-    Ok(Deadline {
-        wall_time,
-        grace: request.grace.unwrap_or(config.limits.grace),
-    })
+    Ok(Deadline { wall_time, grace: request.grace.unwrap_or(config.limits.grace) })
 }
 
 /// A path of the command line, from the caller's directory.
@@ -219,10 +188,8 @@ fn protected(
     log_dir: &Path,
 ) -> Protected {
     let canonical = |path: &Path| std::fs::canonicalize(path).ok();
-    let mut credentials: Vec<PathBuf> = environment::credential_files(&caller.env)
-        .into_iter()
-        .filter_map(canonical)
-        .collect();
+    let mut credentials: Vec<PathBuf> =
+        environment::credential_files(&caller.env).into_iter().filter_map(canonical).collect();
     if has_workdir || !request.binds.is_empty() {
         credentials.extend(layout::well_known_credentials(caller.uid));
     }
@@ -238,11 +205,7 @@ fn protected(
         let existing = log_dir.ancestors().find_map(|dir| Some((dir, canonical(dir)?)))?;
         Some(existing.1.join(log_dir.strip_prefix(existing.0).ok()?))
     });
-    Protected {
-        log_dir,
-        status_file,
-        credentials,
-    }
+    Protected { log_dir, status_file, credentials }
 }
 
 fn namespaces(request: &Request, config: &Config) -> libc::c_int {
@@ -284,27 +247,15 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         _ => "off: this kernel has none".to_owned(),
     };
     let late = &config.root.late_mounts;
-    let shown: Vec<String> = late
-        .iter()
-        .filter(|path| path.exists())
-        .map(|path| path.display().to_string())
-        .collect();
+    let shown: Vec<String> =
+        late.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
     BTreeMap::from([
         ("user_namespace", on()),
         ("mount_namespace", on()),
         ("pid_namespace", on()),
-        (
-            "ipc_namespace",
-            namespace(config.sandbox.ipc_namespace, libc::CLONE_NEWIPC),
-        ),
-        (
-            "uts_namespace",
-            namespace(config.sandbox.uts_namespace, libc::CLONE_NEWUTS),
-        ),
-        (
-            "cgroup_namespace",
-            namespace(config.sandbox.cgroup_namespace, libc::CLONE_NEWCGROUP),
-        ),
+        ("ipc_namespace", namespace(config.sandbox.ipc_namespace, libc::CLONE_NEWIPC)),
+        ("uts_namespace", namespace(config.sandbox.uts_namespace, libc::CLONE_NEWUTS)),
+        ("cgroup_namespace", namespace(config.sandbox.cgroup_namespace, libc::CLONE_NEWCGROUP)),
         (
             "network_namespace",
             match request.network {
@@ -317,11 +268,7 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ),
         (
             "nested_namespaces_forbidden",
-            if request.nested {
-                "off: asked for, and allowed by the site".to_owned()
-            } else {
-                on()
-            },
+            if request.nested { "off: asked for, and allowed by the site".to_owned() } else { on() },
         ),
         (
             "read_only_root",
@@ -331,14 +278,7 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
                 on()
             },
         ),
-        (
-            "root",
-            if has_image {
-                "image".to_owned()
-            } else {
-                "host system".to_owned()
-            },
-        ),
+        ("root", if has_image { "image".to_owned() } else { "host system".to_owned() }),
         ("private_dev_proc_tmp_run", on()),
         (
             "late_mounts",
@@ -355,10 +295,7 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("init_undumpable", on()),
         ("seccomp", "off: not in this version".to_owned()),
         ("landlock", "off: not in this version".to_owned()),
-        (
-            "cgroup",
-            "off: not in this version; no limit on memory or processes".to_owned(),
-        ),
+        ("cgroup", "off: not in this version; no limit on memory or processes".to_owned()),
     ])
 }
 
@@ -398,11 +335,8 @@ fn commands(request: &Request, env: &BTreeMap<OsString, OsString>) -> Result<Vec
         return strings(std::iter::once(name.clone()), "the command");
     }
     let path = env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-    let candidates = path
-        .as_bytes()
-        .split(|b| *b == b':')
-        .filter(|dir| dir.first() == Some(&b'/'))
-        .map(|dir| {
+    let candidates =
+        path.as_bytes().split(|b| *b == b':').filter(|dir| dir.first() == Some(&b'/')).map(|dir| {
             let mut candidate = dir.to_vec();
             candidate.push(b'/');
             candidate.extend_from_slice(name.as_bytes());
@@ -430,11 +364,7 @@ fn strings(items: impl Iterator<Item = OsString>, what: &str) -> Result<Vec<CStr
     items
         .map(|item| {
             CString::new(item.into_vec()).map_err(|_| {
-                Failure::usage(
-                    format!("cannot pass on {what}"),
-                    "it holds a NUL byte",
-                    "take it out",
-                )
+                Failure::usage(format!("cannot pass on {what}"), "it holds a NUL byte", "take it out")
             })
         })
         .collect()
@@ -454,40 +384,25 @@ pub fn describe(plan: &Plan, id: LaunchId, identity: &Identity, request: &Reques
     put("launch", id.as_str());
     let who = identity.user.as_deref().unwrap_or("(nobody declared)");
     put("user", &format!("{who} [{}]", identity.assurance.as_str()));
-    for (name, value) in [
-        ("issuer", &identity.issuer),
-        ("vo", &identity.vo),
-        ("job", &identity.job),
-    ] {
+    for (name, value) in [("issuer", &identity.issuer), ("vo", &identity.vo), ("job", &identity.job)] {
         if let Some(value) = value {
             put(name, value);
         }
     }
-    let command: Vec<String> = request
-        .command
-        .iter()
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .collect();
+    let command: Vec<String> = request.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     put("command", &command.join(" "));
     put(
         "image",
-        &facts.image.as_ref().map_or_else(
-            || "the host's system, read-only".into(),
-            |p| p.display().to_string(),
-        ),
+        &facts
+            .image
+            .as_ref()
+            .map_or_else(|| "the host's system, read-only".into(), |p| p.display().to_string()),
     );
     put("starts in", &facts.start_dir.display().to_string());
     for (source, target, mode) in &facts.mounts {
-        put(
-            "bind",
-            &format!("{} at {} ({mode})", source.display(), target.display()),
-        );
+        put("bind", &format!("{} at {} ({mode})", source.display(), target.display()));
     }
-    let names: Vec<String> = facts
-        .env
-        .keys()
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
+    let names: Vec<String> = facts.env.keys().map(|name| name.to_string_lossy().into_owned()).collect();
     put("environment", &names.join(" "));
     put(
         "scratch",
@@ -499,11 +414,7 @@ pub fn describe(plan: &Plan, id: LaunchId, identity: &Identity, request: &Reques
     match plan.deadline.wall_time {
         Some(limit) => put(
             "wall time",
-            &format!(
-                "{} s, then SIGTERM, {} s, SIGKILL",
-                limit.as_secs(),
-                plan.deadline.grace.as_secs()
-            ),
+            &format!("{} s, then SIGTERM, {} s, SIGKILL", limit.as_secs(), plan.deadline.grace.as_secs()),
         ),
         None => put("wall time", "no limit"),
     }

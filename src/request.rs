@@ -140,10 +140,7 @@ impl LaunchId {
     /// Reads an id back from text.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 26] = text.as_bytes().try_into().ok()?;
-        bytes
-            .iter()
-            .all(|b| Self::ALPHABET.contains(b))
-            .then_some(Self(bytes))
+        bytes.iter().all(|b| Self::ALPHABET.contains(b)).then_some(Self(bytes))
     }
 
     /// The 26 characters.
@@ -161,9 +158,7 @@ impl fmt::Display for LaunchId {
 /// Bytes from text such as `512`, `64K`, `1.5GiB` is refused: whole numbers with K, M, G, T (powers of 1024) only.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
-    let split = trimmed
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(trimmed.len());
+    let split = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
     let (digits, unit) = trimmed.split_at(split);
     let number: u64 = digits
         .parse()
@@ -175,9 +170,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "G" | "GiB" => 30,
         "T" | "TiB" => 40,
         other => {
-            return Err(format!(
-                "unknown unit '{other}' in '{text}': use K, M, G or T (powers of 1024)"
-            ));
+            return Err(format!("unknown unit '{other}' in '{text}': use K, M, G or T (powers of 1024)"));
         }
     };
     let bytes = number.checked_shl(shift).filter(|b| b >> shift == number);
@@ -208,10 +201,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             Some(b'd') => (86400, tail.split_at(1).1),
             _ => return Err(wrong()),
         };
-        seconds = number
-            .checked_mul(factor)
-            .and_then(|s| seconds.checked_add(s))
-            .ok_or_else(wrong)?;
+        seconds = number.checked_mul(factor).and_then(|s| seconds.checked_add(s)).ok_or_else(wrong)?;
         rest = tail;
     }
     if seconds > 10 * 365 * 86400 {
@@ -230,10 +220,7 @@ mod tests {
         let b = LaunchId::from_parts(1_700_000_000_001, [0; 10]);
         assert!(a.as_str() < b.as_str());
         assert_eq!(LaunchId::parse(a.as_str()), Some(a));
-        assert_eq!(
-            LaunchId::from_parts(0, [0; 10]).as_str(),
-            "00000000000000000000000000"
-        );
+        assert_eq!(LaunchId::from_parts(0, [0; 10]).as_str(), "00000000000000000000000000");
         assert_eq!(LaunchId::parse("I0000000000000000000000000"), None);
     }
 
@@ -242,16 +229,7 @@ mod tests {
         assert_eq!(parse_size("1"), Ok(1));
         assert_eq!(parse_size("64K"), Ok(65536));
         assert_eq!(parse_size("2GiB"), Ok(2 << 30));
-        for bad in [
-            "",
-            "0",
-            "-1",
-            "1.5G",
-            "9X",
-            "99999999999999999999",
-            "16777216T",
-            "G",
-        ] {
+        for bad in ["", "0", "-1", "1.5G", "9X", "99999999999999999999", "16777216T", "G"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

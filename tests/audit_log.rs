@@ -1,11 +1,6 @@
 //! The embedded log with real files, processes, kills, full disks and clocks.
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)] // helpers of tests too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests too
 
 mod common;
 
@@ -40,34 +35,20 @@ fn actions(dir: &Path) -> Vec<Action> {
 fn a_launch_and_its_end_are_chained() {
     let dir = Scratch::new();
     let mut log = open(dir.path());
-    let (receipt, slot) = log
-        .append_launch(&launch_record(id(1)), id(1), some_fd())
-        .unwrap();
+    let (receipt, slot) = log.append_launch(&launch_record(id(1)), id(1), some_fd()).unwrap();
     assert_eq!((receipt.launch(), receipt.seq()), (id(1), 2));
     let line = lines(dir.path()).pop().unwrap();
-    assert_eq!(
-        receipt.hash_hex(),
-        bailey::audit::chain::hex(&bailey::audit::chain::hash(line.as_bytes()))
-    );
+    assert_eq!(receipt.hash_hex(), bailey::audit::chain::hex(&bailey::audit::chain::hash(line.as_bytes())));
     assert_eq!(line.as_bytes(), log.last_line());
-    let position = log
-        .append_end(&end_record(id(1)), slot, Durability::Synced)
-        .unwrap();
+    let position = log.append_end(&end_record(id(1)), slot, Durability::Synced).unwrap();
     assert_eq!(position.seq, 3);
-    assert_eq!(
-        actions(dir.path()),
-        [Action::SegmentOpen, Action::PayloadLaunch, Action::PayloadEnd]
-    );
+    assert_eq!(actions(dir.path()), [Action::SegmentOpen, Action::PayloadLaunch, Action::PayloadEnd]);
     let report = verify(dir.path()).unwrap();
     assert!(report.is_good(), "{report:?}");
     assert_eq!(report.lines, 3);
     for entry in fs::read_dir(dir.path()).unwrap() {
         let entry = entry.unwrap();
-        assert_eq!(
-            entry.metadata().unwrap().permissions().mode() & 0o777,
-            0o600,
-            "{entry:?}"
-        );
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
     }
 }
 
@@ -77,10 +58,7 @@ fn the_directory_is_made_private_and_judged() {
     let dir = scratch.path().join("a/b/c");
     drop(open(&dir));
     for made in ["a", "a/b", "a/b/c"] {
-        let mode = fs::metadata(scratch.path().join(made))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(scratch.path().join(made)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{made}");
     }
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o770)).unwrap();
@@ -110,12 +88,7 @@ fn what_others_could_have_put_there_is_refused() {
     drop(open(dir.path()));
     let segment = dir.segment();
     fs::hard_link(&segment, dir.path().join("other")).unwrap();
-    assert!(
-        EmbeddedLog::open(dir.path(), options())
-            .unwrap_err()
-            .why
-            .contains("2 links")
-    );
+    assert!(EmbeddedLog::open(dir.path(), options()).unwrap_err().why.contains("2 links"));
 }
 
 #[test]
@@ -126,11 +99,7 @@ fn a_tail_torn_at_any_byte_is_repaired_and_kept() {
     drop(log);
     let segment = dir.segment();
     let whole = fs::read(&segment).unwrap();
-    let begin = whole[..whole.len() - 1]
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .unwrap()
-        + 1;
+    let begin = whole[..whole.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
     for cut in begin + 1..whole.len() {
         fs::write(&segment, &whole[..cut]).unwrap();
         let report = verify(dir.path()).unwrap();
@@ -144,14 +113,8 @@ fn a_tail_torn_at_any_byte_is_repaired_and_kept() {
         let repair = records(dir.path()).pop().unwrap();
         assert_eq!(repair.event.action, Action::LogRepair);
         let torn = repair.grid.log.torn;
-        assert_eq!(
-            (torn.offset, torn.length),
-            (Some(begin as u64), Some((cut - begin) as u64))
-        );
-        assert_eq!(
-            torn.text.unwrap().replace("\\\\", "\\").as_bytes(),
-            &whole[begin..cut]
-        );
+        assert_eq!((torn.offset, torn.length), (Some(begin as u64), Some((cut - begin) as u64)));
+        assert_eq!(torn.text.unwrap().replace("\\\\", "\\").as_bytes(), &whole[begin..cut]);
     }
 }
 
@@ -180,19 +143,14 @@ static CLOCK: AtomicI64 = AtomicI64::new(0);
 #[test]
 fn days_make_segments_and_a_clock_that_goes_back_makes_none() {
     let dir = Scratch::new();
-    let options = LogOptions {
-        clock: || Timestamp::new(CLOCK.load(Ordering::SeqCst), 0),
-        ..options()
-    };
+    let options = LogOptions { clock: || Timestamp::new(CLOCK.load(Ordering::SeqCst), 0), ..options() };
     let day = 86_400;
     CLOCK.store(1000 * day, Ordering::SeqCst);
     let mut log = EmbeddedLog::open(dir.path(), options.clone()).unwrap();
     let mut other = EmbeddedLog::open(dir.path(), options).unwrap();
     let put = |log: &mut EmbeddedLog, at: i64| {
         CLOCK.store(at, Ordering::SeqCst);
-        log.append(&end_record(id(1)), Durability::Written)
-            .unwrap()
-            .segment
+        log.append(&end_record(id(1)), Durability::Written).unwrap().segment
     };
     assert_eq!(put(&mut log, 1000 * day), "1972-09-27.001.ndjson");
     assert_eq!(put(&mut other, 1001 * day), "1972-09-28.001.ndjson");
@@ -212,14 +170,8 @@ fn a_lock_that_is_held_ends_in_122() {
     let mut holder = another("hold", dir.path(), 1);
     wait_for_word(&mut holder);
     let begin = std::time::Instant::now();
-    let failure = EmbeddedLog::open(
-        dir.path(),
-        LogOptions {
-            wait: Duration::from_millis(100),
-            ..options()
-        },
-    )
-    .unwrap_err();
+    let failure = EmbeddedLog::open(dir.path(), LogOptions { wait: Duration::from_millis(100), ..options() })
+        .unwrap_err();
     assert!(begin.elapsed() >= Duration::from_millis(100) && begin.elapsed() < Duration::from_secs(5));
     assert_eq!(failure.code.exit_code(), 122);
     assert!(failure.next.contains("audit.wait"), "{failure}");
@@ -233,9 +185,8 @@ fn many_processes_keep_one_chain() {
     const PROCESSES: usize = 200;
     const LAUNCHES: usize = 3;
     let dir = Scratch::new();
-    let mut children: Vec<Child> = (0..PROCESSES)
-        .map(|number| another("launches", dir.path(), number))
-        .collect();
+    let mut children: Vec<Child> =
+        (0..PROCESSES).map(|number| another("launches", dir.path(), number)).collect();
     for child in &mut children {
         assert!(child.wait().unwrap().success());
     }
@@ -296,13 +247,7 @@ fn a_lost_or_damaged_table_is_rebuilt() {
         drop(living.stdin.take());
         assert!(living.wait().unwrap().success(), "{damage}");
         assert_eq!(verify(dir.path()).unwrap().open_launches, 0, "{damage}");
-        assert_eq!(
-            actions(dir.path())
-                .iter()
-                .filter(|a| **a == Action::PayloadEnd)
-                .count(),
-            2
-        );
+        assert_eq!(actions(dir.path()).iter().filter(|a| **a == Action::PayloadEnd).count(), 2);
     }
 }
 
@@ -310,9 +255,7 @@ fn a_lost_or_damaged_table_is_rebuilt() {
 fn another_boot_closes_everything_as_host_restart() {
     let dir = Scratch::new();
     let mut log = open(dir.path());
-    let (_receipt, slot) = log
-        .append_launch(&launch_record(id(1)), id(1), some_fd())
-        .unwrap();
+    let (_receipt, slot) = log.append_launch(&launch_record(id(1)), id(1), some_fd()).unwrap();
     drop((log, slot));
     let mut later = options();
     later.host.boot.id = Some("11111111-aaaa".to_owned());
@@ -326,29 +269,19 @@ fn another_boot_closes_everything_as_host_restart() {
 fn an_end_that_was_written_before_the_kill_is_not_written_twice() {
     let dir = Scratch::new();
     let mut log = open(dir.path());
-    let (_receipt, slot) = log
-        .append_launch(&launch_record(id(1)), id(1), some_fd())
-        .unwrap();
+    let (_receipt, slot) = log.append_launch(&launch_record(id(1)), id(1), some_fd()).unwrap();
     let table = fs::read(dir.path().join("live")).unwrap();
-    let end = log
-        .append_end(&end_record(id(1)), slot, Durability::Written)
-        .unwrap();
+    let end = log.append_end(&end_record(id(1)), slot, Durability::Written).unwrap();
     drop(log);
     // The slot as a launcher leaves it that is killed between its last line and the freeing of the slot.
     let text = String::from_utf8(table).unwrap();
     let ending = format!("{} {}", end.segment, end.offset);
-    let patched = text.replace(
-        &format!(" - 0{}", " ".repeat(ending.len() - 3)),
-        &format!(" {ending}"),
-    );
+    let patched = text.replace(&format!(" - 0{}", " ".repeat(ending.len() - 3)), &format!(" {ending}"));
     assert_ne!(text, patched);
     assert_eq!(text.len(), patched.len());
     fs::write(dir.path().join("live"), patched).unwrap();
     drop(open(dir.path()));
-    assert_eq!(
-        actions(dir.path()),
-        [Action::SegmentOpen, Action::PayloadLaunch, Action::PayloadEnd]
-    );
+    assert_eq!(actions(dir.path()), [Action::SegmentOpen, Action::PayloadLaunch, Action::PayloadEnd]);
 }
 
 #[test]
@@ -412,9 +345,7 @@ fn cost_of_an_append() {
     let dir = Scratch::new();
     let mut log = open(dir.path());
     let mut record = launch_record(id(1));
-    record.process.args = (0..60)
-        .map(|i| format!("--option-{i}=some-longer-value"))
-        .collect();
+    record.process.args = (0..60).map(|i| format!("--option-{i}=some-longer-value")).collect();
     let mut written = Vec::new();
     let mut launched = Vec::new();
     for round in 0..500 {
@@ -427,9 +358,7 @@ fn cost_of_an_append() {
         let (receipt, slot) = other.append_launch(&record, launch, some_fd()).unwrap();
         launched.push(begin.elapsed());
         drop(receipt);
-        other
-            .append_end(&end_record(launch), slot, Durability::Written)
-            .unwrap();
+        other.append_end(&end_record(launch), slot, Durability::Written).unwrap();
     }
     written.sort();
     launched.sort();
@@ -476,12 +405,7 @@ fn wait_for_word(child: &mut Child) {
     let out = child.stdout.as_mut().unwrap();
     while !String::from_utf8_lossy(&seen).contains("ready") {
         let mut byte = [0];
-        assert_eq!(
-            out.read(&mut byte).unwrap(),
-            1,
-            "{}",
-            String::from_utf8_lossy(&seen)
-        );
+        assert_eq!(out.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&seen));
         seen.push(byte[0]);
     }
 }
@@ -500,18 +424,9 @@ fn helper() {
     let number: usize = std::env::var("BAILEY_TEST_NUMBER").unwrap().parse().unwrap();
     match mode.to_str().unwrap() {
         "hold" => {
-            let lock = fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(dir.join("lock"))
-                .unwrap();
-            let range = libc::flock {
-                l_type: libc::F_WRLCK as i16,
-                l_whence: 0,
-                l_start: 0,
-                l_len: 0,
-                l_pid: 0,
-            };
+            let lock = fs::OpenOptions::new().read(true).write(true).open(dir.join("lock")).unwrap();
+            let range =
+                libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
             nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_OFD_SETLK(&range)).unwrap();
             println!("ready");
             let _ = std::io::stdin().read_line(&mut String::new());
@@ -521,26 +436,19 @@ fn helper() {
             for launch in 0..3 {
                 let launch = helper_id(number, launch);
                 let mut log = open(dir);
-                let (receipt, slot) = log
-                    .append_launch(&launch_record(launch), launch, some_fd())
-                    .unwrap();
+                let (receipt, slot) = log.append_launch(&launch_record(launch), launch, some_fd()).unwrap();
                 let _pidfd: OwnedFd = receipt.into_pidfd();
-                log.append_end(&end_record(launch), slot, Durability::Written)
-                    .unwrap();
+                log.append_end(&end_record(launch), slot, Durability::Written).unwrap();
             }
         }
         "live" => {
             let launch = helper_id(number, 0);
             let mut log = open(dir);
-            let (_receipt, slot) = log
-                .append_launch(&launch_record(launch), launch, some_fd())
-                .unwrap();
+            let (_receipt, slot) = log.append_launch(&launch_record(launch), launch, some_fd()).unwrap();
             drop(log); // the slot alone keeps the launch alive
             println!("ready");
             let _ = std::io::stdin().read_line(&mut String::new());
-            open(dir)
-                .append_end(&end_record(launch), slot, Durability::Synced)
-                .unwrap();
+            open(dir).append_end(&end_record(launch), slot, Durability::Synced).unwrap();
         }
         "fill" => fill(dir, number),
         other => panic!("{other}"),
@@ -554,8 +462,7 @@ fn fill(dir: &Path, errno: usize) {
     let failure = loop {
         match log.append_launch(&launch_record(id(count)), id(count), some_fd()) {
             Ok((_, slot)) => {
-                log.append_end(&end_record(id(count)), slot, Durability::Written)
-                    .ok();
+                log.append_end(&end_record(id(count)), slot, Durability::Written).ok();
             }
             Err(failure) => break failure,
         }
@@ -565,14 +472,8 @@ fn fill(dir: &Path, errno: usize) {
     assert!(count > 3, "{failure}");
     assert_eq!(failure.code.exit_code(), 122);
     let name = format!("{:?}", nix::errno::Errno::from_raw(errno as i32));
-    assert!(
-        failure.why.contains(&name) || failure.why.contains("ulimit"),
-        "{failure}"
-    );
-    assert!(
-        failure.next.contains("free space") || failure.next.contains("ulimit"),
-        "{failure}"
-    );
+    assert!(failure.why.contains(&name) || failure.why.contains("ulimit"), "{failure}");
+    assert!(failure.next.contains("free space") || failure.next.contains("ulimit"), "{failure}");
     let report = verify(dir).unwrap();
     assert!(report.is_good(), "{report:?}");
     println!("filled after {count}: {failure}");

@@ -1,11 +1,6 @@
 //! Every way to change a log is found, at the right line and under the right name.
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)] // helpers of tests too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests too
 
 mod common;
 
@@ -79,11 +74,7 @@ fn a_changed_line_is_named() {
     let edit =
         |index: usize| move |all: &mut Vec<String>| all[index] = all[index].replace("denied", "allowed");
     assert_eq!(broken_by(edit(1)), second(2, Break::ChangedLine));
-    assert_eq!(
-        broken_by(edit(3)),
-        second(4, Break::ChangedLine),
-        "seen from the next segment"
-    );
+    assert_eq!(broken_by(edit(3)), second(4, Break::ChangedLine), "seen from the next segment");
 }
 
 #[test]
@@ -131,11 +122,7 @@ fn what_is_no_line_is_named() {
     let empty = |all: &mut Vec<String>| all.insert(1, "\n".to_owned());
     assert_eq!(broken_by(empty), second(2, Break::NotJson));
     let unfinished = |all: &mut Vec<String>| all[3].truncate(20);
-    assert_eq!(
-        broken_by(unfinished),
-        second(4, Break::NotJson),
-        "not the last segment"
-    );
+    assert_eq!(broken_by(unfinished), second(4, Break::NotJson), "not the last segment");
     let long = |all: &mut Vec<String>| all[1] = format!("{}\n", "x".repeat(1 << 20));
     assert_eq!(broken_by(long), second(2, Break::NotJson));
 }
@@ -152,10 +139,7 @@ fn a_missing_segment_is_named() {
     for (missing, found) in [(0, "2024-03-02.001.ndjson"), (1, "2024-03-03.001.ndjson")] {
         let dir = three_days();
         fs::remove_file(segments(dir.path()).remove(missing)).unwrap();
-        assert_eq!(
-            first_break(dir.path()),
-            (found.to_owned(), 1, Break::MissingSegment)
-        );
+        assert_eq!(first_break(dir.path()), (found.to_owned(), 1, Break::MissingSegment));
     }
 }
 
@@ -173,16 +157,10 @@ fn the_command_says_it_in_words_and_codes() {
     fs::write(dir.segment(), "garbage\nx\n").unwrap();
     let (code, out) = verify(&[]);
     assert_eq!(code, 1);
-    assert!(
-        out.contains("2024-03-03.001.ndjson:1: the line is no JSON"),
-        "{out}"
-    );
+    assert!(out.contains("2024-03-03.001.ndjson:1: the line is no JSON"), "{out}");
     let (code, out) = verify(&["--json"]);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(
-        (code, json["first_break"]["kind"].as_str()),
-        (1, Some("not-json"))
-    );
+    assert_eq!((code, json["first_break"]["kind"].as_str()), (1, Some("not-json")));
     assert_eq!(admin(&["verify"], Path::new("/nonexistent/log")).0, 2);
 }
 
@@ -190,9 +168,7 @@ fn the_command_says_it_in_words_and_codes() {
 fn the_command_traces_a_payload() {
     let dir = Scratch::new();
     let mut log = EmbeddedLog::open(dir.path(), options()).unwrap();
-    let (_receipt, slot) = log
-        .append_launch(&launch_record(id(1)), id(1), some_fd())
-        .unwrap();
+    let (_receipt, slot) = log.append_launch(&launch_record(id(1)), id(1), some_fd()).unwrap();
     let log_arg = dir.path().to_str().unwrap();
     let trace = |args: &[&str]| {
         let mut all = vec!["trace"];
@@ -203,10 +179,7 @@ fn the_command_traces_a_payload() {
     let (code, out) = trace(&["--at", "now", "--pid", "4242"]);
     assert_eq!(code, 0, "{out}");
     assert!(out.starts_with("One payload matches."), "{out}");
-    assert!(
-        out.contains("/DC=org/CN=someone") && out.contains("still open"),
-        "{out}"
-    );
+    assert!(out.contains("/DC=org/CN=someone") && out.contains("still open"), "{out}");
     assert!(out.contains("The chain verifies: 2 lines"), "{out}");
     let end = Record::new(Action::PayloadEnd, id(1));
     log.append_end(&end, slot, Durability::Written).unwrap();
@@ -223,10 +196,7 @@ fn the_command_traces_a_payload() {
 fn admin(args: &[&str], dir: &Path) -> (i32, String) {
     let mut all: Vec<OsString> = args.iter().map(OsString::from).collect();
     all.push(dir.into());
-    let out = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_bailey-admin")))
-        .args(all)
-        .output()
-        .unwrap();
+    let out = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_bailey-admin"))).args(all).output().unwrap();
     let text = [out.stdout, out.stderr].concat();
     (out.status.code().unwrap(), String::from_utf8(text).unwrap())
 }

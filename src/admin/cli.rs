@@ -17,11 +17,7 @@ use crate::trace::{self, Question, when};
 const CANNOT: u8 = 2;
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "bailey-admin",
-    about = "Questions to bailey's audit log",
-    disable_help_subcommand = true
-)]
+#[command(name = "bailey-admin", about = "Questions to bailey's audit log", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -119,11 +115,7 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
 
 fn run_trace(options: Trace) -> Result<(String, u8), Failure> {
     let now = Timestamp::now();
-    let at = options
-        .at
-        .as_deref()
-        .map(|text| when::parse(text, now))
-        .transpose()?;
+    let at = options.at.as_deref().map(|text| when::parse(text, now)).transpose()?;
     let question = Question {
         at: at.as_ref().map(|moment| moment.time),
         pid: options.pid,
@@ -144,11 +136,7 @@ fn run_trace(options: Trace) -> Result<(String, u8), Failure> {
 }
 
 fn run_verify(options: &Verify) -> Result<(String, u8), Failure> {
-    let dirs = if options.dirs.is_empty() {
-        vec![default_log()?]
-    } else {
-        options.dirs.clone()
-    };
+    let dirs = if options.dirs.is_empty() { vec![default_log()?] } else { options.dirs.clone() };
     let mut text = String::new();
     let mut code = 0;
     for dir in dirs {
@@ -169,10 +157,5 @@ fn run_verify(options: &Verify) -> Result<(String, u8), Failure> {
 fn default_log() -> Result<PathBuf, Failure> {
     let config = config::load(&config::Place::system())?;
     let uid = nix::unistd::Uid::effective().as_raw();
-    place::place(
-        &config.audit,
-        uid,
-        &|name| std::env::var_os(name),
-        &crate::host::id(),
-    )
+    place::place(&config.audit, uid, &|name| std::env::var_os(name), &crate::host::id())
 }

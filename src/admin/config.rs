@@ -63,10 +63,7 @@ mod tests {
         let ok = validate(std::slice::from_ref(&good)).unwrap();
         assert_eq!(ok, format!("{}: ok\n", good.display()));
         let failure = validate(&[good, bad.clone()]).unwrap_err().to_string();
-        assert!(
-            failure.contains(&format!("{}, line 2, column 1", bad.display())),
-            "{failure}"
-        );
+        assert!(failure.contains(&format!("{}, line 2, column 1", bad.display())), "{failure}");
         let failure = validate(&[scratch.0.join("none.toml")]).unwrap_err();
         assert_eq!(failure.fault, crate::failure::Fault::User);
         assert!(failure.why.contains("ENOENT"));

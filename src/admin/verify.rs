@@ -123,11 +123,7 @@ impl Report {
             );
         }
         let _ = writeln!(text, "Payloads without an end: {}.", self.open_launches);
-        let _ = writeln!(
-            text,
-            "Last good line: sequence {}, hash {}.",
-            self.last_seq, self.last_hash
-        );
+        let _ = writeln!(text, "Last good line: sequence {}, hash {}.", self.last_seq, self.last_hash);
         text.push_str("Only a hash that somebody else kept proves that nothing was cut off after it.\n");
         text
     }
@@ -146,9 +142,8 @@ pub fn verify_with(dir: &Path, sink: &mut dyn FnMut(&[u8])) -> Result<Report, Fa
     let names = directory.segments()?;
     let mut walk = Walk::default();
     for (index, name) in names.iter().enumerate() {
-        let file = directory
-            .open(name, OFlag::O_RDONLY)
-            .map_err(|errno| directory.failure("read", name, errno))?;
+        let file =
+            directory.open(name, OFlag::O_RDONLY).map_err(|errno| directory.failure("read", name, errno))?;
         let newest = index + 1 == names.len();
         walk.segment(name, file, newest, sink)
             .map_err(|error| io_failure("read", &dir.join(name), &error))?;
@@ -239,12 +234,7 @@ impl Walk {
     }
 
     fn broken(&mut self, ((segment, line), kind, text): Found) {
-        self.report.first_break = Some(Broken {
-            segment,
-            line,
-            kind,
-            text,
-        });
+        self.report.first_break = Some(Broken { segment, line, kind, text });
     }
 
     fn line(&mut self, name: &str, number: u64, line: &[u8], last: bool) -> Result<(), Found> {
@@ -268,21 +258,13 @@ impl Walk {
             return Err(match (json, last) {
                 (false, true) => (here, Break::TornTail, torn()),
                 (false, false) => (here, Break::NotJson, "the line is no JSON".to_owned()),
-                (true, _) => (
-                    here,
-                    Break::NotChained,
-                    "the line has no place in the chain".to_owned(),
-                ),
+                (true, _) => (here, Break::NotChained, "the line has no place in the chain".to_owned()),
             });
         };
         let expected = self.link.seq + 1;
         if seq > expected {
             let missing = format!("sequence numbers {expected} to {} are missing before it", seq - 1);
-            let kind = if number == 1 {
-                Break::MissingSegment
-            } else {
-                Break::RemovedLine
-            };
+            let kind = if number == 1 { Break::MissingSegment } else { Break::RemovedLine };
             return Err((here, kind, missing));
         }
         if seq < expected {
@@ -293,11 +275,7 @@ impl Walk {
         if prev != hex(&self.link.hash) {
             // Either the line before was changed or the hash in this one: the line behind tells.
             let at = self.before.clone().unwrap_or_else(|| here.clone());
-            self.suspect = Some(Suspect {
-                before: at,
-                here,
-                link,
-            });
+            self.suspect = Some(Suspect { before: at, here, link });
             return Ok(());
         }
         self.link = link;
@@ -319,10 +297,9 @@ impl Walk {
             (action, Some(id)) if action.closes() => {
                 self.open.remove(&id);
             }
-            (Action::LogRepair, _) => self.report.repairs.push(Repair {
-                segment: name.to_owned(),
-                line: number,
-            }),
+            (Action::LogRepair, _) => {
+                self.report.repairs.push(Repair { segment: name.to_owned(), line: number });
+            }
             _ => {}
         }
     }

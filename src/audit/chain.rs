@@ -31,10 +31,7 @@ pub struct Link {
 
 impl Link {
     /// Before the first line ever.
-    pub const START: Self = Self {
-        seq: 0,
-        hash: [0; 32],
-    };
+    pub const START: Self = Self { seq: 0, hash: [0; 32] };
 }
 
 /// A record serialised in advance, so that nothing but a copy is left to do under the lock.
@@ -70,12 +67,7 @@ impl Body {
         let _ = write!(line, "{at}"); // a Vec never fails
         line.extend_from_slice(b"\",");
         line.extend_from_slice(inner);
-        let _ = write!(
-            line,
-            "{MARK}{}{PREV}{}\",\"writer\":",
-            last.seq + 1,
-            hex(&last.hash)
-        );
+        let _ = write!(line, "{MARK}{}{PREV}{}\",\"writer\":", last.seq + 1, hex(&last.hash));
         let _ = serde_json::to_writer(&mut line, writer);
         line.extend_from_slice(b"}}\n");
         line
@@ -94,10 +86,7 @@ pub fn hash(line: &[u8]) -> Hash {
 pub fn link_of(line: &[u8]) -> Option<Link> {
     let (seq, _) = place_of(line)?;
     serde_json::from_slice::<IgnoredAny>(line).ok()?;
-    Some(Link {
-        seq,
-        hash: hash(line),
-    })
+    Some(Link { seq, hash: hash(line) })
 }
 
 /// `chain.seq` and `chain.prev` as the end of the line has them. No string of JSON can hold the marker, because its quotes
@@ -128,9 +117,7 @@ fn is_hex(text: &str) -> bool {
 pub fn hex(hash: &Hash) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(*DIGITS.get(usize::from(value)).unwrap_or(&b'0'));
-    hash.iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]
@@ -142,10 +129,7 @@ mod tests {
     fn body() -> Body {
         let mut record = Record::new(Action::PayloadLaunch, LaunchId::from_parts(1, [2; 10]));
         // A payload that tries to forge the end of its line.
-        record.process.args = vec![
-            "a\nb\u{1b}[31m".into(),
-            "\",\"chain\":{\"seq\":99,\"prev\":\"".into(),
-        ];
+        record.process.args = vec!["a\nb\u{1b}[31m".into(), "\",\"chain\":{\"seq\":99,\"prev\":\"".into()];
         Body::new(&record).unwrap()
     }
 

@@ -42,9 +42,9 @@ pub fn copy(mode: Journald, record: &Record, line: &[u8]) -> Copied {
         return Copied::Off;
     }
     let layer = match tracing_journald::layer() {
-        Ok(layer) => layer
-            .with_syslog_identifier("bailey".to_owned())
-            .with_field_prefix(Some("BAILEY".to_owned())),
+        Ok(layer) => {
+            layer.with_syslog_identifier("bailey".to_owned()).with_field_prefix(Some("BAILEY".to_owned()))
+        }
         Err(error) => return Copied::Unreachable(format!("no journal here: {error}")),
     };
     let json = String::from_utf8_lossy(line);

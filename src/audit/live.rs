@@ -70,11 +70,7 @@ impl Entry {
         (words.next()? == "live").then_some(())?;
         let launch = LaunchId::parse(words.next()?)?;
         let at = place(words.next()?, words.next()?)?;
-        let (kind, pid, ticks) = (
-            words.next()?,
-            words.next()?.parse().ok()?,
-            words.next()?.parse().ok()?,
-        );
+        let (kind, pid, ticks) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let watch = match kind {
             "lock" => Watch::Lock,
             "pid" => Watch::Pid { pid, ticks },
@@ -85,21 +81,13 @@ impl Entry {
             ("-", _) => None,
             (segment, offset) => Some(place(segment, offset)?),
         };
-        words.next().is_none().then_some(Self {
-            launch,
-            at,
-            ending,
-            watch,
-        })
+        words.next().is_none().then_some(Self { launch, at, ending, watch })
     }
 }
 
 fn place(segment: &str, offset: &str) -> Option<Place> {
     super::segment::parse_name(segment)?;
-    Some(Place {
-        segment: segment.to_owned(),
-        offset: offset.parse().ok()?,
-    })
+    Some(Place { segment: segment.to_owned(), offset: offset.parse().ok()? })
 }
 
 fn header(boot: &str) -> String {
@@ -176,10 +164,7 @@ pub(super) fn is_claimed(file: &File, index: usize) -> Result<bool, Errno> {
 
 /// An exclusive OFD lock of a byte range (`len` 0: to the end and beyond), not waited for.
 pub(super) fn try_lock(file: &File, start: i64, len: i64) -> Result<bool, Errno> {
-    match fcntl(
-        file.as_fd(),
-        FcntlArg::F_OFD_SETLK(&flock(libc::F_WRLCK, start, len)),
-    ) {
+    match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(libc::F_WRLCK, start, len))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno),
@@ -188,11 +173,7 @@ pub(super) fn try_lock(file: &File, start: i64, len: i64) -> Result<bool, Errno>
 
 /// Gives up what [`try_lock`] took.
 pub(super) fn unlock(file: &File, start: i64, len: i64) -> Result<(), Errno> {
-    fcntl(
-        file.as_fd(),
-        FcntlArg::F_OFD_SETLK(&flock(libc::F_UNLCK, start, len)),
-    )
-    .map(drop)
+    fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(libc::F_UNLCK, start, len))).map(drop)
 }
 
 fn flock(kind: i32, start: i64, len: i64) -> libc::flock {
@@ -227,28 +208,15 @@ mod tests {
     fn entry(watch: Watch, ending: bool) -> Entry {
         Entry {
             launch: LaunchId::from_parts(7, [9; 10]),
-            at: Place {
-                segment: "2024-02-29.001.ndjson".into(),
-                offset: u64::MAX,
-            },
-            ending: ending.then(|| Place {
-                segment: "2024-03-01.002.ndjson".into(),
-                offset: 5,
-            }),
+            at: Place { segment: "2024-02-29.001.ndjson".into(), offset: u64::MAX },
+            ending: ending.then(|| Place { segment: "2024-03-01.002.ndjson".into(), offset: 5 }),
             watch,
         }
     }
 
     #[test]
     fn slots_read_back() {
-        for watch in [
-            Watch::Lock,
-            Watch::Gone,
-            Watch::Pid {
-                pid: i64::MAX,
-                ticks: u64::MAX,
-            },
-        ] {
+        for watch in [Watch::Lock, Watch::Gone, Watch::Pid { pid: i64::MAX, ticks: u64::MAX }] {
             for ending in [false, true] {
                 let entry = entry(watch, ending);
                 let bytes = [padded(&header("b")), padded(""), padded(&entry.text())].concat();

@@ -134,12 +134,7 @@ impl EmbeddedLog {
     /// chain last as long as any copy of their descriptor.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, Failure> {
         let dir = Directory::for_writing(dir, options.network_filesystem)?;
-        let boot = options
-            .host
-            .boot
-            .id
-            .clone()
-            .unwrap_or_else(|| "unknown".to_owned());
+        let boot = options.host.boot.id.clone().unwrap_or_else(|| "unknown".to_owned());
         let lock = open_shared(&dir, LOCK)?;
         let live = open_shared(&dir, live::NAME)?;
         let spare = Some(open_shared(&dir, live::NAME)?);
@@ -167,9 +162,8 @@ impl EmbeddedLog {
     /// [`append_launch`](Self::append_launch) failed goes here too.)
     pub fn append(&mut self, record: &Record, durability: Durability) -> Result<Position, Failure> {
         if record.event.action.closes()
-            && let Some(slot) = self
-                .unreleased
-                .take_if(|slot| record.event.id.as_deref() == Some(slot.launch.as_str()))
+            && let Some(slot) =
+                self.unreleased.take_if(|slot| record.event.id.as_deref() == Some(slot.launch.as_str()))
         {
             return self.append_end(record, slot, durability);
         }
@@ -226,9 +220,7 @@ impl EmbeddedLog {
             log.settle()?;
             let entries = log.entries()?;
             let found = entries.into_iter().enumerate().find_map(|(index, entry)| {
-                entry
-                    .filter(|entry| entry.launch == slot.launch)
-                    .map(|entry| (index, entry))
+                entry.filter(|entry| entry.launch == slot.launch).map(|entry| (index, entry))
             });
             let Some((index, entry)) = found else {
                 return Err(Failure::record(
@@ -265,12 +257,7 @@ impl EmbeddedLog {
                 .map_err(|error| io_failure("sync", &self.dir.path().join(&segment.name), &error))?;
         }
         let (seq, place) = place;
-        Ok(Position {
-            seq,
-            hash: hex(&self.last_link().hash),
-            segment: place.segment,
-            offset: place.offset,
-        })
+        Ok(Position { seq, hash: hex(&self.last_link().hash), segment: place.segment, offset: place.offset })
     }
 
     // ---- the lock ----
@@ -373,19 +360,11 @@ impl EmbeddedLog {
         let found = self.tail_of(&name, file, size)?;
         let torn = self.take_torn(&found)?;
         if let Some(link) = found.link {
-            self.tip = Some(Tip {
-                len: found.len,
-                seq: link.seq,
-                hash: Some(link.hash),
-            });
+            self.tip = Some(Tip { len: found.len, seq: link.seq, hash: Some(link.hash) });
         } else {
             // A crash came between the making of the segment and its first line.
             let (previous, link) = self.link_before(&name)?;
-            self.tip = Some(Tip {
-                len: 0,
-                seq: link.seq,
-                hash: Some(link.hash),
-            });
+            self.tip = Some(Tip { len: 0, seq: link.seq, hash: Some(link.hash) });
             self.write_line(&self.segment_open(&name, previous)?)?;
         }
         match torn {
@@ -396,15 +375,13 @@ impl EmbeddedLog {
 
     fn tail_of(&self, name: &str, file: &File, size: u64) -> Result<Tail, Failure> {
         let path = self.dir.path().join(name);
-        tail(file, size)
-            .map_err(|error| io_failure("read the end of", &path, &error))?
-            .ok_or_else(|| {
-                Failure::record(
-                    format!("cannot go on with the audit log {}", path.display()),
-                    "its last lines are broken in a way that no crash explains",
-                    "run bailey-admin verify, keep the directory as evidence and move it away",
-                )
-            })
+        tail(file, size).map_err(|error| io_failure("read the end of", &path, &error))?.ok_or_else(|| {
+            Failure::record(
+                format!("cannot go on with the audit log {}", path.display()),
+                "its last lines are broken in a way that no crash explains",
+                "run bailey-admin verify, keep the directory as evidence and move it away",
+            )
+        })
     }
 
     /// Cuts torn bytes off, and gives the record that keeps them.
@@ -419,10 +396,7 @@ impl EmbeddedLog {
         let mut reader = file.try_clone().map_err(|error| wrong(&error))?;
         std::io::Seek::seek(&mut reader, std::io::SeekFrom::Start(found.len))
             .map_err(|error| wrong(&error))?;
-        reader
-            .take(found.torn.min(limit))
-            .read_to_end(&mut bytes)
-            .map_err(|error| wrong(&error))?;
+        reader.take(found.torn.min(limit)).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
         let mut record = Record::of_log(Action::LogRepair, self.options.host.clone());
         record.event.reason =
             Some("a crash left an unfinished line at the end of the log; no payload ran on it".to_owned());
@@ -468,23 +442,12 @@ impl EmbeddedLog {
         }
         let previous = previous.map(|segment| segment.name);
         self.tip = None;
-        self.lock
-            .set_len(0)
-            .map_err(|error| io_failure("write", &self.dir.path().join(LOCK), &error))?;
+        self.lock.set_len(0).map_err(|error| io_failure("write", &self.dir.path().join(LOCK), &error))?;
         let name = format!("{today}.001.ndjson");
-        let file = self.dir.open_own(
-            &name,
-            OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL,
-        )?;
-        self.segment = Some(Segment {
-            name: name.clone(),
-            file,
-        });
-        self.tip = Some(Tip {
-            len: 0,
-            seq: link.seq,
-            hash: Some(link.hash),
-        });
+        let file =
+            self.dir.open_own(&name, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL)?;
+        self.segment = Some(Segment { name: name.clone(), file });
+        self.tip = Some(Tip { len: 0, seq: link.seq, hash: Some(link.hash) });
         self.write_line(&self.segment_open(&name, previous)?)?;
         if let Some(segment) = &self.segment {
             segment
@@ -510,10 +473,7 @@ impl EmbeddedLog {
             return Link::START;
         };
         let last = &self.last;
-        Link {
-            seq: tip.seq,
-            hash: *tip.hash.get_or_insert_with(|| hash(last)),
-        }
+        Link { seq: tip.seq, hash: *tip.hash.get_or_insert_with(|| hash(last)) }
     }
 
     /// Writes one line, whole or not at all.
@@ -534,9 +494,7 @@ impl EmbeddedLog {
             // When the cut fails the line stays torn, and the next bailey repairs it.
             let _ = segment.file.set_len(tip.len);
             return Err(match wrote {
-                Err(errno) => self
-                    .dir
-                    .failure("write the audit record to", &segment.name, errno),
+                Err(errno) => self.dir.failure("write the audit record to", &segment.name, errno),
                 // Writing the rest would tell which, but past the limit of file sizes the kernel kills (SIGXFSZ).
                 Ok(part) => Failure::record(
                     format!(
@@ -551,15 +509,8 @@ impl EmbeddedLog {
                 ),
             });
         }
-        let place = Place {
-            segment: segment.name.clone(),
-            offset: tip.len,
-        };
-        self.tip = Some(Tip {
-            len: tip.len + line.len() as u64,
-            seq: link.seq + 1,
-            hash: None,
-        });
+        let place = Place { segment: segment.name.clone(), offset: tip.len };
+        self.tip = Some(Tip { len: tip.len + line.len() as u64, seq: link.seq + 1, hash: None });
         self.last = line;
         Ok((link.seq + 1, place))
     }
@@ -606,10 +557,7 @@ impl EmbeddedLog {
         };
         let entry = Entry {
             launch,
-            at: Place {
-                segment: segment.name.clone(),
-                offset: tip.len,
-            },
+            at: Place { segment: segment.name.clone(), offset: tip.len },
             ending: None,
             watch: Watch::Lock,
         };
@@ -630,13 +578,8 @@ impl EmbeddedLog {
         let (Some(segment), Some(tip)) = (&self.segment, &self.tip) else {
             return Err(self.dir.failure("find the newest segment in", "", Errno::ENOENT));
         };
-        let ending = Entry {
-            ending: Some(Place {
-                segment: segment.name.clone(),
-                offset: tip.len,
-            }),
-            ..entry.clone()
-        };
+        let ending =
+            Entry { ending: Some(Place { segment: segment.name.clone(), offset: tip.len }), ..entry.clone() };
         self.write_slot(index, index, Some(&ending))?;
         let place = self.write_line(body)?; // when it fails the slot says an end that is not there, which sweep() sees
         self.write_slot(index, index, None)?;
@@ -677,20 +620,12 @@ impl EmbeddedLog {
 
     /// The end record of a launch that nobody saw end.
     fn lost(&self, launch: LaunchId, record: Record) -> Record {
-        let restarted = record
-            .host
-            .boot
-            .id
-            .as_deref()
-            .is_some_and(|boot| boot != self.boot);
+        let restarted = record.host.boot.id.as_deref().is_some_and(|boot| boot != self.boot);
         let mut end = Record::new(Action::PayloadEnd, launch);
         let (by, reason) = if restarted {
             (EndBy::HostRestart, "the host went down while the payload ran")
         } else {
-            (
-                EndBy::LauncherLost,
-                "the launcher died before it could write the end; the payload died with it",
-            )
+            (EndBy::LauncherLost, "the launcher died before it could write the end; the payload died with it")
         };
         end.event.outcome = Some(Outcome::Failure);
         end.event.reason = Some(reason.to_owned());
@@ -754,15 +689,8 @@ impl EmbeddedLog {
                     }
                     _ => Watch::Gone,
                 };
-                let entry = Entry {
-                    launch,
-                    at: Place {
-                        segment: name.to_owned(),
-                        offset: at,
-                    },
-                    ending: None,
-                    watch,
-                };
+                let entry =
+                    Entry { launch, at: Place { segment: name.to_owned(), offset: at }, ending: None, watch };
                 open.insert(launch.to_string(), entry);
             }
         }

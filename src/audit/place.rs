@@ -50,10 +50,7 @@ fn place_under(
         None => Err(Failure::record(
             "cannot place the audit log",
             "neither XDG_STATE_HOME nor HOME is an absolute path",
-            format!(
-                "set HOME, set audit.dir in /etc/bailey/bailey.toml, or make {}",
-                made.display()
-            ),
+            format!("set HOME, set audit.dir in /etc/bailey/bailey.toml, or make {}", made.display()),
         )),
     }
 }
@@ -79,11 +76,8 @@ mod tests {
             args: config::Args::Full,
             user_name: false,
         };
-        let look = |name: &str| {
-            env.iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| OsString::from(value))
-        };
+        let look =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         place_under(Path::new(site), &audit, 7, &look, host)
     }
 
@@ -93,10 +87,7 @@ mod tests {
         let at = |dir, site, env| place_with(dir, site, env, "id").unwrap();
         assert_eq!(at(Some("/d"), "/nowhere", &both), PathBuf::from("/d"));
         assert_eq!(at(None, "/nowhere", &both), PathBuf::from("/x/bailey/id"));
-        assert_eq!(
-            at(None, "/nowhere", &both[1..]),
-            PathBuf::from("/h/.local/state/bailey/id")
-        );
+        assert_eq!(at(None, "/nowhere", &both[1..]), PathBuf::from("/h/.local/state/bailey/id"));
         assert_eq!(
             at(None, "/nowhere", &[("XDG_STATE_HOME", "rel"), ("HOME", "/h")]),
             PathBuf::from("/h/.local/state/bailey/id")
@@ -114,10 +105,7 @@ mod tests {
         assert_eq!(failure.code.exit_code(), 122);
         assert!(failure.next.contains("audit.dir"), "{failure}");
         for host in ["", "../x", "a/b", "."] {
-            assert!(
-                place_with(None, "/nowhere", &[("HOME", "/h")], host).is_err(),
-                "{host}"
-            );
+            assert!(place_with(None, "/nowhere", &[("HOME", "/h")], host).is_err(), "{host}");
         }
     }
 }

@@ -23,12 +23,7 @@ pub struct Receipt {
 impl Receipt {
     /// MUST be called only after fdatasync returned success for the line at `seq`.
     pub(super) fn mint(launch: LaunchId, seq: u64, hash: Hash, pidfd: OwnedFd) -> Self {
-        Self {
-            launch,
-            seq,
-            hash,
-            pidfd,
-        }
+        Self { launch, seq, hash, pidfd }
     }
 
     /// The launch that was recorded.

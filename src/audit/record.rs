@@ -226,10 +226,7 @@ impl Record {
 
     /// A record of the log's own life.
     pub fn of_log(action: Action, host: Host) -> Self {
-        Self {
-            host,
-            ..Self::bare(action)
-        }
+        Self { host, ..Self::bare(action) }
     }
 
     fn bare(action: Action) -> Self {
@@ -248,9 +245,7 @@ impl Record {
                 duration: None,
                 reason: None,
             },
-            ecs: Ecs {
-                version: ECS_VERSION.to_owned(),
-            },
+            ecs: Ecs { version: ECS_VERSION.to_owned() },
             host: Host::default(),
             process: Process::default(),
             user: User::default(),

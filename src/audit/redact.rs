@@ -31,17 +31,11 @@ pub struct Args {
 
 /// Turns arguments into what is recorded of them.
 pub fn args<S: AsRef<OsStr>>(arguments: &[S], mode: config::Args) -> Args {
-    let mut info = ArgsInfo {
-        count: Some(arguments.len() as u64),
-        ..ArgsInfo::default()
-    };
+    let mut info = ArgsInfo { count: Some(arguments.len() as u64), ..ArgsInfo::default() };
     if mode == config::Args::Digest {
         info.truncated = Some(true);
         info.sha256 = Some(digest(arguments));
-        return Args {
-            list: Vec::new(),
-            info,
-        };
+        return Args { list: Vec::new(), info };
     }
     let (mut list, redacted) = redact(arguments);
     info.redacted = (redacted > 0).then_some(redacted);
@@ -113,20 +107,14 @@ fn redacted_form(argument: &[u8]) -> Option<String> {
     if let Some(at) = argument.iter().position(|b| *b == b'=') {
         let (name, value) = argument.split_at(at);
         let value = value.get(1..).unwrap_or_default();
-        let name_end = name
-            .rsplit(|b| matches!(b, b'?' | b'&' | b' '))
-            .next()
-            .unwrap_or(name);
+        let name_end = name.rsplit(|b| matches!(b, b'?' | b'&' | b' ')).next().unwrap_or(name);
         if !value.is_empty() && is_secret_name(name_end) {
             return Some(format!("{}={REDACTED}", text(name)));
         }
     }
     let lower = argument.to_ascii_lowercase();
     if let Some(at) = find(&lower, b"bearer ") {
-        return Some(format!(
-            "{}{REDACTED}",
-            text(argument.get(..at + 7).unwrap_or_default())
-        ));
+        return Some(format!("{}{REDACTED}", text(argument.get(..at + 7).unwrap_or_default())));
     }
     let masked = mask_userinfo(argument);
     let masked = masked.as_deref().unwrap_or(argument);
@@ -160,10 +148,8 @@ fn mask_words(argument: &[u8]) -> Option<Vec<u8>> {
             out.push(b'=');
             out.extend_from_slice(REDACTED.as_bytes());
             changed = true;
-        } else if let Some(at) = body
-            .iter()
-            .position(|b| *b == b'=')
-            .filter(|at| body.get(at + 1..).is_some_and(is_jwt))
+        } else if let Some(at) =
+            body.iter().position(|b| *b == b'=').filter(|at| body.get(at + 1..).is_some_and(is_jwt))
         {
             out.extend_from_slice(body.get(..=at).unwrap_or_default());
             out.extend_from_slice(REDACTED.as_bytes());
@@ -189,10 +175,7 @@ fn is_jwt(word: &[u8]) -> bool {
 fn mask_userinfo(argument: &[u8]) -> Option<Vec<u8>> {
     let scheme = find(argument, b"://")? + 3;
     let rest = argument.get(scheme..)?;
-    let end = rest
-        .iter()
-        .position(|b| matches!(b, b'/' | b'?' | b'#' | b' '))
-        .unwrap_or(rest.len());
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b' ')).unwrap_or(rest.len());
     let at = rest.get(..end)?.iter().rposition(|b| *b == b'@')?;
     let mut out = argument.get(..scheme)?.to_vec();
     out.extend_from_slice(REDACTED.as_bytes());
@@ -220,16 +203,12 @@ fn is_secret_name(name: &[u8]) -> bool {
     ];
     const PATHS: [&[u8]; 4] = [b"file", b"path", b"dir", b"id"];
     let name = name.to_ascii_lowercase();
-    let mut words = name
-        .split(|b| !b.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty());
+    let mut words = name.split(|b| !b.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let Some(last) = words.clone().next_back() else {
         return false;
     };
     !PATHS.contains(&last) && words.any(|word| WORDS.contains(&word))
-        || [&b"password"[..], b"passwd", b"secret", b"apikey"]
-            .iter()
-            .any(|end| last.ends_with(end))
+        || [&b"password"[..], b"passwd", b"secret", b"apikey"].iter().any(|end| last.ends_with(end))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -263,10 +242,7 @@ trait FloorBoundary {
 
 impl FloorBoundary for String {
     fn floor_char_boundary_at(&self, index: usize) -> usize {
-        (0..=index.min(self.len()))
-            .rev()
-            .find(|at| self.is_char_boundary(*at))
-            .unwrap_or(0)
+        (0..=index.min(self.len())).rev().find(|at| self.is_char_boundary(*at)).unwrap_or(0)
     }
 }
 
@@ -307,10 +283,7 @@ mod tests {
         for case in cases {
             let got = args(&case, config::Args::Full);
             let all = got.list.join(" ");
-            assert!(
-                !all.contains("hunter2") && !all.contains("eyJ"),
-                "{case:?} became {all}"
-            );
+            assert!(!all.contains("hunter2") && !all.contains("eyJ"), "{case:?} became {all}");
             assert!(all.contains(REDACTED), "{all}");
             assert_eq!(got.list.len(), case.len());
             assert_eq!(got.info.redacted, Some(1), "{case:?}");

@@ -60,10 +60,7 @@ impl Directory {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, Mode::empty())
             .map_err(|errno| failure("open the audit log's directory", path, errno))?;
-        Ok(Self {
-            fd: File::from(fd),
-            path: path.to_owned(),
-        })
+        Ok(Self { fd: File::from(fd), path: path.to_owned() })
     }
 
     fn judge(&self, network_filesystem: bool) -> Result<(), Failure> {
@@ -89,13 +86,8 @@ impl Directory {
                 format!("chmod go-w {path}, {CONFIGURE}"),
             );
         }
-        nix::unistd::faccessat(
-            &self.fd,
-            ".",
-            AccessFlags::W_OK | AccessFlags::X_OK,
-            AtFlags::AT_EACCESS,
-        )
-        .map_err(|errno| failure("write in the audit log's directory", &self.path, errno))?;
+        nix::unistd::faccessat(&self.fd, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
+            .map_err(|errno| failure("write in the audit log's directory", &self.path, errno))?;
         let statfs = nix::sys::statfs::fstatfs(&self.fd)
             .map_err(|errno| failure("look at the file system of", &self.path, errno))?;
         match network_kind(statfs.filesystem_type().0 as u32) {
@@ -115,12 +107,8 @@ impl Directory {
 
     /// Opens a file that bailey writes, and refuses what somebody else could have put there.
     pub fn open_own(&self, name: &str, flags: OFlag) -> Result<File, Failure> {
-        let file = self
-            .open(name, flags)
-            .map_err(|errno| self.failure("open", name, errno))?;
-        let meta = file
-            .metadata()
-            .map_err(|error| io_failure("look at", &self.path.join(name), &error))?;
+        let file = self.open(name, flags).map_err(|errno| self.failure("open", name, errno))?;
+        let meta = file.metadata().map_err(|error| io_failure("look at", &self.path.join(name), &error))?;
         let me = Uid::effective().as_raw();
         if !meta.is_file() || meta.uid() != me || meta.mode() & 0o022 != 0 || meta.nlink() > 1 {
             return Err(Failure::record(
@@ -139,10 +127,7 @@ impl Directory {
 
     /// Whether `file` is still what its name leads to.
     pub fn is_current(&self, name: &str, file: &File) -> bool {
-        match (
-            fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW),
-            file.metadata(),
-        ) {
+        match (fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW), file.metadata()) {
             (Ok(named), Ok(open)) => (named.st_dev, named.st_ino) == (open.dev(), open.ino()),
             _ => false,
         }
@@ -168,9 +153,7 @@ impl Directory {
 
     /// Makes the directory's entries durable.
     pub fn sync(&self) -> Result<(), Failure> {
-        self.fd
-            .sync_all()
-            .map_err(|error| io_failure("sync", &self.path, &error))
+        self.fd.sync_all().map_err(|error| io_failure("sync", &self.path, &error))
     }
 
     /// Where it is.
@@ -193,11 +176,7 @@ fn create(path: &Path) -> Result<(), Failure> {
         .create(path)
         .map_err(|error| io_failure("make the audit log's directory", path, &error))?;
     for parent in missing.iter().filter_map(|made| made.parent()) {
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         File::open(parent)
             .and_then(|dir| dir.sync_all())
             .map_err(|error| io_failure("sync", parent, &error))?;
@@ -206,10 +185,7 @@ fn create(path: &Path) -> Result<(), Failure> {
 }
 
 fn network_kind(magic: u32) -> Option<&'static str> {
-    NETWORK
-        .iter()
-        .find(|(known, _)| *known == magic)
-        .map(|(_, kind)| *kind)
+    NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, kind)| *kind)
 }
 
 /// A failure of the log with the next step that the errno suggests. Exit code 122.
@@ -292,19 +268,11 @@ fn tail_in(bytes: &[u8], start: u64, size: u64) -> Option<Tail> {
         }
         if let Some(link) = link_of(line.get(begin..)?) {
             let len = start + end as u64;
-            return Some(Tail {
-                len,
-                link: Some(link),
-                torn: size - len,
-            });
+            return Some(Tail { len, link: Some(link), torn: size - len });
         }
         end = begin;
     }
-    (start == 0 && end == 0).then_some(Tail {
-        len: 0,
-        link: None,
-        torn: size,
-    })
+    (start == 0 && end == 0).then_some(Tail { len: 0, link: None, torn: size })
 }
 
 /// The whole line at `offset`, without its newline; `None` where there is none.
@@ -375,13 +343,6 @@ mod tests {
         // Two broken lines are no crash.
         let broken = [&first[..], b"{}\n", b"{}\n"].concat();
         assert_eq!(tail_in(&broken, 0, broken.len() as u64), None);
-        assert_eq!(
-            tail_in(&first[..9], 0, 9).unwrap(),
-            Tail {
-                len: 0,
-                link: None,
-                torn: 9
-            }
-        );
+        assert_eq!(tail_in(&first[..9], 0, 9).unwrap(), Tail { len: 0, link: None, torn: 9 });
     }
 }

@@ -29,10 +29,7 @@ impl Timestamp {
     /// From seconds and nanoseconds since the Unix epoch; what lies outside four-digit years is moved to their edge.
     pub fn new(secs: i64, nanos: u32) -> Self {
         let secs = secs.saturating_add(i64::from(nanos / 1_000_000_000));
-        Self {
-            secs: secs.clamp(FIRST, LAST),
-            nanos: nanos % 1_000_000_000,
-        }
+        Self { secs: secs.clamp(FIRST, LAST), nanos: nanos % 1_000_000_000 }
     }
 
     /// Seconds since the Unix epoch, rounded down.
@@ -106,10 +103,7 @@ impl Timestamp {
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => Self::new(
-                i64::try_from(after.as_secs()).unwrap_or(LAST),
-                after.subsec_nanos(),
-            ),
+            Ok(after) => Self::new(i64::try_from(after.as_secs()).unwrap_or(LAST), after.subsec_nanos()),
             Err(_) => Self::default(), // a clock before 1970 is a clock that was never set
         }
     }
@@ -177,9 +171,7 @@ pub fn parse_clock(text: &str) -> Option<(u32, u32, u32)> {
 }
 
 fn digits(text: &str, count: usize) -> Option<u32> {
-    (text.len() == count && text.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| text.parse().ok())
-        .flatten()
+    (text.len() == count && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
 /// `.123` into nanoseconds and the text after it; no point means zero.
@@ -219,11 +211,7 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month as u32, day as u32)
 }
@@ -263,30 +251,17 @@ mod tests {
             (FIRST, "0000-01-01T00:00:00.000000000Z"),
         ] {
             assert_eq!(Timestamp::new(secs, 0).to_string(), text);
-            assert_eq!(
-                Timestamp::parse_rfc3339(text),
-                Some(Timestamp::new(secs, 0)),
-                "{text}"
-            );
+            assert_eq!(Timestamp::parse_rfc3339(text), Some(Timestamp::new(secs, 0)), "{text}");
         }
     }
 
     #[test]
     fn offsets_and_fractions_are_read() {
         let noon = Timestamp::parse_rfc3339("2024-02-29T12:00:00Z").unwrap();
-        for same in [
-            "2024-02-29T13:30:00+01:30",
-            "2024-02-29 07:00:00-05:00",
-            "2024-02-29T12:00:00.0Z",
-        ] {
+        for same in ["2024-02-29T13:30:00+01:30", "2024-02-29 07:00:00-05:00", "2024-02-29T12:00:00.0Z"] {
             assert_eq!(Timestamp::parse_rfc3339(same), Some(noon), "{same}");
         }
-        assert_eq!(
-            Timestamp::parse_rfc3339("2024-02-29T12:00:00.5Z")
-                .unwrap()
-                .nanos(),
-            500_000_000
-        );
+        assert_eq!(Timestamp::parse_rfc3339("2024-02-29T12:00:00.5Z").unwrap().nanos(), 500_000_000);
         assert_eq!(noon.day(), "2024-02-29");
     }
 

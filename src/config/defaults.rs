@@ -12,9 +12,7 @@ use super::{
 pub(crate) const HASH_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The operating system's own trees. /lib32 and /libx32 are for 32-bit HEP programs, /opt for site software.
-const HOST: [&str; 8] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt",
-];
+const HOST: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
 
 /// What shells, the loader, TLS and the experiments' software read under /etc, on Debian and on EL.
 ///
@@ -96,13 +94,8 @@ const PASS: [&str; 12] = [
 impl Default for Config {
     fn default() -> Self {
         Self {
-            site: Site {
-                name: String::new(),
-                public_ip: Vec::new(),
-            },
-            identity: Identity {
-                undeclared: Undeclared::Record,
-            },
+            site: Site { name: String::new(), public_ip: Vec::new() },
+            identity: Identity { undeclared: Undeclared::Record },
             audit: Audit {
                 dir: None,
                 wait: Duration::from_secs(10),
@@ -134,10 +127,7 @@ impl Default for Config {
                 allow_nested: false,
                 umask: 0o022,
             },
-            limits: Limits {
-                wall_time: None,
-                grace: Duration::from_secs(10),
-            },
+            limits: Limits { wall_time: None, grace: Duration::from_secs(10) },
             hash: HASH_OF_NOTHING.to_owned(),
             files: Vec::new(),
         }

@@ -8,10 +8,7 @@ use crate::failure::Failure;
 
 /// The failure for an error that toml found in `text`: line, column, what it found and expected, next step.
 pub(super) fn explain(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
-    let message = error
-        .message()
-        .replace('\n', ", ")
-        .replace("expected a sequence", "expected a list");
+    let message = error.message().replace('\n', ", ").replace("expected a sequence", "expected a list");
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let section = quoted.contains(&"sandbox") && quoted.contains(&"limits");
     let meant = match quoted.split_first() {
@@ -33,10 +30,7 @@ pub(super) fn at(path: &Path, text: &str, span: Option<Range<usize>>, why: &str,
     let (place, line) = match span {
         Some(span) => {
             let (line, column, content) = position(text, span.start);
-            (
-                format!(", line {line}, column {column}"),
-                format!(", in \"{}\"", shorten(content)),
-            )
+            (format!(", line {line}, column {column}"), format!(", in \"{}\"", shorten(content)))
         }
         None => (String::new(), String::new()),
     };
@@ -114,10 +108,7 @@ mod tests {
     #[test]
     fn nearest_is_near() {
         assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(
-            nearest("scratch_sise", &["sys", "scratch_size"]),
-            Some("scratch_size")
-        );
+        assert_eq!(nearest("scratch_sise", &["sys", "scratch_size"]), Some("scratch_size"));
         assert_eq!(nearest("Late-Mounts", &["late_mounts"]), Some("late_mounts"));
         assert_eq!(nearest("colour", &["sys", "scratch_size"]), None);
         assert_eq!(nearest("x", &[]), None);

@@ -41,11 +41,7 @@ impl Place {
     pub fn system() -> Self {
         #[cfg(feature = "test-hooks")]
         if let Some(main) = std::env::var_os("BAILEY_CONFIG") {
-            return Self {
-                main: main.into(),
-                conf_d: None,
-                main_must_exist: true,
-            };
+            return Self { main: main.into(), conf_d: None, main_must_exist: true };
         }
         Self {
             main: "/etc/bailey/bailey.toml".into(),
@@ -128,11 +124,7 @@ fn check_log_is_hidden(config: &Config) -> Result<(), Failure> {
     let Some(dir) = &config.audit.dir else {
         return Ok(());
     };
-    let etc = config
-        .root
-        .host_etc
-        .iter()
-        .map(|name| Path::new("/etc").join(name));
+    let etc = config.root.host_etc.iter().map(|name| Path::new("/etc").join(name));
     let root = &config.root;
     let lists = [&root.host, &root.always, &root.image_etc, &root.sys];
     let mut shown = lists.into_iter().flatten().cloned().chain(etc);
@@ -224,13 +216,9 @@ fn read_directory(path: &Path, dir: File, sources: &mut Vec<(PathBuf, Vec<u8>)>)
     names.sort_unstable();
     for name in names {
         let file = path.join(&name);
-        let opened = nix::fcntl::openat(
-            &dir,
-            name.as_os_str(),
-            OFlag::O_RDONLY | input::FLAGS,
-            Mode::empty(),
-        )
-        .map_err(|errno| failed(&file, errno))?;
+        let opened =
+            nix::fcntl::openat(&dir, name.as_os_str(), OFlag::O_RDONLY | input::FLAGS, Mode::empty())
+                .map_err(|errno| failed(&file, errno))?;
         sources.push(read(&file, &File::from(opened))?);
     }
     Ok(())
@@ -257,9 +245,5 @@ fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(Failure::site(
-        format!("cannot trust the configuration {file}"),
-        why,
-        next,
-    ))
+    Err(Failure::site(format!("cannot trust the configuration {file}"), why, next))
 }

@@ -95,25 +95,8 @@ impl Keys {
         let Self {
             site: Site { name, public_ip },
             identity: Identity { undeclared },
-            audit:
-                Audit {
-                    dir,
-                    wait,
-                    network_filesystem,
-                    journald,
-                    args,
-                    user_name,
-                },
-            root:
-                Root {
-                    host,
-                    host_etc,
-                    image_etc,
-                    always,
-                    late_mounts,
-                    sys,
-                    scratch_size,
-                },
+            audit: Audit { dir, wait, network_filesystem, journald, args, user_name },
+            root: Root { host, host_etc, image_etc, always, late_mounts, sys, scratch_size },
             environment: Environment { pass, path },
             sandbox:
                 Sandbox {
@@ -147,10 +130,7 @@ impl Keys {
         set(&mut config.environment.path, path.map(|v| v.0.0));
         set(&mut config.sandbox.ipc_namespace, ipc_namespace.map(|v| v.0));
         set(&mut config.sandbox.uts_namespace, uts_namespace.map(|v| v.0));
-        set(
-            &mut config.sandbox.cgroup_namespace,
-            cgroup_namespace.map(|v| v.0),
-        );
+        set(&mut config.sandbox.cgroup_namespace, cgroup_namespace.map(|v| v.0));
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));

@@ -9,25 +9,10 @@ use super::{Args, Config, Demand, Journald, Undeclared};
 
 /// Every key with the value that holds. Comments name the files it came from and their hash.
 pub fn show(config: &Config) -> String {
-    let Config {
-        site,
-        identity,
-        audit,
-        root,
-        environment,
-        sandbox,
-        limits,
-        hash,
-        files,
-    } = config;
-    let mut out = Text(String::from(
-        "# The configuration of bailey as it holds on this host.\n",
-    ));
+    let Config { site, identity, audit, root, environment, sandbox, limits, hash, files } = config;
+    let mut out = Text(String::from("# The configuration of bailey as it holds on this host.\n"));
     for file in files {
-        out.line(format_args!(
-            "# from {}",
-            file.display().to_string().escape_default()
-        ));
+        out.line(format_args!("# from {}", file.display().to_string().escape_default()));
     }
     if files.is_empty() {
         out.line(format_args!("# from no file: the defaults"));
@@ -170,10 +155,7 @@ fn texts(paths: &[PathBuf]) -> impl Iterator<Item = String> + '_ {
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let units = [(86400, 'd'), (3600, 'h'), (60, 'm')];
-    match units
-        .iter()
-        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
-    {
+    match units.iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
         Some((unit, letter)) => format!("{}{letter}", seconds / unit),
         None => format!("{seconds}s"),
     }
@@ -181,10 +163,7 @@ fn span(span: Duration) -> String {
 
 fn size(bytes: u64) -> String {
     let units = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
-    match units
-        .iter()
-        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift))
-    {
+    match units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift)) {
         Some((shift, letter)) => format!("{}{letter}", bytes >> shift),
         None => bytes.to_string(),
     }

@@ -10,11 +10,7 @@ use crate::input::tests::Scratch;
 const SHIPPED: &str = include_str!("../../config/bailey.toml");
 
 fn place(main: &Path) -> Place {
-    Place {
-        main: main.to_owned(),
-        conf_d: None,
-        main_must_exist: true,
-    }
+    Place { main: main.to_owned(), conf_d: None, main_must_exist: true }
 }
 
 fn from_text(text: impl AsRef<[u8]>) -> Result<Config, Failure> {
@@ -76,9 +72,7 @@ fn the_defaults_obey_the_rules_for_files() {
 
 #[test]
 fn the_hash_of_nothing() {
-    let hex: String = Sha256::digest(b"")
-        .iter()
-        .fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+    let hex: String = Sha256::digest(b"").iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
     assert_eq!(Config::default().hash, hex);
 }
 
@@ -206,19 +200,11 @@ fn each_error_says_where_what_and_what_next() {
     for (text, place, found, next) in WRONG {
         let failure = from_text(text).expect_err(text);
         assert_eq!((failure.code, failure.fault), (Code::Setup, Fault::Site));
-        assert!(
-            failure
-                .what
-                .starts_with("cannot use the configuration /x/bailey.toml"),
-            "{failure}"
-        );
+        assert!(failure.what.starts_with("cannot use the configuration /x/bailey.toml"), "{failure}");
         assert!(failure.what.contains(place), "{text:?}: {failure}");
         assert!(failure.why.contains(found), "{text:?}: {failure}");
         assert!(failure.next.contains(next), "{text:?}: {failure}");
-        assert!(
-            failure.next.contains("'bailey config validate /x/bailey.toml'"),
-            "{failure}"
-        );
+        assert!(failure.next.contains("'bailey config validate /x/bailey.toml'"), "{failure}");
         assert!(!failure.to_string().contains('\n'), "{failure}");
     }
 }
@@ -255,16 +241,7 @@ fn nothing_of_baileys_own_can_be_shown_to_payloads() {
             from_text(&text).expect_err(&text);
         }
     }
-    for name in [
-        "",
-        ".",
-        "bailey",
-        "./bailey",
-        "bailey/bailey.toml",
-        "..",
-        "x/../bailey",
-        "/etc/bailey",
-    ] {
+    for name in ["", ".", "bailey", "./bailey", "bailey/bailey.toml", "..", "x/../bailey", "/etc/bailey"] {
         let text = format!("[root]\nhost_etc = [\"{name}\"]\n");
         from_text(&text).expect_err(&text);
     }
@@ -274,16 +251,9 @@ fn nothing_of_baileys_own_can_be_shown_to_payloads() {
 
 #[test]
 fn the_log_lies_in_nothing_that_is_shown() {
-    for (dir, shown) in [
-        ("/opt/log", "/opt"),
-        ("/etc/ssl/log", "/etc/ssl"),
-        ("/cvmfs", "/cvmfs"),
-    ] {
+    for (dir, shown) in [("/opt/log", "/opt"), ("/etc/ssl/log", "/etc/ssl"), ("/cvmfs", "/cvmfs")] {
         let failure = from_text(format!("[audit]\ndir = \"{dir}\"\n")).unwrap_err();
-        assert!(
-            failure.why.contains(&format!("payloads see {shown},")),
-            "{failure}"
-        );
+        assert!(failure.why.contains(&format!("payloads see {shown},")), "{failure}");
     }
 }
 
@@ -318,12 +288,8 @@ fn later_files_replace_single_keys_and_whole_lists() {
     assert_eq!(config.root.sys, Config::default().root.sys);
     assert_eq!(config.files, [main.clone(), first.clone(), second.clone()]);
 
-    let bytes = [main, first, second]
-        .map(|path| std::fs::read(path).unwrap())
-        .concat();
-    let hex: String = Sha256::digest(bytes)
-        .iter()
-        .fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+    let bytes = [main, first, second].map(|path| std::fs::read(path).unwrap()).concat();
+    let hex: String = Sha256::digest(bytes).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
     assert_eq!(config.hash, hex);
 
     // The directory alone is enough.
@@ -336,11 +302,8 @@ fn later_files_replace_single_keys_and_whole_lists() {
 fn no_file_is_the_default_unless_it_must_exist() {
     let scratch = Scratch::new();
     for dir in [scratch.0.clone(), scratch.0.join("none")] {
-        let mut place = Place {
-            main: dir.join("bailey.toml"),
-            conf_d: Some(dir.join("conf.d")),
-            main_must_exist: false,
-        };
+        let mut place =
+            Place { main: dir.join("bailey.toml"), conf_d: Some(dir.join("conf.d")), main_must_exist: false };
         assert_eq!(load(&place).unwrap(), Config::default());
         place.main_must_exist = true;
         assert!(load(&place).unwrap_err().why.contains("ENOENT"));
@@ -360,11 +323,7 @@ fn a_link_that_leads_nowhere_is_not_a_missing_file() {
         (scratch.0.join("none"), Some(link("conf.d"))),
         (dir.join("bailey.toml"), Some(dir.join("conf.d"))),
     ] {
-        let place = Place {
-            main,
-            conf_d,
-            main_must_exist: false,
-        };
+        let place = Place { main, conf_d, main_must_exist: false };
         let failure = load(&place).expect_err("the defaults took its place");
         assert!(failure.why.contains("ENOENT"), "{failure}");
     }
@@ -375,10 +334,7 @@ fn a_link_to_a_file_is_followed() {
     let scratch = Scratch::new();
     let real = scratch.write("real", "[limits]\ngrace = \"5s\"\n");
     std::os::unix::fs::symlink(real, scratch.0.join("bailey.toml")).unwrap();
-    assert_eq!(
-        load(&place(&scratch.0.join("bailey.toml"))).unwrap().limits.grace,
-        Duration::from_secs(5)
-    );
+    assert_eq!(load(&place(&scratch.0.join("bailey.toml"))).unwrap().limits.grace, Duration::from_secs(5));
 }
 
 #[test]
@@ -394,21 +350,13 @@ fn only_small_regular_files_that_nobody_else_can_write() {
     assert!(why(scratch.0.clone()).contains("a directory"));
     assert!(why("/dev/null".into()).contains("a device"));
     let huge = scratch.write("huge.toml", "");
-    std::fs::File::options()
-        .write(true)
-        .open(&huge)
-        .unwrap()
-        .set_len((1 << 20) + 1)
-        .unwrap();
+    std::fs::File::options().write(true).open(&huge).unwrap().set_len((1 << 20) + 1).unwrap();
     assert!(why(huge).contains("larger than 1048576"));
     let main = scratch.write("bailey.toml", "");
     for mode in [0o664, 0o646, 0o622] {
         scratch.mode("bailey.toml", mode);
         let text = why(main.clone());
-        assert!(
-            text.contains(&format!("mode {mode:04o}")) && text.contains("chmod go-w"),
-            "{text}"
-        );
+        assert!(text.contains(&format!("mode {mode:04o}")) && text.contains("chmod go-w"), "{text}");
     }
     scratch.mode("bailey.toml", 0o600);
     load(&place(&main)).unwrap();
@@ -423,10 +371,7 @@ fn the_owner_is_root_or_oneself() {
     let main = scratch.write("bailey.toml", "");
     std::os::unix::fs::chown(&main, Some(1234), None).unwrap();
     let text = load(&place(&main)).unwrap_err().to_string();
-    assert!(
-        text.contains("belongs to uid 1234") && text.contains("chown root:root"),
-        "{text}"
-    );
+    assert!(text.contains("belongs to uid 1234") && text.contains("chown root:root"), "{text}");
 }
 
 #[test]

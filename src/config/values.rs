@@ -96,9 +96,9 @@ impl Value for WallTime {
         match text {
             "none" => Ok(Self(None)),
             _ => match parse_duration(text)? {
-                Duration::ZERO => Err(format!(
-                    "'{text}' leaves no time to run: name a time span above zero, or \"none\""
-                )),
+                Duration::ZERO => {
+                    Err(format!("'{text}' leaves no time to run: name a time span above zero, or \"none\""))
+                }
                 span => Ok(Self(Some(span))),
             },
         }
@@ -142,7 +142,7 @@ impl Value for SiteName {
         }
         if text.chars().any(char::is_control) || text.trim() != text {
             return Err(
-                "the name has control characters, or white space at an end: write one plain line".to_owned(),
+                "the name has control characters, or white space at an end: write one plain line".to_owned()
             );
         }
         Ok(Self(text.to_owned()))
@@ -152,13 +152,9 @@ impl Value for SiteName {
 impl Value for IpAddr {
     const EXPECTED: &'static str = "an IP address as text, such as \"192.0.2.1\"";
     fn read(text: &str) -> Result<Self, String> {
-        let address: Self = text
-            .parse()
-            .map_err(|_| format!("'{text}' is not an IPv4 or IPv6 address"))?;
+        let address: Self = text.parse().map_err(|_| format!("'{text}' is not an IPv4 or IPv6 address"))?;
         if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
-            return Err(format!(
-                "'{text}' is no address that the world sees: name the public one"
-            ));
+            return Err(format!("'{text}' is no address that the world sees: name the public one"));
         }
         Ok(address)
     }
@@ -200,9 +196,7 @@ impl Value for ImageEtc {
         if path.starts_with("/etc") {
             return Ok(Self(path));
         }
-        Err(format!(
-            "'{text}' is not under /etc: other paths belong into root.always"
-        ))
+        Err(format!("'{text}' is not under /etc: other paths belong into root.always"))
     }
 }
 
@@ -285,13 +279,8 @@ impl Value for SearchPath {
 }
 
 /// What no payload sees: bailey's configuration, socket, state and log (names.md).
-const BAILEYS_OWN: [&str; 5] = [
-    "/etc/bailey",
-    "/run/bailey",
-    "/var/run/bailey",
-    "/var/lib/bailey",
-    "/var/log/bailey",
-];
+const BAILEYS_OWN: [&str; 5] =
+    ["/etc/bailey", "/run/bailey", "/var/run/bailey", "/var/lib/bailey", "/var/log/bailey"];
 
 /// What a payload has of its own in place of the host's, so that nothing of the pilot's is in it.
 const PRIVATE: [&str; 5] = ["/dev", "/dev/shm", "/tmp", "/var/tmp", "/run/user"];
@@ -327,9 +316,7 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
         return Err("'' is not a path".to_owned());
     }
     if !text.starts_with('/') {
-        return Err(format!(
-            "'{text}' is a relative path: write an absolute one, from '/'"
-        ));
+        return Err(format!("'{text}' is a relative path: write an absolute one, from '/'"));
     }
     if text.len() > 4095 {
         return Err("the path is longer than 4095 bytes (PATH_MAX)".to_owned());

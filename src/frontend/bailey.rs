@@ -142,15 +142,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
     } = exec;
     Ok(Parsed::Request(Box::new(Request {
         command,
-        identity: DeclaredIdentity {
-            user,
-            issuer,
-            vo,
-            groups: group,
-            pilot,
-            job,
-            task,
-        },
+        identity: DeclaredIdentity { user, issuer, vo, groups: group, pilot, job, task },
         identity_file: identity,
         identity_env: identity_env.filter(|path| !path.is_empty()).map(PathBuf::from),
         image,
@@ -178,9 +170,7 @@ fn usage(error: &clap::Error) -> Failure {
         .map(|line| line.trim().trim_start_matches("error: "))
         .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
         .collect();
-    let next = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("tip: ").map(ToOwned::to_owned));
+    let next = text.lines().find_map(|line| line.trim().strip_prefix("tip: ").map(ToOwned::to_owned));
     Failure::usage(
         "cannot understand the command line",
         first.join(" "),
@@ -191,11 +181,7 @@ fn usage(error: &clap::Error) -> Failure {
 /// `SRC[:DST[:ro|rw]]`. A path with a colon cannot be written this way.
 fn bind() -> impl TypedValueParser<Value = Bind> {
     OsStringValueParser::new().try_map(|text| {
-        let parts: Vec<&OsStr> = text
-            .as_bytes()
-            .split(|b| *b == b':')
-            .map(OsStr::from_bytes)
-            .collect();
+        let parts: Vec<&OsStr> = text.as_bytes().split(|b| *b == b':').map(OsStr::from_bytes).collect();
         let (source, target, mode) = match parts.as_slice() {
             [source] => (*source, *source, "ro"),
             [source, target] if *target == "ro" || *target == "rw" => {
@@ -214,17 +200,10 @@ fn bind() -> impl TypedValueParser<Value = Bind> {
         if !source.is_absolute() || !target.is_absolute() {
             return Err("source and target are absolute paths".to_owned());
         }
-        if target
-            .components()
-            .any(|part| part == std::path::Component::ParentDir)
-        {
+        if target.components().any(|part| part == std::path::Component::ParentDir) {
             return Err("a target has no '..' in it".to_owned());
         }
-        Ok(Bind {
-            source,
-            target,
-            writable,
-        })
+        Ok(Bind { source, target, writable })
     })
 }
 
@@ -239,10 +218,7 @@ fn assignment() -> impl TypedValueParser<Value = (EnvName, OsString)> {
         let (head, value) = bytes.split_at(at);
         let head = std::str::from_utf8(head).map_err(|_| "the name is not UTF-8".to_owned())?;
         let value = OsStr::from_bytes(value.get(1..).unwrap_or_default());
-        Ok((
-            EnvName::new(head).map_err(ToOwned::to_owned)?,
-            value.to_os_string(),
-        ))
+        Ok((EnvName::new(head).map_err(ToOwned::to_owned)?, value.to_os_string()))
     })
 }
 
@@ -265,10 +241,7 @@ fn wipe_env_values() {
     crate::sys::argv::wipe_arguments(|argument, previous| {
         over |= argument == b"--";
         let value_at = |text: &[u8], from: usize| {
-            text.get(from..)?
-                .iter()
-                .position(|b| *b == b'=')
-                .map(|at| from + at + 1)
+            text.get(from..)?.iter().position(|b| *b == b'=').map(|at| from + at + 1)
         };
         match previous {
             _ if over => None,
@@ -329,12 +302,7 @@ mod tests {
 
     #[test]
     fn help_is_short() {
-        let Parsed::Help(text) = parse(&["--help".into()], None).unwrap() else {
-            panic!("no help")
-        };
-        assert!(
-            text.lines().count() < 60 && text.lines().all(|line| line.len() <= 110),
-            "{text}"
-        );
+        let Parsed::Help(text) = parse(&["--help".into()], None).unwrap() else { panic!("no help") };
+        assert!(text.lines().count() < 60 && text.lines().all(|line| line.len() <= 110), "{text}");
     }
 }

@@ -31,16 +31,7 @@ pub fn declare(
         (None, Some(_)) => Source::File,
         (None, None) => Source::None,
     };
-    let Document {
-        user,
-        issuer,
-        vo,
-        groups,
-        name,
-        pilot,
-        job,
-        task,
-    } = document;
+    let Document { user, issuer, vo, groups, name, pilot, job, task } = document;
     let identity = Identity {
         user: one("user", &cli.user, user)?,
         issuer: one("issuer", &cli.issuer, issuer)?,
@@ -67,15 +58,7 @@ pub fn declare(
 }
 
 fn check_command_line(cli: &DeclaredIdentity) -> Result<(), Failure> {
-    let DeclaredIdentity {
-        user,
-        issuer,
-        vo,
-        groups,
-        pilot,
-        job,
-        task,
-    } = cli;
+    let DeclaredIdentity { user, issuer, vo, groups, pilot, job, task } = cli;
     let said = syntax::Said {
         user: user.as_deref(),
         issuer: issuer.as_deref(),
@@ -113,12 +96,7 @@ fn agree_groups(path: &Path, said: &[String], written: &[String]) -> Result<Vec<
     if written.is_empty() || same {
         return Ok(said);
     }
-    Err(contradiction(
-        path,
-        "group",
-        &said.join(", "),
-        &written.join(", "),
-    ))
+    Err(contradiction(path, "group", &said.join(", "), &written.join(", ")))
 }
 
 fn each_once(groups: &[String]) -> Vec<String> {
@@ -151,27 +129,18 @@ mod tests {
     use crate::input::tests::Scratch;
 
     fn user(user: &str) -> DeclaredIdentity {
-        DeclaredIdentity {
-            user: Some(user.to_owned()),
-            ..DeclaredIdentity::default()
-        }
+        DeclaredIdentity { user: Some(user.to_owned()), ..DeclaredIdentity::default() }
     }
 
     fn groups(groups: &[&str]) -> DeclaredIdentity {
-        DeclaredIdentity {
-            groups: groups.iter().map(|&group| group.to_owned()).collect(),
-            ..user("u")
-        }
+        DeclaredIdentity { groups: groups.iter().map(|&group| group.to_owned()).collect(), ..user("u") }
     }
 
     #[test]
     fn nothing_said_is_recorded_or_refused_as_the_site_chooses() {
         let nobody = DeclaredIdentity::default();
         let identity = declare(&nobody, None, None, Undeclared::Record).unwrap();
-        assert_eq!(
-            (identity.assurance, identity.source),
-            (Assurance::Undeclared, Source::None)
-        );
+        assert_eq!((identity.assurance, identity.source), (Assurance::Undeclared, Source::None));
         assert_eq!((identity.user, identity.groups), (None, Vec::new()));
 
         let failure = declare(&nobody, None, None, Undeclared::Deny).unwrap_err();
@@ -181,18 +150,10 @@ mod tests {
         // A VO or a job alone names nobody.
         let scratch = Scratch::new();
         let file = scratch.write("id.json", r#"{"vo": "atlas", "job": "1", "name": "Zoë"}"#);
-        assert_eq!(
-            declare(&nobody, Some(&file), None, Undeclared::Deny)
-                .unwrap_err()
-                .code,
-            Code::Refused
-        );
+        assert_eq!(declare(&nobody, Some(&file), None, Undeclared::Deny).unwrap_err().code, Code::Refused);
         let identity = declare(&nobody, Some(&file), None, Undeclared::Record).unwrap();
         assert_eq!(identity.assurance.as_str(), "undeclared");
-        assert_eq!(
-            (identity.vo.as_deref(), identity.job.as_deref()),
-            (Some("atlas"), Some("1"))
-        );
+        assert_eq!((identity.vo.as_deref(), identity.job.as_deref()), (Some("atlas"), Some("1")));
     }
 
     #[test]
@@ -208,18 +169,11 @@ mod tests {
         assert_eq!(identity.user.as_deref(), Some("from-option"));
         // A document that is named and unusable is never passed over.
         assert_eq!(
-            declare(&user("u"), None, Some(&broken), Undeclared::Record)
-                .unwrap_err()
-                .code,
+            declare(&user("u"), None, Some(&broken), Undeclared::Record).unwrap_err().code,
             Code::Setup
         );
         let none = scratch.0.join("none.json");
-        assert_eq!(
-            declare(&nobody, None, Some(&none), Undeclared::Record)
-                .unwrap_err()
-                .code,
-            Code::Setup
-        );
+        assert_eq!(declare(&nobody, None, Some(&none), Undeclared::Record).unwrap_err().code, Code::Setup);
     }
 
     #[test]

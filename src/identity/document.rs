@@ -14,11 +14,7 @@ const LIMIT: u64 = 64 << 10;
 
 /// What a document says. serde refuses unknown and repeated names; `null` says nothing.
 #[derive(Debug, Default, Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    default,
-    expecting = "an object such as {\"user\": \"…\", \"vo\": \"…\"}"
-)]
+#[serde(deny_unknown_fields, default, expecting = "an object such as {\"user\": \"…\", \"vo\": \"…\"}")]
 pub(super) struct Document {
     pub(super) user: Option<String>,
     pub(super) issuer: Option<String>,
@@ -122,10 +118,7 @@ mod tests {
             (b"{\n \"user\": \"a\",\n}", "line 3 column 1"),
             (b"{\"user\": \"a\"} x", "trailing characters at line 1 column 15"),
             (b"{\"user\": \"a\"}{\"user\": \"b\"}", "trailing characters"),
-            (
-                b"{\"user\": \"a\",\n\"user\": \"a\"}",
-                "duplicate field `user` at line 2",
-            ),
+            (b"{\"user\": \"a\",\n\"user\": \"a\"}", "duplicate field `user` at line 2"),
             (b"{\"usr\": \"a\"}", "unknown field `usr`, expected one of `user`"),
             (b"{\"User\": \"a\"}", "unknown field `User`"),
             (b"{\"user\": 1}", "invalid type: integer `1`"),
@@ -147,11 +140,7 @@ mod tests {
             let shown = String::from_utf8_lossy(bytes);
             let path = scratch.write("id.json", bytes);
             let failure = read(&path).expect_err(&shown);
-            assert_eq!(
-                (failure.code, failure.fault),
-                (Code::Setup, Fault::User),
-                "{shown}"
-            );
+            assert_eq!((failure.code, failure.fault), (Code::Setup, Fault::User), "{shown}");
             assert!(failure.what.contains(&*path.to_string_lossy()), "{failure}");
             assert!(failure.why.contains(why), "{shown}: {failure}");
             assert!(!failure.next.is_empty());

@@ -38,9 +38,7 @@ impl Said<'_> {
     /// The first fault, in the order of the fields.
     pub(super) fn check(&self) -> Result<(), Fault> {
         let one = |field, value: Option<&str>, check: fn(&str) -> Check| {
-            value
-                .map_or(Ok(()), check)
-                .map_err(|(why, next)| Fault { field, why, next })
+            value.map_or(Ok(()), check).map_err(|(why, next)| Fault { field, why, next })
         };
         one("user", self.user, user)?;
         one("issuer", self.issuer, issuer)?;
@@ -55,12 +53,9 @@ impl Said<'_> {
         for value in self.groups {
             one("group", Some(value), group)?;
         }
-        for (field, value) in [
-            ("name", self.name),
-            ("pilot", self.pilot),
-            ("job", self.job),
-            ("task", self.task),
-        ] {
+        for (field, value) in
+            [("name", self.name), ("pilot", self.pilot), ("job", self.job), ("task", self.task)]
+        {
             one(field, value, |value| plain(value, 255))?;
         }
         Ok(())
@@ -100,10 +95,7 @@ fn plain(value: &str, most: usize) -> Check {
         );
     }
     if value.trim() != value {
-        return no(
-            format!("'{}' has white space at an end", shorten(value)),
-            "take the white space away",
-        );
+        return no(format!("'{}' has white space at an end", shorten(value)), "take the white space away");
     }
     Ok(())
 }
@@ -146,10 +138,7 @@ fn user(value: &str) -> Check {
     // WLCG Common JWT Profile 1.x, sub: at most 255 ASCII characters.
     if value.len() > 255 || !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return no(
-            format!(
-                "'{}' is no token subject: at most 255 printable ASCII characters",
-                shorten(value)
-            ),
+            format!("'{}' is no token subject: at most 255 printable ASCII characters", shorten(value)),
             "give the token's 'sub', or a DN in slash form such as /DC=org/CN=Some One",
         );
     }
@@ -181,29 +170,13 @@ fn distinguished_name(value: &str) -> Check {
 
 /// A short name or a dotted number (RFC 4512, section 1.4: descr and numericoid).
 fn is_attribute_type(kind: &str) -> bool {
-    !kind.is_empty()
-        && kind
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+    !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
 }
 
 /// The slash form of what looks like a DN in the form of RFC 2253 or 4514, `None` for anything else.
 fn from_rfc2253(value: &str) -> Option<String> {
-    const TYPES: [&str; 13] = [
-        "CN",
-        "O",
-        "OU",
-        "DC",
-        "C",
-        "L",
-        "ST",
-        "S",
-        "UID",
-        "USERID",
-        "E",
-        "EMAIL",
-        "EMAILADDRESS",
-    ];
+    const TYPES: [&str; 13] =
+        ["CN", "O", "OU", "DC", "C", "L", "ST", "S", "UID", "USERID", "E", "EMAIL", "EMAILADDRESS"];
     let kind = |part: &str| {
         let (kind, _) = part.split_once('=')?;
         let kind = kind.trim().to_ascii_uppercase();
@@ -258,9 +231,7 @@ fn is_host_and_port(authority: &str) -> bool {
     let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -277,14 +248,11 @@ fn is_port(text: &str) -> bool {
 fn is_path(path: &str) -> bool {
     let mut parts = path.split('%');
     let allowed = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte))
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte))
     };
     parts.next().is_some_and(allowed)
         && parts.all(|part| {
-            let hex = part
-                .get(..2)
-                .is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            let hex = part.get(..2).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
             hex && allowed(part)
         })
 }
@@ -303,9 +271,7 @@ fn vo(value: &str) -> Check {
 /// A name of a VO, group or role: begins with a letter or digit, and has no more than `.`, `_`, `-` besides.
 fn is_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 fn group(value: &str) -> Check {
@@ -359,9 +325,7 @@ fn is_ivo_group(value: &str) -> bool {
     };
     authority.len() >= 3
         && authority.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && authority
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        && authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
         && !path.is_empty()
         && is_path(path)
         && !group.is_empty()

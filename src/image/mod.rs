@@ -27,11 +27,9 @@ pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
             errno_text(errno),
             "a symbolic link of the path points to itself; name another",
         ),
-        Errno::EACCES => Failure::usage(
-            &what,
-            errno_text(errno),
-            "let this uid search the path and read the directory",
-        ),
+        Errno::EACCES => {
+            Failure::usage(&what, errno_text(errno), "let this uid search the path and read the directory")
+        }
         _ => Failure::usage(&what, errno_text(errno), next),
     })?;
     if !object.stat.is_dir() {
@@ -70,11 +68,7 @@ pub fn host(root: &config::Root) -> Result<Image, Failure> {
     for path in &root.host_etc {
         bind_if_there(&mut builder, path, path)?;
     }
-    Ok(Image {
-        builder,
-        path: None,
-        content_ids: Vec::new(),
-    })
+    Ok(Image { builder, path: None, content_ids: Vec::new() })
 }
 
 /// Binds a path read-only at its own name, or does nothing when the host has no such thing.
@@ -113,10 +107,7 @@ pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Fai
 
 /// Unpacked container images name themselves by content: `.flat/ab/<sha256>` or `.images/ab/<sha256>` in the path.
 fn content_ids(path: &Path) -> Vec<String> {
-    let parts: Vec<&str> = path
-        .components()
-        .filter_map(|part| part.as_os_str().to_str())
-        .collect();
+    let parts: Vec<&str> = path.components().filter_map(|part| part.as_os_str().to_str()).collect();
     let mut ids = Vec::new();
     for window in parts.windows(3) {
         if let [".flat" | ".images" | ".layers", _, id] = window {

@@ -179,11 +179,7 @@ impl<'a> Desk<'a> {
 }
 
 fn no_log() -> Failure {
-    Failure::record(
-        "cannot write the audit record",
-        "the log is not open",
-        "report this as a defect",
-    )
+    Failure::record("cannot write the audit record", "the log is not open", "report this as a defect")
 }
 
 /// One line on stderr. A closed stderr is no reason to fail.

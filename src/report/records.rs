@@ -42,16 +42,11 @@ pub(super) fn base(desk: &Desk<'_>, node: Host) -> Record {
     let mut record = Record::new(Action::PayloadLaunch, desk.id);
     record.event.created = Some(desk.asked_at);
     record.host = node;
-    record.process.real_user = Id {
-        id: Some(desk.caller.uid.to_string()),
-    };
-    record.process.real_group = Id {
-        id: Some(desk.caller.gid.to_string()),
-    };
+    record.process.real_user = Id { id: Some(desk.caller.uid.to_string()) };
+    record.process.real_group = Id { id: Some(desk.caller.gid.to_string()) };
     record.process.parent.pid = Some(i64::from(std::process::id()));
-    record.process.parent.executable = std::env::current_exe()
-        .ok()
-        .map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
+    record.process.parent.executable =
+        std::env::current_exe().ok().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
     let Args { list, info } = redact::args(&desk.request.command, desk.config.audit.args);
     record.process.args = list;
     record.grid.args = info;
@@ -101,10 +96,8 @@ fn set_identity(record: &mut Record, desk: &Desk<'_>) {
 
 fn set_facts(record: &mut Record, desk: &Desk<'_>) {
     let facts = &desk.facts;
-    record.container.image.name = facts
-        .image
-        .as_ref()
-        .map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
+    record.container.image.name =
+        facts.image.as_ref().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
     record.container.image.hash.all.clone_from(&facts.image_ids);
     record.related.hash.clone_from(&facts.image_ids);
     if facts.start_dir.is_absolute() {
@@ -121,16 +114,10 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         })
         .collect();
     record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
-    record.grid.limits.wall_time = desk
-        .request
-        .wall_time
-        .or(desk.config.limits.wall_time)
-        .map(|limit| limit.as_secs());
-    record.grid.sandbox = facts
-        .walls
-        .iter()
-        .map(|(name, state)| ((*name).to_owned(), state.clone()))
-        .collect();
+    record.grid.limits.wall_time =
+        desk.request.wall_time.or(desk.config.limits.wall_time).map(|limit| limit.as_secs());
+    record.grid.sandbox =
+        facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
 }
 
 /// A copy of the common part with the constants of another action.
@@ -151,15 +138,7 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
     set_payload(&mut record, frozen);
     let [user, mnt, pid, ipc, uts, net, cgroup] =
         std::array::from_fn::<_, { NAMESPACES.len() }, _>(|index| frozen.namespaces.get(index).copied());
-    record.grid.namespaces = record::Namespaces {
-        user,
-        mnt,
-        pid,
-        ipc,
-        uts,
-        net,
-        cgroup,
-    };
+    record.grid.namespaces = record::Namespaces { user, mnt, pid, ipc, uts, net, cgroup };
     record.grid.cgroup = frozen.cgroup.clone();
     record.process.executable = Some(frozen.executable.clone());
     record.process.hash.sha256.clone_from(&frozen.executable_hash);
@@ -171,9 +150,7 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
             seccomp: Some(observed.seccomp),
             pid_depth: u32::try_from(observed.pid_depth).ok(),
         };
-        record.process.user = Id {
-            id: Some(observed.uid.to_string()),
-        };
+        record.process.user = Id { id: Some(observed.uid.to_string()) };
     }
     record
 }
@@ -181,31 +158,21 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
 /// What the kernel confirmed goes beside what was planned.
 fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
     let mut put = |name: &str, state: String| walls.insert(name.to_owned(), state);
-    let by = if frozen.observed.is_some() {
-        "on"
-    } else {
-        "on: not confirmed, this host hides /proc of others"
-    };
+    let by =
+        if frozen.observed.is_some() { "on" } else { "on: not confirmed, this host hides /proc of others" };
     for name in ["no_capabilities", "no_new_privs"] {
         put(name, by.to_owned());
     }
     put(
         "securebits_locked",
-        if frozen.ready.securebits == 0xef {
-            "on".to_owned()
-        } else {
-            "off".to_owned()
-        },
+        if frozen.ready.securebits == 0xef { "on".to_owned() } else { "off".to_owned() },
     );
     put(
         "session_keyring",
         match frozen.ready.keyring {
             0 => "on".to_owned(),
             -1 => "off: the site's configuration".to_owned(),
-            raw => format!(
-                "off: {}",
-                crate::failure::errno_text(nix::errno::Errno::from_raw(raw))
-            ),
+            raw => format!("off: {}", crate::failure::errno_text(nix::errno::Errno::from_raw(raw))),
         },
     );
     put("stdio", stdio());
@@ -250,10 +217,7 @@ pub fn start_time(ticks: u64) -> Option<Timestamp> {
         - i128::from(since_boot.tv_nsec());
     let start = boot + i128::from(ticks) * 1_000_000_000 / i128::from(per_second);
     let (seconds, nanos) = (start.div_euclid(1_000_000_000), start.rem_euclid(1_000_000_000));
-    Some(Timestamp::new(
-        i64::try_from(seconds).ok()?,
-        u32::try_from(nanos).ok()?,
-    ))
+    Some(Timestamp::new(i64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?))
 }
 
 /// `payload-end`.
@@ -275,11 +239,7 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
     } else {
         record.grid.end.signal = Some("SIGKILL".to_owned());
     }
-    record.event.outcome = Some(if success {
-        Outcome::Success
-    } else {
-        Outcome::Failure
-    });
+    record.event.outcome = Some(if success { Outcome::Success } else { Outcome::Failure });
     record.grid.end.by = Some(match end.cause {
         Cause::Payload | Cause::InitLost => EndBy::Payload,
         Cause::PilotSignal(_) => EndBy::PilotSignal,
@@ -320,16 +280,10 @@ pub(super) fn stop(desk: &Desk<'_>, reason: &str) -> Record {
 pub(super) fn failure(desk: &Desk<'_>, failure: &Failure) -> Record {
     let denied = matches!(failure.code, Code::Refused | Code::ParallelLimit);
     // A launch that has its record is closed by launch-failed whatever the reason is.
-    let action = if denied && desk.slot.is_none() {
-        Action::PayloadDeny
-    } else {
-        Action::LaunchFailed
-    };
+    let action = if denied && desk.slot.is_none() { Action::PayloadDeny } else { Action::LaunchFailed };
     let mut record = closing(desk, action);
     record.event.reason = Some(failure.to_string());
-    record.error = ErrorInfo {
-        code: Some(failure.code.exit_code().to_string()),
-        message: Some(failure.to_string()),
-    };
+    record.error =
+        ErrorInfo { code: Some(failure.code.exit_code().to_string()), message: Some(failure.to_string()) };
     record
 }

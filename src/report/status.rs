@@ -82,12 +82,7 @@ pub(super) fn write(path: &Path, id: LaunchId, status: &Status) -> Result<(), Fa
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(cannot("it names no file".to_owned()));
     };
-    let file = File {
-        version: 1,
-        id: id.as_str(),
-        bailey: env!("CARGO_PKG_VERSION"),
-        status,
-    };
+    let file = File { version: 1, id: id.as_str(), bailey: env!("CARGO_PKG_VERSION"), status };
     let mut text = serde_json::to_vec(&file).map_err(|error| cannot(error.to_string()))?;
     text.push(b'\n');
     let aside = dir.join(format!(".{}.{id}", name.to_string_lossy()));
@@ -118,10 +113,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     let Some(dir) = path.parent().filter(|_| path.file_name().is_some()) else {
         return cannot("it names no file");
     };
-    match nix::unistd::access(
-        dir,
-        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
-    ) {
+    match nix::unistd::access(dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK) {
         Ok(()) => Ok(()),
         Err(errno) => cannot(&crate::failure::errno_text(errno)),
     }

@@ -18,11 +18,7 @@ const HIDDEN: [&[u8]; 3] = [b"cgroup", b"cgroup2", b"proc"];
 
 /// Turns an errno into the report of where it happened.
 fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
-    result.map_err(|errno| Trouble {
-        stage,
-        index: index as u32,
-        errno,
-    })
+    result.map_err(|errno| Trouble { stage, index: index as u32, errno })
 }
 
 /// Makes the tree, changes into it and lets go of the host's. `proc_attr` are the host's atime flags for proc.
@@ -50,11 +46,7 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
                 fs::Resolve::InRootNoSymlinks,
             );
             let target = at(Stage::Target, index, target)?;
-            at(
-                Stage::Attach,
-                index,
-                mount::attach(source.as_fd(), target.as_fd()),
-            )?;
+            at(Stage::Attach, index, mount::attach(source.as_fd(), target.as_fd()))?;
         } else {
             // The first step is the root: on a directory of the private tmpfs, which may be the tmpfs itself.
             let place = fs::open_at(base.as_fd(), c"new-root", libc::O_PATH | libc::O_DIRECTORY, 0);
@@ -64,23 +56,16 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
         }
     }
     let Some(root) = root else {
-        return Err(Trouble {
-            stage: Stage::Pivot,
-            index: 0,
-            errno: Errno::ENOENT,
-        });
+        return Err(Trouble { stage: Stage::Pivot, index: 0, errno: Errno::ENOENT });
     };
 
     at(Stage::Pivot, 0, fs::change_dir_fd(root.as_fd()))?;
     at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
-    match at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
-        true => Ok(()),
-        false => Err(Trouble {
-            stage: Stage::StartDir,
-            index: 1,
-            errno: Errno::ENOENT,
-        }),
+    if at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
+        Ok(())
+    } else {
+        Err(Trouble { stage: Stage::StartDir, index: 1, errno: Errno::ENOENT })
     }
 }
 
@@ -89,14 +74,7 @@ fn private_tmpfs(tree: &Tree) -> Result<OwnedFd, Errno> {
     let context = FsContext::open(c"tmpfs")?;
     context.set(c"size", &tree.scratch_size)?;
     context.set(c"mode", c"0755")?;
-    let base = context.mount(
-        Attr {
-            read_only: false,
-            no_dev: true,
-            no_exec: false,
-        },
-        0,
-    )?;
+    let base = context.mount(Attr { read_only: false, no_dev: true, no_exec: false }, 0)?;
     let proc = fs::open_at(fs::cwd(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     mount::attach(base.as_fd(), proc.as_fd())?;
     fs::make_dir(base.as_fd(), c"new-root", 0o755)?;
@@ -121,20 +99,12 @@ fn source(base: BorrowedFd<'_>, step: &Mount, index: usize, proc_attr: u64) -> R
     match &step.source {
         Source::Host { path, dev, ino } => {
             let tree = host_tree(path, *dev, *ino, index)?;
-            at(
-                Stage::Attributes,
-                index,
-                mount::set_attributes(tree.as_fd(), step.attr, step.follow_host),
-            )?;
+            at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, step.follow_host))?;
             Ok(tree)
         }
         Source::Base(path) => {
             let tree = at(Stage::Source, index, mount::clone_tree(base, path, false))?;
-            at(
-                Stage::Attributes,
-                index,
-                mount::set_attributes(tree.as_fd(), step.attr, false),
-            )?;
+            at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, false))?;
             Ok(tree)
         }
         Source::Proc => {
@@ -152,11 +122,7 @@ fn source(base: BorrowedFd<'_>, step: &Mount, index: usize, proc_attr: u64) -> R
         }
         Source::Overlay { path, dev, ino } => {
             let lower = host_tree(path, *dev, *ino, index)?;
-            at(
-                Stage::Attributes,
-                index,
-                mount::set_attributes(lower.as_fd(), READ_ONLY, false),
-            )?;
+            at(Stage::Attributes, index, mount::set_attributes(lower.as_fd(), READ_ONLY, false))?;
             at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
         }
     }
@@ -170,11 +136,7 @@ fn host_tree(path: &CStr, dev: u64, ino: u64, index: usize) -> Result<OwnedFd, T
     if (found.dev, found.ino) == (dev, ino) {
         Ok(tree)
     } else {
-        Err(Trouble {
-            stage: Stage::Changed,
-            index: index as u32,
-            errno: Errno::ESTALE,
-        })
+        Err(Trouble { stage: Stage::Changed, index: index as u32, errno: Errno::ESTALE })
     }
 }
 
@@ -197,22 +159,14 @@ fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<Ow
 /// Covers each mount of a hidden file system in the finished tree, found by type and not by path: a recursive bind may
 /// have brought one along. Our own /proc stays. Reads the new proc, which lists only what this process can reach.
 pub(super) fn cover_hidden() -> Result<(), Trouble> {
-    let table = at(
-        Stage::Hidden,
-        0,
-        fs::open_at(fs::cwd(), c"/proc/self/mountinfo", libc::O_RDONLY, 0),
-    )?;
+    let table = at(Stage::Hidden, 0, fs::open_at(fs::cwd(), c"/proc/self/mountinfo", libc::O_RDONLY, 0))?;
     // Lines are at most a page or two; a longer one is refused, because what is not read is not judged.
     let mut buffer = [0_u8; 16384];
     let mut kept = 0;
     loop {
         let room = buffer.get_mut(kept..).unwrap_or_default();
         if room.is_empty() {
-            return Err(Trouble {
-                stage: Stage::Hidden,
-                index: 1,
-                errno: Errno::ENAMETOOLONG,
-            });
+            return Err(Trouble { stage: Stage::Hidden, index: 1, errno: Errno::ENAMETOOLONG });
         }
         let read = at(Stage::Hidden, 1, fs::read_some(table.as_fd(), room))?;
         if read == 0 {
@@ -220,9 +174,7 @@ pub(super) fn cover_hidden() -> Result<(), Trouble> {
         }
         let filled = kept + read;
         let mut start = 0;
-        while let Some(end) = buffer
-            .get(start..filled)
-            .and_then(|rest| rest.iter().position(|b| *b == b'\n'))
+        while let Some(end) = buffer.get(start..filled).and_then(|rest| rest.iter().position(|b| *b == b'\n'))
         {
             let line = buffer.get(start..start + end).unwrap_or_default();
             cover_if_hidden(line)?;
@@ -237,11 +189,7 @@ pub(super) fn cover_hidden() -> Result<(), Trouble> {
 fn cover_if_hidden(line: &[u8]) -> Result<(), Trouble> {
     let mut fields = line.split(|b| *b == b' ');
     let Some(point) = fields.nth(4) else { return Ok(()) };
-    let kind = fields
-        .by_ref()
-        .skip_while(|field| *field != b"-")
-        .nth(1)
-        .unwrap_or_default();
+    let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
     if !HIDDEN.contains(&kind) || (kind == b"proc" && point == b"/proc") {
         return Ok(());
     }
@@ -254,21 +202,9 @@ fn cover_if_hidden(line: &[u8]) -> Result<(), Trouble> {
     let covered = FsContext::open(c"tmpfs").and_then(|context| {
         context.set(c"size", c"4096")?;
         context.set(c"mode", c"0555")?;
-        let empty = context.mount(
-            Attr {
-                read_only: true,
-                no_dev: true,
-                no_exec: true,
-            },
-            0,
-        )?;
-        let target = fs::open_how(
-            fs::cwd(),
-            path,
-            libc::O_PATH | libc::O_NOFOLLOW,
-            0,
-            fs::Resolve::NoSymlinks,
-        )?;
+        let empty = context.mount(Attr { read_only: true, no_dev: true, no_exec: true }, 0)?;
+        let target =
+            fs::open_how(fs::cwd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0, fs::Resolve::NoSymlinks)?;
         mount::attach(empty.as_fd(), target.as_fd())
     });
     at(Stage::Hidden, 3, covered)
@@ -279,15 +215,12 @@ fn unescape<'a>(text: &[u8], buffer: &'a mut [u8]) -> Option<&'a CStr> {
     let mut length = 0;
     let mut rest = text;
     while let Some((first, tail)) = rest.split_first() {
-        let byte = match (first, tail) {
-            (b'\\', [a, b, c, more @ ..]) => {
-                rest = more;
-                (a.wrapping_sub(b'0') << 6) | (b.wrapping_sub(b'0') << 3) | c.wrapping_sub(b'0')
-            }
-            _ => {
-                rest = tail;
-                *first
-            }
+        let byte = if let (b'\\', [a, b, c, more @ ..]) = (first, tail) {
+            rest = more;
+            (a.wrapping_sub(b'0') << 6) | (b.wrapping_sub(b'0') << 3) | c.wrapping_sub(b'0')
+        } else {
+            rest = tail;
+            *first
         };
         *buffer.get_mut(length)? = byte;
         length += 1;

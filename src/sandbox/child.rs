@@ -41,11 +41,7 @@ const LIMIT_FILES: [&CStr; 8] = [
 const REPORTED: i32 = 1;
 
 fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
-    result.map_err(|errno| Trouble {
-        stage,
-        index: index as u32,
-        errno,
-    })
+    result.map_err(|errno| Trouble { stage, index: index as u32, errno })
 }
 
 /// init: `control` is its end of the launcher's socket, `gate` the end that the payload will use.
@@ -58,14 +54,7 @@ pub(super) fn init(plan: &Blueprint, control: &OwnedFd, gate: &OwnedFd) -> ! {
     match clone::fork_payload() {
         Ok(0) => payload(plan, gate.as_fd(), ready),
         Ok(pid) => reap(pid, control.as_fd(), gate),
-        Err(errno) => give_up(
-            control.as_fd(),
-            Trouble {
-                stage: Stage::Fork,
-                index: 0,
-                errno,
-            },
-        ),
+        Err(errno) => give_up(control.as_fd(), Trouble { stage: Stage::Fork, index: 0, errno }),
     }
 }
 
@@ -78,33 +67,17 @@ fn give_up(to: BorrowedFd<'_>, trouble: Trouble) -> ! {
 fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Result<Ready, Trouble> {
     // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
     // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
-    at(
-        Stage::Descriptors,
-        0,
-        keep_only(control.as_raw_fd(), gate.as_raw_fd()),
-    )?;
+    at(Stage::Descriptors, 0, keep_only(control.as_raw_fd(), gate.as_raw_fd()))?;
 
     // The id map, while /proc/self is still ours to write: undumpable processes may not (EACCES). setgroups is denied
     // before gid_map, as the kernel demands of the unprivileged (user_namespaces(7)).
     at(Stage::IdMap, 0, write_file(c"/proc/self/setgroups", b"deny"))?;
-    at(
-        Stage::IdMap,
-        1,
-        write_file(c"/proc/self/uid_map", plan.uid_map.as_bytes()),
-    )?;
-    at(
-        Stage::IdMap,
-        2,
-        write_file(c"/proc/self/gid_map", plan.gid_map.as_bytes()),
-    )?;
+    at(Stage::IdMap, 1, write_file(c"/proc/self/uid_map", plan.uid_map.as_bytes()))?;
+    at(Stage::IdMap, 2, write_file(c"/proc/self/gid_map", plan.gid_map.as_bytes()))?;
 
     // The limits are opened while the host's /proc is in view, but set only after the last mount: a limit of zero mount
     // namespaces makes open_tree and fsmount fail, because a detached mount counts as one.
-    let limits = if plan.forbid_nesting {
-        open_limits()?
-    } else {
-        Limits::default()
-    };
+    let limits = if plan.forbid_nesting { open_limits()? } else { Limits::default() };
 
     // From here on no process of the same uid can ptrace, read or core-dump us (S3 in docs/threat-model.md).
     at(Stage::Undumpable, 0, process::set_undumpable())?;
@@ -150,10 +123,7 @@ fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Re
 
     // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
     argv::set_title(&plan.title);
-    Ok(Ready {
-        keyring,
-        ..Ready::default()
-    })
+    Ok(Ready { keyring, ..Ready::default() })
 }
 
 /// Closes everything above standard error but the two sockets.
@@ -179,11 +149,7 @@ fn open_limits() -> Result<Limits, Trouble> {
             Ok(file) => *slot = Some(file),
             Err(Errno::ENOENT) if index > 0 => {}
             Err(errno) => {
-                return Err(Trouble {
-                    stage: Stage::Limits,
-                    index: index as u32,
-                    errno,
-                });
+                return Err(Trouble { stage: Stage::Limits, index: index as u32, errno });
             }
         }
     }
@@ -194,21 +160,13 @@ fn open_limits() -> Result<Limits, Trouble> {
 fn send_namespaces(control: BorrowedFd<'_>) -> Result<(), Trouble> {
     let mut files: [Option<OwnedFd>; 7] = Default::default();
     let mut numbers = [-1 as RawFd; 7];
-    for (index, ((slot, number), path)) in files
-        .iter_mut()
-        .zip(&mut numbers)
-        .zip(NAMESPACE_FILES)
-        .enumerate()
+    for (index, ((slot, number), path)) in files.iter_mut().zip(&mut numbers).zip(NAMESPACE_FILES).enumerate()
     {
         let file = at(Stage::Namespaces, index, fs::open_following(path, libc::O_RDONLY))?;
         *number = file.as_raw_fd();
         *slot = Some(file);
     }
-    at(
-        Stage::Namespaces,
-        7,
-        socket::send(control, &Message::Namespaces.encode(), &numbers),
-    )
+    at(Stage::Namespaces, 7, socket::send(control, &Message::Namespaces.encode(), &numbers))
 }
 
 /// The payload's side of the fork: last preparations, report, wait for the release, execve.
@@ -229,14 +187,7 @@ fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> ! {
         Some(path) => process::execute(path, &plan.argv, &plan.envp),
         None => Errno::ENOENT,
     };
-    give_up(
-        gate,
-        Trouble {
-            stage: Stage::Exec,
-            index: ready.command,
-            errno,
-        },
-    )
+    give_up(gate, Trouble { stage: Stage::Exec, index: ready.command, errno })
 }
 
 fn prepare_payload(plan: &Blueprint, ready: Ready) -> Result<Ready, Trouble> {
@@ -246,27 +197,14 @@ fn prepare_payload(plan: &Blueprint, ready: Ready) -> Result<Ready, Trouble> {
 
     let securebits = at(Stage::ReadBack, 0, process::securebits())?;
     if securebits != process::SECUREBITS {
-        return Err(Trouble {
-            stage: Stage::ReadBack,
-            index: 0,
-            errno: Errno::EPERM,
-        });
+        return Err(Trouble { stage: Stage::ReadBack, index: 0, errno: Errno::EPERM });
     }
     if plan.forbid_nesting && process::can_make_user_namespace() {
         // All capabilities and no_new_privs do not stop it; only the limit does, so it is tried.
-        return Err(Trouble {
-            stage: Stage::ReadBack,
-            index: 1,
-            errno: Errno::EPERM,
-        });
+        return Err(Trouble { stage: Stage::ReadBack, index: 1, errno: Errno::EPERM });
     }
     let command = find_command(&plan.commands)?;
-    Ok(Ready {
-        command,
-        securebits: securebits as u32,
-        vpid: process::pid(),
-        ..ready
-    })
+    Ok(Ready { command, securebits: securebits as u32, vpid: process::pid(), ..ready })
 }
 
 /// The first of the prepared paths that is a regular file which may be executed, as execvp(3) would choose. EACCES is
@@ -290,11 +228,7 @@ fn find_command(commands: &[std::ffi::CString]) -> Result<u32, Trouble> {
             errno = why;
         }
     }
-    Err(Trouble {
-        stage: Stage::Command,
-        index: index_of as u32,
-        errno,
-    })
+    Err(Trouble { stage: Stage::Command, index: index_of as u32, errno })
 }
 
 /// init's life: reap whatever becomes an orphan until the payload's own process ends; then end everything else, tell the
@@ -340,9 +274,10 @@ fn read_io(text: &[u8], ended: &mut Ended) {
         let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
             continue;
         };
-        let number = value.iter().filter(|b| b.is_ascii_digit()).fold(0_u64, |sum, b| {
-            sum.wrapping_mul(10).wrapping_add(u64::from(*b - b'0'))
-        });
+        let number = value
+            .iter()
+            .filter(|b| b.is_ascii_digit())
+            .fold(0_u64, |sum, b| sum.wrapping_mul(10).wrapping_add(u64::from(*b - b'0')));
         match name {
             b"rchar" => ended.read_chars = number,
             b"wchar" => ended.write_chars = number,
@@ -361,11 +296,7 @@ mod tests {
 
     #[test]
     fn io_counters_are_read() {
-        let mut ended = Ended {
-            read_chars: u64::MAX,
-            write_bytes: u64::MAX,
-            ..Ended::default()
-        };
+        let mut ended = Ended { read_chars: u64::MAX, write_bytes: u64::MAX, ..Ended::default() };
         read_io(
             b"rchar: 323934931\nwchar: 323929600\nsyscr: 632687\nread_bytes: 0\nwrite_bytes: 4096\n",
             &mut ended,

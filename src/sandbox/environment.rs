@@ -135,9 +135,7 @@ const CREDENTIAL_PATHS: &[&str] = &[
 pub fn is_withheld(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     WITHHELD.contains(&name)
-        || ["TOKEN", "SECRET", "PASSW", "CREDENTIAL"]
-            .iter()
-            .any(|part| upper.contains(part))
+        || ["TOKEN", "SECRET", "PASSW", "CREDENTIAL"].iter().any(|part| upper.contains(part))
         || upper.ends_with("_KEY")
         || upper.starts_with("SSH_")
         || upper.starts_with("_CONDOR_")
@@ -163,10 +161,7 @@ fn credential_path<'a>(name: &str, value: &'a OsStr) -> Option<&'a Path> {
 
 /// Host files that the pilot's environment names as credentials: they are covered wherever a bind would show them.
 pub fn credential_files(pilot: &[(OsString, OsString)]) -> Vec<&Path> {
-    pilot
-        .iter()
-        .filter_map(|(name, value)| credential_path(name.to_str()?, value))
-        .collect()
+    pilot.iter().filter_map(|(name, value)| credential_path(name.to_str()?, value)).collect()
 }
 
 /// What bailey itself sets.
@@ -255,52 +250,25 @@ mod tests {
             pass: pass_rules.iter().map(ToString::to_string).collect(),
             path: "/usr/bin:/bin".to_owned(),
         };
-        let own = Own {
-            id: "ID",
-            home: Path::new("/srv"),
-            user: "u",
-        };
+        let own = Own { id: "ID", home: Path::new("/srv"), user: "u" };
         let pilot: Vec<_> = pilot.iter().map(|(k, v)| (k.into(), v.into())).collect();
         let pass: Vec<_> = pass.iter().map(|n| EnvName::new(n).unwrap()).collect();
-        let set: Vec<_> = set
-            .iter()
-            .map(|(k, v)| (EnvName::new(k).unwrap(), v.into()))
-            .collect();
-        build(&site, &own, &pilot, &pass, &set, &|p| {
-            handed.iter().any(|h| p == Path::new(h))
-        })
+        let set: Vec<_> = set.iter().map(|(k, v)| (EnvName::new(k).unwrap(), v.into())).collect();
+        build(&site, &own, &pilot, &pass, &set, &|p| handed.iter().any(|h| p == Path::new(h)))
     }
 
     #[test]
     fn only_the_list_enters() {
         let env = run(
             &["LANG", "LC_*"],
-            &[
-                ("LANG", "C"),
-                ("LC_ALL", "C"),
-                ("FOO", "1"),
-                ("PATH", "/evil"),
-                ("LD_PRELOAD", "x"),
-            ],
+            &[("LANG", "C"), ("LC_ALL", "C"), ("FOO", "1"), ("PATH", "/evil"), ("LD_PRELOAD", "x")],
             &[],
             &[],
             &[],
         )
         .unwrap();
         let names: Vec<_> = env.keys().map(|k| k.to_str().unwrap()).collect();
-        assert_eq!(
-            names,
-            [
-                "BAILEY_ID",
-                "HOME",
-                "LANG",
-                "LC_ALL",
-                "LOGNAME",
-                "PATH",
-                "TMPDIR",
-                "USER"
-            ]
-        );
+        assert_eq!(names, ["BAILEY_ID", "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TMPDIR", "USER"]);
         assert_eq!(env.get(OsStr::new("PATH")).unwrap(), "/usr/bin:/bin");
     }
 
@@ -328,11 +296,7 @@ mod tests {
     fn a_secret_value_does_not_enter_under_a_harmless_name() {
         let env = run(
             &["*"],
-            &[
-                ("NOTE", "eyJhbGciOi.eyJzdWIi.sig"),
-                ("PEM", "-----BEGIN X"),
-                ("OK", "eyJ"),
-            ],
+            &[("NOTE", "eyJhbGciOi.eyJzdWIi.sig"), ("PEM", "-----BEGIN X"), ("OK", "eyJ")],
             &[],
             &[],
             &[],
@@ -357,14 +321,8 @@ mod tests {
 
     #[test]
     fn the_launch_id_cannot_be_forged() {
-        let env = run(
-            &["BAILEY_ID"],
-            &[("BAILEY_ID", "x")],
-            &["BAILEY_ID"],
-            &[("BAILEY_ID", "y")],
-            &[],
-        )
-        .unwrap();
+        let env =
+            run(&["BAILEY_ID"], &[("BAILEY_ID", "x")], &["BAILEY_ID"], &[("BAILEY_ID", "y")], &[]).unwrap();
         assert_eq!(env.get(OsStr::new("BAILEY_ID")).unwrap(), "ID");
     }
 }

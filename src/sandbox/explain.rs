@@ -31,13 +31,9 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
                     )
                 })
                 .collect();
-            let at_fault = limits
-                .iter()
-                .find(|(_, value)| value == "0")
-                .or_else(|| limits.first());
-            let (name, value) = at_fault.map_or(("user.max_user_namespaces", "?"), |(n, v)| {
-                (n.as_str(), v.as_str())
-            });
+            let at_fault = limits.iter().find(|(_, value)| value == "0").or_else(|| limits.first());
+            let (name, value) =
+                at_fault.map_or(("user.max_user_namespaces", "?"), |(n, v)| (n.as_str(), v.as_str()));
             Failure::site(
                 what,
                 format!("{why}: the limit {name} is {value}, or namespaces are nested too deep (32)"),
@@ -101,10 +97,9 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         Source::DevPts => "a new devpts".to_owned(),
     });
     match stage {
-        Stage::Descriptors => site(
-            "cannot close inherited descriptors (close_range)",
-            "bailey needs kernel 5.9 or later",
-        ),
+        Stage::Descriptors => {
+            site("cannot close inherited descriptors (close_range)", "bailey needs kernel 5.9 or later")
+        }
         Stage::IdMap if matches!(errno, Errno::EPERM | Errno::EACCES) => {
             if read_sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
                 return Failure::site(
@@ -118,28 +113,18 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
                 "see which security module forbids it (dmesg, audit log)",
             )
         }
-        Stage::IdMap => site(
-            "cannot write the id map of the user namespace",
-            "check that /proc is mounted and writable",
-        ),
+        Stage::IdMap => {
+            site("cannot write the id map of the user namespace", "check that /proc is mounted and writable")
+        }
         Stage::Limits | Stage::ForbidNesting => site(
             "cannot forbid nested namespaces (/proc/sys/user/max_*_namespaces)",
             "an outer container keeps /proc/sys read-only: let it unmask /proc (podman: --security-opt unmask=ALL)",
         ),
         Stage::Undumpable | Stage::ParentDeath | Stage::Personality | Stage::CoreFiles | Stage::Session => {
-            site(
-                "cannot prepare the sandbox's first process",
-                "report this with the kernel's version",
-            )
+            site("cannot prepare the sandbox's first process", "report this with the kernel's version")
         }
-        Stage::Namespaces => site(
-            "cannot open the sandbox's namespace files",
-            "check that /proc is mounted",
-        ),
-        Stage::Loopback => site(
-            "cannot raise the loopback device of the new network",
-            "try --network host",
-        ),
+        Stage::Namespaces => site("cannot open the sandbox's namespace files", "check that /proc is mounted"),
+        Stage::Loopback => site("cannot raise the loopback device of the new network", "try --network host"),
         Stage::Propagation => site(
             "cannot separate the sandbox's mounts from the host's",
             "report this with /proc/self/mountinfo",
@@ -158,11 +143,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         }
         Stage::Source => Failure::new(
             Code::Setup,
-            if errno == Errno::ENOENT {
-                Fault::User
-            } else {
-                Fault::Site
-            },
+            if errno == Errno::ENOENT { Fault::User } else { Fault::Site },
             format!("cannot copy the mount of {source} for {target}"),
             why,
             "check that it still exists and is reachable",
@@ -189,14 +170,12 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             why,
             "the image changed since it was looked at, or has a symbolic link there: use an image that stands still",
         ),
-        Stage::Attach => site(
-            &format!("cannot mount {source} at {target}"),
-            "report this with /proc/self/mountinfo",
-        ),
-        Stage::Pivot => site(
-            "cannot change into the new root (pivot_root)",
-            "the host's root must not be an initramfs",
-        ),
+        Stage::Attach => {
+            site(&format!("cannot mount {source} at {target}"), "report this with /proc/self/mountinfo")
+        }
+        Stage::Pivot => {
+            site("cannot change into the new root (pivot_root)", "the host's root must not be an initramfs")
+        }
         Stage::StartDir => Failure::usage(
             format!("cannot start in {}", explainer.tree.start_dir.to_string_lossy()),
             why,
@@ -210,10 +189,9 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             "cannot join a new session keyring",
             "set sandbox.session_keyring = \"preferred\" if this host forbids keyrings",
         ),
-        Stage::Capabilities | Stage::Securebits | Stage::NoNewPrivs => site(
-            "cannot drop all capabilities",
-            "report this with the kernel's version; nothing has run",
-        ),
+        Stage::Capabilities | Stage::Securebits | Stage::NoNewPrivs => {
+            site("cannot drop all capabilities", "report this with the kernel's version; nothing has run")
+        }
         Stage::Fork => site(
             "cannot fork the payload's process",
             "the limit on processes (RLIMIT_NPROC, pids.max) is reached",

@@ -15,14 +15,8 @@ use std::path::{Path, PathBuf};
 pub const PRIVATE_WORKDIR: &str = "/srv";
 
 /// Devices that every payload has: name and device number (Documentation/admin-guide/devices.txt).
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// Links of /dev.
 const DEVICE_LINKS: [(&str, &str); 5] = [
@@ -74,11 +68,7 @@ pub fn add_private_parts(
     account: &Account<'_>,
     root: &config::Root,
 ) -> Result<(), Failure> {
-    let dev_attr = Attr {
-        read_only: true,
-        no_dev: true,
-        no_exec: true,
-    };
+    let dev_attr = Attr { read_only: true, no_dev: true, no_exec: true };
     builder.add_private_dir(Path::new("/dev"), "dev", 0o755, dev_attr)?;
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(name);
@@ -92,11 +82,7 @@ pub fn add_private_parts(
         builder.add_link(&Path::new("/dev").join(name), OsStr::new(to))?;
     }
     builder.add_private_dir(Path::new("/dev/shm"), "shm", 0o1777, WRITABLE)?;
-    let pts_attr = Attr {
-        read_only: false,
-        no_dev: false,
-        no_exec: true,
-    };
+    let pts_attr = Attr { read_only: false, no_dev: false, no_exec: true };
     builder.add_file_system(Path::new("/dev/pts"), Source::DevPts, pts_attr)?;
     builder.add_file_system(Path::new("/proc"), Source::Proc, NO_EXEC)?;
     builder.add_private_dir(Path::new("/tmp"), "tmp", 0o1777, WRITABLE)?;
@@ -135,10 +121,7 @@ impl Account<'_> {
     fn passwd(&self) -> Vec<u8> {
         let Self { name, uid, gid, home } = self;
         // A colon or newline in HOME would break the format (passwd(5)); such a directory is left out of this file only.
-        let home = home
-            .to_str()
-            .filter(|home| !home.contains([':', '\n']))
-            .unwrap_or("/");
+        let home = home.to_str().filter(|home| !home.contains([':', '\n'])).unwrap_or("/");
         format!(
             "{name}:x:{uid}:{gid}:payload:{home}:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
         )
@@ -185,28 +168,18 @@ pub fn add_workdir(builder: &mut Builder, workdir: Option<&Path>) -> Result<Path
 /// Puts one `--bind` in place.
 pub fn add_bind(builder: &mut Builder, bind: &Bind, late_mounts: &[PathBuf]) -> Result<(), Failure> {
     let what = format!("cannot bind {}", bind.source.display());
-    let object = open_source(
-        &bind.source,
-        &what,
-        "name an existing file or directory of this host",
-    )?;
+    let object = open_source(&bind.source, &what, "name an existing file or directory of this host")?;
     let mut attr = if bind.writable { WRITABLE } else { READ_ONLY };
     // A device that was named is meant to be used; a directory of devices was not.
     attr.no_dev = !object.stat.is_char_device();
     let follow = late_mounts.iter().any(|listed| object.path.starts_with(listed));
-    builder
-        .add_bind(object, &bind.target, attr, follow, Origin::Handed)
-        .map(drop)
+    builder.add_bind(object, &bind.target, attr, follow, Origin::Handed).map(drop)
 }
 
 fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failure> {
     let object = HostObject::open(path).map_err(|errno| Failure::usage(what, errno_text(errno), next))?;
     let refuse = |why: &str| {
-        Err(Failure::usage(
-            what,
-            why,
-            "bind the file or directory that the payload needs, not more",
-        ))
+        Err(Failure::usage(what, why, "bind the file or directory that the payload needs, not more"))
     };
     if object.path == Path::new("/") {
         return refuse("it is the host's own root, with everything that a payload must not see");
@@ -240,11 +213,7 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
                 "bind a directory beside it, or put the log or status file elsewhere (audit.dir, --status-file)",
             )
         };
-        for own in OWN_PLACES
-            .iter()
-            .map(Path::new)
-            .chain(protected.log_dir.as_deref())
-        {
+        for own in OWN_PLACES.iter().map(Path::new).chain(protected.log_dir.as_deref()) {
             if host.starts_with(own) {
                 return Err(refuse("it is bailey's own:", own));
             }
@@ -286,10 +255,7 @@ pub fn pilot_files(workdir: &Path) -> Vec<PathBuf> {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if name
-            .to_str()
-            .is_some_and(|name| PILOT_NAMES.iter().any(|pattern| matches(pattern, name)))
-        {
+        if name.to_str().is_some_and(|name| PILOT_NAMES.iter().any(|pattern| matches(pattern, name))) {
             found.extend(std::fs::canonicalize(entry.path()));
         }
     }
@@ -325,13 +291,7 @@ mod tests {
 
     #[test]
     fn pilot_names_match() {
-        for name in [
-            "proxy",
-            ".job.ad",
-            "x509up_u1000",
-            "credential_CMS.idtoken",
-            "tokenkey_1000.pem",
-        ] {
+        for name in ["proxy", ".job.ad", "x509up_u1000", "credential_CMS.idtoken", "tokenkey_1000.pem"] {
             assert!(PILOT_NAMES.iter().any(|p| matches(p, name)), "{name}");
         }
         for name in ["proxy2", "data.root", "x509", "job.ad"] {
@@ -341,12 +301,7 @@ mod tests {
 
     #[test]
     fn passwd_stays_whole() {
-        let account = Account {
-            name: "u",
-            uid: 7,
-            gid: 8,
-            home: Path::new("/a:b"),
-        };
+        let account = Account { name: "u", uid: 7, gid: 8, home: Path::new("/a:b") };
         assert_eq!(
             account.passwd(),
             b"u:x:7:8:payload:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"

@@ -106,41 +106,22 @@ pub struct Building {
 impl Blueprint {
     /// Clones the child into its namespaces.
     pub fn start(self) -> Result<(Building, Explainer), Failure> {
-        let (control, child_control) = socket::pair().map_err(|e| no_sockets(&e))?;
-        let (gate, child_gate) = socket::pair().map_err(|e| no_sockets(&e))?;
+        let (control, child_control) = socket::pair().map_err(no_sockets)?;
+        let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
         match clone::clone_into(self.namespaces) {
             Ok(Side::Child) => child::init(&self, &child_control, &child_gate),
             Ok(Side::Parent { pid, pidfd }) => {
-                let init = Init {
-                    pid,
-                    pidfd,
-                    reaped: false,
-                };
-                let explainer = Explainer {
-                    commands: self.commands,
-                    tree: self.tree,
-                };
-                Ok((
-                    Building {
-                        id: self.id,
-                        init,
-                        control,
-                        gate,
-                    },
-                    explainer,
-                ))
+                let init = Init { pid, pidfd, reaped: false };
+                let explainer = Explainer { commands: self.commands, tree: self.tree };
+                Ok((Building { id: self.id, init, control, gate }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
     }
 }
 
-fn no_sockets(errno: &Errno) -> Failure {
-    Failure::site(
-        "cannot make a socket pair",
-        errno_text(*errno),
-        "raise the limit on open files (ulimit -n)",
-    )
+fn no_sockets(errno: Errno) -> Failure {
+    Failure::site("cannot make a socket pair", errno_text(errno), "raise the limit on open files (ulimit -n)")
 }
 
 /// What the launcher keeps of the blueprint: the words for what a child reports, and which command it chose.
@@ -197,7 +178,7 @@ impl Building {
                 match message {
                     Some(Message::Namespaces) if fds.len() == NAMESPACES.len() => namespaces = Some(fds),
                     Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
-                    _ => return Err(lost(&Errno::EPIPE)),
+                    _ => return Err(lost(Errno::EPIPE)),
                 }
             } else if on_gate && ready.is_none() {
                 let (message, pid, _) = hear(&self.gate)?;
@@ -217,16 +198,16 @@ impl Building {
     fn last_words(&self, explainer: &Explainer) -> Failure {
         match hear(&self.control) {
             Ok((Some(Message::Failed(trouble)), ..)) => explain::trouble(trouble, explainer),
-            _ => lost(&Errno::EPIPE),
+            _ => lost(Errno::EPIPE),
         }
     }
 
     fn frozen(self, ready: Ready, pid: i32, namespaces: Vec<OwnedFd>) -> Result<(Frozen, OwnedFd), Failure> {
-        let pidfd = pidfd::open(pid).map_err(|e| lost(&e))?;
+        let pidfd = pidfd::open(pid).map_err(lost)?;
         // The kernel told the pid when the message was sent. If the payload still holds its socket now that the pidfd is
         // open, it lived when that was opened, so the number was not another process's.
         if socket::peer_is_gone(self.gate.as_fd()) {
-            return Err(lost(&Errno::ESRCH));
+            return Err(lost(Errno::ESRCH));
         }
         let frozen = Frozen {
             id: self.id,
@@ -234,7 +215,7 @@ impl Building {
             control: self.control,
             gate: self.gate,
             pid,
-            pidfd: pidfd.try_clone().map_err(|_| lost(&Errno::EMFILE))?,
+            pidfd: pidfd.try_clone().map_err(|_| lost(Errno::EMFILE))?,
             ready,
             namespaces,
         };
@@ -242,10 +223,10 @@ impl Building {
     }
 }
 
-fn lost(errno: &Errno) -> Failure {
+fn lost(errno: Errno) -> Failure {
     Failure::site(
         "the sandbox ended before the payload was ready",
-        errno_text(*errno),
+        errno_text(errno),
         "look for the out-of-memory killer in the kernel's log, then try again",
     )
 }
@@ -253,17 +234,14 @@ fn lost(errno: &Errno) -> Failure {
 /// One message: what it says, the sender's pid, the descriptors that came along. No message is the end of the socket.
 fn hear(socket: &OwnedFd) -> Result<(Option<Message>, i32, Vec<OwnedFd>), Failure> {
     let mut bytes = [0; SIZE];
-    let received = socket::receive(socket.as_fd(), &mut bytes).map_err(|errno| lost(&errno))?;
+    let received = socket::receive(socket.as_fd(), &mut bytes).map_err(lost)?;
     let message = Message::decode(bytes.get(..received.length).unwrap_or_default());
     Ok((message, received.pid, received.fds))
 }
 
 /// Waits for either descriptor to become readable or to end.
 fn wait_two(a: BorrowedFd<'_>, b: BorrowedFd<'_>, timeout: Duration) -> (bool, bool) {
-    let mut fds = [
-        PollFd::new(a, PollFlags::POLLIN),
-        PollFd::new(b, PollFlags::POLLIN),
-    ];
+    let mut fds = [PollFd::new(a, PollFlags::POLLIN), PollFd::new(b, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     let _ = poll(&mut fds, timeout);
     let [a, b] = fds.map(|fd| fd.any().unwrap_or(false));
@@ -297,11 +275,7 @@ impl Frozen {
     /// payloads end with what holds them.
     pub fn release(self, receipt: Receipt) -> Result<Running, Failure> {
         let foreign = |why: &str| {
-            Failure::record(
-                "the payload was not released",
-                why,
-                "report this as a defect; nothing has run",
-            )
+            Failure::record("the payload was not released", why, "report this as a defect; nothing has run")
         };
         if receipt.launch() != self.id {
             return Err(foreign("the receipt belongs to another launch"));
@@ -309,7 +283,7 @@ impl Frozen {
         if !pidfd::same_process(&self.pidfd, receipt.pidfd()) {
             return Err(foreign("the receipt was made out for another process"));
         }
-        socket::send(self.gate.as_fd(), b"!", &[]).map_err(|e| lost(&e))?;
+        socket::send(self.gate.as_fd(), b"!", &[]).map_err(lost)?;
         Ok(Running {
             init: self.init,
             control: self.control,

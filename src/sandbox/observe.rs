@@ -34,23 +34,13 @@ pub fn payload(pid: i32) -> Option<Observed> {
 pub fn start_ticks(pid: i32) -> Option<u64> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    stat.rsplit_once(')')?
-        .1
-        .split_ascii_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 fn parse_status(text: &str) -> Observed {
     let mut observed = Observed::default();
-    let first = |value: &str| {
-        value
-            .split_ascii_whitespace()
-            .next()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(u32::MAX)
-    };
+    let first =
+        |value: &str| value.split_ascii_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or(u32::MAX);
     for line in text.lines() {
         let Some((name, value)) = line.split_once(':') else {
             continue;

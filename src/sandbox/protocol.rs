@@ -6,10 +6,7 @@ use crate::sys::Errno;
 /// Where in the set-up something went wrong. The order is the order of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-#[expect(
-    missing_docs,
-    reason = "the names are the steps; `sandbox::explain` has the words"
-)]
+#[expect(missing_docs, reason = "the names are the steps; `sandbox::explain` has the words")]
 pub enum Stage {
     Descriptors = 1,
     IdMap,
@@ -144,22 +141,10 @@ impl Message {
         let words: [u64; 6] = match self {
             Self::Namespaces => [1, 0, 0, 0, 0, 0],
             Self::Failed(t) => [2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64, 0, 0],
-            Self::Ready(r) => [
-                3,
-                u64::from(r.command),
-                u64::from(r.securebits),
-                r.keyring as u64,
-                r.vpid as u64,
-                0,
-            ],
-            Self::Ended(e) => [
-                4,
-                e.status as u64,
-                e.read_chars,
-                e.write_chars,
-                e.read_bytes,
-                e.write_bytes,
-            ],
+            Self::Ready(r) => {
+                [3, u64::from(r.command), u64::from(r.securebits), r.keyring as u64, r.vpid as u64, 0]
+            }
+            Self::Ended(e) => [4, e.status as u64, e.read_chars, e.write_chars, e.read_bytes, e.write_bytes],
         };
         let mut bytes = [0_u8; SIZE];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -177,29 +162,29 @@ impl Message {
         for (word, from) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_ne_bytes(from.try_into().ok()?);
         }
-        let [kind, a, b, c, d, e] = words;
+        let [kind, first, second, third, fourth, fifth] = words;
         match kind {
             1 => Some(Self::Namespaces),
             2 => {
-                let stage = Stage::ALL.into_iter().find(|stage| *stage as u64 == a)?;
+                let stage = Stage::ALL.into_iter().find(|stage| *stage as u64 == first)?;
                 Some(Self::Failed(Trouble {
                     stage,
-                    index: b as u32,
-                    errno: Errno::from_raw(c as i32),
+                    index: second as u32,
+                    errno: Errno::from_raw(third as i32),
                 }))
             }
             3 => Some(Self::Ready(Ready {
-                command: a as u32,
-                securebits: b as u32,
-                keyring: c as i32,
-                vpid: d as i32,
+                command: first as u32,
+                securebits: second as u32,
+                keyring: third as i32,
+                vpid: fourth as i32,
             })),
             4 => Some(Self::Ended(Ended {
-                status: a as i32,
-                read_chars: b,
-                write_chars: c,
-                read_bytes: d,
-                write_bytes: e,
+                status: first as i32,
+                read_chars: second,
+                write_chars: third,
+                read_bytes: fourth,
+                write_bytes: fifth,
             })),
             _ => None,
         }
@@ -214,17 +199,8 @@ mod tests {
     fn messages_read_back() {
         let all = [
             Message::Namespaces,
-            Message::Failed(Trouble {
-                stage: Stage::Attach,
-                index: 7,
-                errno: Errno::ENOENT,
-            }),
-            Message::Ready(Ready {
-                command: 2,
-                securebits: 0xef,
-                keyring: 122,
-                vpid: 2,
-            }),
+            Message::Failed(Trouble { stage: Stage::Attach, index: 7, errno: Errno::ENOENT }),
+            Message::Ready(Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2 }),
             Message::Ended(Ended {
                 status: 0x8b,
                 read_chars: 1,

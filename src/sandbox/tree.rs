@@ -147,11 +147,7 @@ enum Backing {
     /// A directory of the private tmpfs: entries are nodes, new ones can be added.
     Base(PathBuf),
     /// A directory of the host.
-    HostDir {
-        dir: OwnedFd,
-        path: PathBuf,
-        writable: bool,
-    },
+    HostDir { dir: OwnedFd, path: PathBuf, writable: bool },
     /// The image below a writable layer: what is made lies in `upper` of the private tmpfs, over what the image has.
     Layered { dir: OwnedFd, path: PathBuf },
     /// One file.
@@ -189,29 +185,13 @@ pub struct Builder {
 }
 
 /// Read-only, no devices: what every bind gets unless something else was asked.
-pub const READ_ONLY: Attr = Attr {
-    read_only: true,
-    no_dev: true,
-    no_exec: false,
-};
+pub const READ_ONLY: Attr = Attr { read_only: true, no_dev: true, no_exec: false };
 /// Writable, no devices.
-pub const WRITABLE: Attr = Attr {
-    read_only: false,
-    no_dev: true,
-    no_exec: false,
-};
+pub const WRITABLE: Attr = Attr { read_only: false, no_dev: true, no_exec: false };
 /// Writable, no devices, nothing executable: proc.
-pub const NO_EXEC: Attr = Attr {
-    read_only: false,
-    no_dev: true,
-    no_exec: true,
-};
+pub const NO_EXEC: Attr = Attr { read_only: false, no_dev: true, no_exec: true };
 /// Device files.
-pub const DEVICE: Attr = Attr {
-    read_only: false,
-    no_dev: false,
-    no_exec: true,
-};
+pub const DEVICE: Attr = Attr { read_only: false, no_dev: false, no_exec: true };
 
 /// The upper directory of a writable image, in the private tmpfs.
 const UPPER: &str = "upper";
@@ -223,51 +203,30 @@ const MAX_SKELETON: usize = 2000;
 impl Builder {
     /// A tree whose root is a directory of our own (host's system), to be filled.
     pub fn from_nothing() -> Self {
-        let mut builder = Self {
-            nodes: BTreeMap::new(),
-            layers: BTreeMap::new(),
-            skeletons: 0,
-        };
+        let mut builder = Self { nodes: BTreeMap::new(), layers: BTreeMap::new(), skeletons: 0 };
         builder.private_dir(Path::new("/"), "root", 0o755, READ_ONLY);
         builder
     }
 
     /// A tree whose root is this directory, read-only, or with a layer that takes the writes.
     pub fn from_image(image: HostObject, writable: bool) -> Self {
-        let mut builder = Self {
-            nodes: BTreeMap::new(),
-            layers: BTreeMap::new(),
-            skeletons: 0,
-        };
+        let mut builder = Self { nodes: BTreeMap::new(), layers: BTreeMap::new(), skeletons: 0 };
         let (path, dev, ino) = (cstring(image.path.as_os_str()), image.stat.dev, image.stat.ino);
         let (source, attr, backing) = if writable {
             builder.nodes.insert(UPPER.into(), Node::Dir(0o755));
             builder.nodes.insert("overlay-work".into(), Node::Dir(0o700));
-            let backing = Backing::Layered {
-                dir: image.fd,
-                path: image.path,
-            };
+            let backing = Backing::Layered { dir: image.fd, path: image.path };
             (Source::Overlay { path, dev, ino }, WRITABLE, backing)
         } else {
             (
                 Source::Host { path, dev, ino },
                 READ_ONLY,
-                Backing::HostDir {
-                    dir: image.fd,
-                    path: image.path,
-                    writable: false,
-                },
+                Backing::HostDir { dir: image.fd, path: image.path, writable: false },
             )
         };
         builder.layers.insert(
             PathBuf::from("/"),
-            Layer {
-                backing,
-                source,
-                attr,
-                follow_host: false,
-                origin: Origin::Image,
-            },
+            Layer { backing, source, attr, follow_host: false, origin: Origin::Image },
         );
         builder
     }
@@ -360,16 +319,8 @@ impl Builder {
                 "use --image for another root",
             ));
         }
-        if self
-            .layers
-            .get(&clean)
-            .is_some_and(|layer| layer.origin == Origin::Handed)
-        {
-            return Err(Failure::usage(
-                what(),
-                "another bind has the same target",
-                "name each target once",
-            ));
+        if self.layers.get(&clean).is_some_and(|layer| layer.origin == Origin::Handed) {
+            return Err(Failure::usage(what(), "another bind has the same target", "name each target once"));
         }
         if matches!(self.locate(&clean).0.backing, Backing::Closed) || clean == Path::new("/dev") {
             return Err(Failure::usage(
@@ -393,38 +344,29 @@ impl Builder {
     pub fn cover(&mut self, path: &Path) {
         let (name, node, backing, kind) = match self.kind(path) {
             Some(Kind::Dir) => ("empty", Node::Dir(0o555), Backing::Closed, Kind::Dir),
-            Some(Kind::File) => (
-                "nothing",
-                Node::File(0o444, Vec::new()),
-                Backing::File { host: None },
-                Kind::File,
-            ),
+            Some(Kind::File) => {
+                ("nothing", Node::File(0o444, Vec::new()), Backing::File { host: None }, Kind::File)
+            }
             Some(Kind::Link) | None => return,
         };
         if self.make_point(path, kind).is_ok() {
             self.nodes.insert(name.into(), node);
-            self.insert(
-                path,
-                backing,
-                Source::Base(cstring(OsStr::new(name))),
-                READ_ONLY,
-                Origin::System,
-            );
+            self.insert(path, backing, Source::Base(cstring(OsStr::new(name))), READ_ONLY, Origin::System);
         }
     }
 
     /// Where host paths that the command line handed over lie inside: (path on the host, path inside, writable).
     pub fn handed(&self) -> impl Iterator<Item = (&Path, &Path, bool)> {
-        self.layers
-            .iter()
-            .filter(|(_, layer)| layer.origin == Origin::Handed)
-            .filter_map(|(inside, layer)| {
-                let host = match &layer.backing {
-                    Backing::HostDir { path, .. } | Backing::File { host: Some(path) } => path,
-                    _ => return None,
+        self.layers.iter().filter(|(_, layer)| layer.origin == Origin::Handed).filter_map(
+            |(inside, layer)| {
+                let (Backing::HostDir { path: host, .. } | Backing::File { host: Some(host) }) =
+                    &layer.backing
+                else {
+                    return None;
                 };
                 Some((host.as_path(), inside.as_path(), !layer.attr.read_only))
-            })
+            },
+        )
     }
 
     /// Does the path, seen from inside, exist and lie on something that the command line handed over?
@@ -489,9 +431,7 @@ impl Builder {
                     if links > MAX_LINKS {
                         return Err(wrong("too many levels of symbolic links (ELOOP)"));
                     }
-                    let to = self
-                        .link(&next)
-                        .ok_or_else(|| wrong("a symbolic link could not be read"))?;
+                    let to = self.link(&next).ok_or_else(|| wrong("a symbolic link could not be read"))?;
                     if to.is_absolute() {
                         clean = PathBuf::from("/");
                     }
@@ -515,11 +455,7 @@ impl Builder {
         let mut layers: Vec<(PathBuf, Layer)> = self.layers.into_iter().collect();
         layers.sort_by_key(|(path, _)| path.components().count());
         Tree {
-            nodes: self
-                .nodes
-                .into_iter()
-                .map(|(path, node)| (cstring(path.as_os_str()), node))
-                .collect(),
+            nodes: self.nodes.into_iter().map(|(path, node)| (cstring(path.as_os_str()), node)).collect(),
             mounts: layers
                 .into_iter()
                 .map(|(path, layer)| Mount {
@@ -548,39 +484,15 @@ impl Builder {
             ino: object.stat.ino,
         };
         let backing = if object.stat.is_dir() {
-            Backing::HostDir {
-                dir: object.fd,
-                path: object.path,
-                writable: !attr.read_only,
-            }
+            Backing::HostDir { dir: object.fd, path: object.path, writable: !attr.read_only }
         } else {
-            Backing::File {
-                host: Some(object.path),
-            }
+            Backing::File { host: Some(object.path) }
         };
-        self.layers.insert(
-            target.into(),
-            Layer {
-                backing,
-                source,
-                attr,
-                follow_host,
-                origin,
-            },
-        );
+        self.layers.insert(target.into(), Layer { backing, source, attr, follow_host, origin });
     }
 
     fn insert(&mut self, target: &Path, backing: Backing, source: Source, attr: Attr, origin: Origin) {
-        self.layers.insert(
-            target.into(),
-            Layer {
-                backing,
-                source,
-                attr,
-                follow_host: false,
-                origin,
-            },
-        );
+        self.layers.insert(target.into(), Layer { backing, source, attr, follow_host: false, origin });
     }
 
     /// The layer on which a clean path lies, and the rest of the path in it. The root layer is always there.
@@ -623,9 +535,7 @@ impl Builder {
                 _ => None,
             },
             Backing::HostDir { dir, .. } | Backing::Layered { dir, .. } => {
-                nix::fcntl::readlinkat(dir, rest.as_path())
-                    .ok()
-                    .map(PathBuf::from)
+                nix::fcntl::readlinkat(dir, rest.as_path()).ok().map(PathBuf::from)
             }
             _ => None,
         }
@@ -650,23 +560,14 @@ impl Builder {
             let mut blocked = None;
             let parts: Vec<&OsStr> = path
                 .components()
-                .filter_map(|part| {
-                    if let Component::Normal(name) = part {
-                        Some(name)
-                    } else {
-                        None
-                    }
-                })
+                .filter_map(|part| if let Component::Normal(name) = part { Some(name) } else { None })
                 .collect();
             for (index, part) in parts.iter().enumerate() {
                 let next = parent.join(part);
                 let wanted = if index + 1 == parts.len() { kind } else { Kind::Dir };
                 if self.kind(&next) != Some(wanted) {
-                    let node = if wanted == Kind::Dir {
-                        Node::Dir(0o755)
-                    } else {
-                        Node::File(0o644, Vec::new())
-                    };
+                    let node =
+                        if wanted == Kind::Dir { Node::Dir(0o755) } else { Node::File(0o644, Vec::new()) };
                     if !self.add_node(&next, node) {
                         blocked = Some((parent, next));
                         break;
@@ -686,12 +587,7 @@ impl Builder {
     fn make_skeleton(&mut self, dir: &Path, without: &Path) -> Result<(), String> {
         let (layer, rest) = self.locate(dir);
         let (attr, origin) = (layer.attr, layer.origin);
-        let missing = || {
-            format!(
-                "{} does not exist there, or is of another kind",
-                without.display()
-            )
-        };
+        let missing = || format!("{} does not exist there, or is of another kind", without.display());
         let (fd, host) = match &layer.backing {
             Backing::HostDir { writable: true, .. } => {
                 return Err(format!(
@@ -700,11 +596,8 @@ impl Builder {
                 ));
             }
             Backing::HostDir { dir: fd, path, .. } => {
-                let name = if rest.as_os_str().is_empty() {
-                    c".".to_owned()
-                } else {
-                    cstring(rest.as_os_str())
-                };
+                let name =
+                    if rest.as_os_str().is_empty() { c".".to_owned() } else { cstring(rest.as_os_str()) };
                 let opened = fs::open_how(
                     fd.as_fd(),
                     &name,
@@ -713,11 +606,7 @@ impl Builder {
                     fs::Resolve::BeneathNoSymlinks,
                 )
                 .map_err(|errno| {
-                    format!(
-                        "{}, and its directory cannot be listed: {}",
-                        missing(),
-                        errno_text(errno)
-                    )
+                    format!("{}, and its directory cannot be listed: {}", missing(), errno_text(errno))
                 })?;
                 (opened, path.join(&rest))
             }
@@ -734,20 +623,11 @@ impl Builder {
                 entries.push(entry.file_name().to_owned());
             }
             if entries.len() > MAX_SKELETON {
-                return Err(format!(
-                    "{}, and its directory has more than {MAX_SKELETON} entries",
-                    missing()
-                ));
+                return Err(format!("{}, and its directory has more than {MAX_SKELETON} entries", missing()));
             }
         }
         self.nodes.insert(name.clone(), Node::Dir(0o755));
-        self.insert(
-            dir,
-            Backing::Base(name.clone()),
-            Source::Base(cstring(name.as_os_str())),
-            attr,
-            origin,
-        );
+        self.insert(dir, Backing::Base(name.clone()), Source::Base(cstring(name.as_os_str())), attr, origin);
         for entry in entries {
             let part = OsStr::from_bytes(entry.to_bytes());
             let inside = dir.join(part);
@@ -757,14 +637,8 @@ impl Builder {
             let node = name.join(part);
             if let Some(layer) = self.layers.get(&inside) {
                 let is_file = matches!(layer.backing, Backing::File { .. });
-                self.nodes.insert(
-                    node,
-                    if is_file {
-                        Node::File(0o644, Vec::new())
-                    } else {
-                        Node::Dir(0o755)
-                    },
-                );
+                self.nodes
+                    .insert(node, if is_file { Node::File(0o644, Vec::new()) } else { Node::Dir(0o755) });
                 continue;
             }
             let Ok(stat) = stat_at(fd.as_fd(), &entry) else {
@@ -788,18 +662,11 @@ impl Builder {
                     };
                     self.nodes.insert(node, Node::Dir(0o755));
                     let path = host.join(part);
-                    let source = Source::Host {
-                        path: cstring(path.as_os_str()),
-                        dev: stat.dev,
-                        ino: stat.ino,
-                    };
+                    let source =
+                        Source::Host { path: cstring(path.as_os_str()), dev: stat.dev, ino: stat.ino };
                     self.insert(
                         &inside,
-                        Backing::HostDir {
-                            dir: child,
-                            path,
-                            writable: false,
-                        },
+                        Backing::HostDir { dir: child, path, writable: false },
                         source,
                         attr,
                         origin,
@@ -808,11 +675,8 @@ impl Builder {
                 Kind::File if stat.is_file() => {
                     self.nodes.insert(node, Node::File(0o644, Vec::new()));
                     let path = host.join(part);
-                    let source = Source::Host {
-                        path: cstring(path.as_os_str()),
-                        dev: stat.dev,
-                        ino: stat.ino,
-                    };
+                    let source =
+                        Source::Host { path: cstring(path.as_os_str()), dev: stat.dev, ino: stat.ino };
                     self.insert(&inside, Backing::File { host: Some(path) }, source, attr, origin);
                 }
                 // Devices, sockets and pipes of an image are nothing that a payload needs to see.
@@ -840,18 +704,12 @@ fn kind_of(stat: &Stat) -> Kind {
 
 /// What a name below an opened directory is; its last symlink is not followed.
 fn on_host(dir: &OwnedFd, rest: &Path) -> Option<Kind> {
-    stat_at(dir.as_fd(), &cstring(rest.as_os_str()))
-        .ok()
-        .map(|stat| kind_of(&stat))
+    stat_at(dir.as_fd(), &cstring(rest.as_os_str())).ok().map(|stat| kind_of(&stat))
 }
 
 /// `base/rest` without a slash at the end when there is no rest.
 fn join(base: &Path, rest: &Path) -> PathBuf {
-    if rest.as_os_str().is_empty() {
-        base.to_path_buf()
-    } else {
-        base.join(rest)
-    }
+    if rest.as_os_str().is_empty() { base.to_path_buf() } else { base.join(rest) }
 }
 
 /// The parts of a path, last first, `.` and the root left out.

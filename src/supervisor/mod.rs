@@ -122,10 +122,7 @@ pub fn supervise(
             stop_at = None;
             timed_out = true;
             kill_at = now.checked_add(deadline.grace);
-            tell(Notice::WallTime {
-                limit,
-                grace: deadline.grace,
-            });
+            tell(Notice::WallTime { limit, grace: deadline.grace });
             running.signal(libc::SIGTERM);
             // A stopped payload could not act on it.
             running.signal(libc::SIGCONT);
@@ -166,14 +163,7 @@ pub fn supervise(
         None => Cause::Payload,
     };
     let usage = running.reap();
-    End {
-        cause,
-        status,
-        io: ended,
-        usage,
-        not_executed,
-        duration: start.elapsed(),
-    }
+    End { cause, status, io: ended, usage, not_executed, duration: start.elapsed() }
 }
 
 /// Waits for a signal, for init, for the payload's gate, or until the next deadline.

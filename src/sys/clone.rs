@@ -58,18 +58,12 @@ pub fn clone_into(namespaces: libc::c_int) -> Result<Side, Errno> {
     }
     // SAFETY: the kernel wrote a fresh descriptor, which nothing else owns, to `pidfd` before it returned.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Side::Parent {
-        pid: pid as i32,
-        pidfd,
-    })
+    Ok(Side::Parent { pid: pid as i32, pidfd })
 }
 
 /// init's fork of the payload: no new namespace, no pidfd. Returns 0 in the child, its pid (inside) in init.
 pub fn fork_payload() -> Result<i32, Errno> {
-    let mut args = CloneArgs {
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
+    let mut args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
     // SAFETY: as in `clone_into`: own copy of the address space, single-threaded caller (it was cloned itself).
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
     Ok(pid as i32)

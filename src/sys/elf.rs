@@ -36,9 +36,7 @@ unsafe extern "C" fn visit(
         // A note: name size, descriptor size, type, then both padded to four bytes (elf(5)).
         while let Some((head, rest)) = note.split_first_chunk::<12>() {
             let word = |at: usize| {
-                head.get(at..at + 4)
-                    .and_then(|b| b.try_into().ok())
-                    .map_or(0, u32::from_ne_bytes)
+                head.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
             };
             let (name_len, desc_len, kind) = (word(0) as usize, word(4) as usize, word(8));
             let desc_at = name_len.next_multiple_of(4);
@@ -55,9 +53,7 @@ unsafe extern "C" fn visit(
                 unsafe { *found.cast::<Option<String>>() = Some(hex) };
                 return 1;
             }
-            note = rest
-                .get(desc_at + desc_len.next_multiple_of(4)..)
-                .unwrap_or_default();
+            note = rest.get(desc_at + desc_len.next_multiple_of(4)..).unwrap_or_default();
         }
     }
     1

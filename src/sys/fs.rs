@@ -44,11 +44,7 @@ pub fn open_how(
             Resolve::BeneathNoSymlinks => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
             Resolve::NoSymlinks => RESOLVE_NO_SYMLINKS,
         };
-    let how = OpenHow {
-        flags: (flags | libc::O_CLOEXEC) as u64,
-        mode: u64::from(mode),
-        resolve,
-    };
+    let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
     let mut tries = 0;
     loop {
         // SAFETY: `path` is NUL-terminated and `how` is an open_how of the size given; both outlive the call.
@@ -123,31 +119,20 @@ pub fn stat_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat, Errno> {
         )))?;
         stat.assume_init()
     };
-    Ok(Stat {
-        dev: stat.st_dev,
-        ino: stat.st_ino,
-        mode: stat.st_mode,
-        rdev: stat.st_rdev,
-        uid: stat.st_uid,
-    })
+    Ok(Stat { dev: stat.st_dev, ino: stat.st_ino, mode: stat.st_mode, rdev: stat.st_rdev, uid: stat.st_uid })
 }
 
 /// mkdirat(2).
 pub fn make_dir(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: `path` is NUL-terminated.
-    check(libc::c_long::from(unsafe {
-        libc::mkdirat(dir.as_raw_fd(), path.as_ptr(), mode)
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::mkdirat(dir.as_raw_fd(), path.as_ptr(), mode) })).map(drop)
 }
 
 /// symlinkat(2).
 pub fn make_link(target: &CStr, dir: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     // SAFETY: both strings are NUL-terminated.
-    check(libc::c_long::from(unsafe {
-        libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), path.as_ptr())
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), path.as_ptr()) }))
+        .map(drop)
 }
 
 /// mknodat(2) of an empty regular file: what a mount point for a file needs, in one call and with no descriptor.
@@ -163,12 +148,7 @@ pub fn make_empty_file(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()
 pub fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: libc::c_int, mode: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: `path` is NUL-terminated.
     let fd = check(libc::c_long::from(unsafe {
-        libc::openat(
-            dir.as_raw_fd(),
-            path.as_ptr(),
-            flags | libc::O_CLOEXEC | libc::O_NOFOLLOW,
-            mode,
-        )
+        libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC | libc::O_NOFOLLOW, mode)
     }))?;
     // SAFETY: a fresh descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -177,9 +157,7 @@ pub fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: libc::c_int, mode: u32) 
 /// openat(2) that follows a last symlink; adds `O_CLOEXEC`. For `/proc/self/...` only, whose links are the kernel's.
 pub fn open_following(path: &CStr, flags: libc::c_int) -> Result<OwnedFd, Errno> {
     // SAFETY: `path` is NUL-terminated.
-    let fd = check(libc::c_long::from(unsafe {
-        libc::open(path.as_ptr(), flags | libc::O_CLOEXEC)
-    }))?;
+    let fd = check(libc::c_long::from(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) }))?;
     // SAFETY: a fresh descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -206,7 +184,7 @@ pub fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> 
     while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
         // SAFETY: pointer and length are the slice's own.
         let result = check(
-            unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) } as libc::c_long,
+            unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) } as libc::c_long
         );
         match result {
             Ok(0) => break,
@@ -222,9 +200,9 @@ pub fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> 
 pub fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {
         // SAFETY: pointer and length are the slice's own.
-        let result = check(
-            unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } as libc::c_long,
-        );
+        let result =
+            check(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) }
+                as libc::c_long);
         match result {
             Ok(n) => return Ok(n as usize),
             Err(Errno::EINTR) => {}
@@ -236,10 +214,7 @@ pub fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> 
 /// May this process execute the file (faccessat2(2), effective ids)? The last symlink is followed, inside this root.
 pub fn may_execute(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` is NUL-terminated.
-    check(libc::c_long::from(unsafe {
-        libc::access(path.as_ptr(), libc::X_OK)
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::access(path.as_ptr(), libc::X_OK) })).map(drop)
 }
 
 /// stat(2), following symlinks: the mode only.

@@ -64,12 +64,7 @@ impl FsContext {
         self.config(FSCONFIG_CMD_CREATE, None, None)?;
         // SAFETY: no pointers.
         let fd = check(unsafe {
-            libc::syscall(
-                libc::SYS_fsmount,
-                self.0.as_raw_fd(),
-                FSMOUNT_CLOEXEC,
-                attr.bits() | extra,
-            )
+            libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attr.bits() | extra)
         })?;
         // SAFETY: a fresh descriptor that nothing else owns.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -119,12 +114,7 @@ struct MountAttr {
 /// private unless `follow_host` keeps the propagation that it was copied with.
 pub fn set_attributes(tree: BorrowedFd<'_>, attr: Attr, follow_host: bool) -> Result<(), Errno> {
     let propagation = if follow_host { 0 } else { libc::MS_PRIVATE };
-    let attr = MountAttr {
-        set: attr.bits(),
-        clear: 0,
-        propagation,
-        userns_fd: 0,
-    };
+    let attr = MountAttr { set: attr.bits(), clear: 0, propagation, userns_fd: 0 };
     // SAFETY: the empty string is NUL-terminated, `attr` is a mount_attr of the size given.
     check(unsafe {
         libc::syscall(
@@ -177,8 +167,5 @@ pub fn pivot_into_cwd() -> Result<(), Errno> {
     // SAFETY: NUL-terminated strings.
     check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
     // SAFETY: NUL-terminated string.
-    check(libc::c_long::from(unsafe {
-        libc::umount2(c".".as_ptr(), libc::MNT_DETACH)
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) })).map(drop)
 }

@@ -50,6 +50,5 @@ pub fn same_process(a: impl AsFd, b: impl AsFd) -> bool {
 /// The pid that a pidfd refers to, as this process's /proc shows it; -1 once it is reaped.
 fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+    text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }

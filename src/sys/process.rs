@@ -46,12 +46,7 @@ pub fn securebits() -> Result<libc::c_int, Errno> {
 
 /// PR_CAP_AMBIENT_CLEAR_ALL.
 pub fn clear_ambient() -> Result<(), Errno> {
-    prctl(
-        libc::PR_CAP_AMBIENT,
-        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
-        0,
-    )
-    .map(drop)
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0).map(drop)
 }
 
 /// PR_SET_NO_NEW_PRIVS.
@@ -77,20 +72,13 @@ const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// capset(2) of nothing in all three sets, then capget(2): the error is EPERM when anything is left.
 pub fn drop_capabilities() -> Result<(), Errno> {
-    let mut header = CapHeader {
-        version: CAPABILITY_VERSION_3,
-        pid: 0,
-    };
+    let mut header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
     let mut data = [CapData::default(); 2];
     // SAFETY: header and data are the version 3 structures (two data elements), valid for the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })?;
     // SAFETY: as above, written to by the kernel.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    if data == [CapData::default(); 2] {
-        Ok(())
-    } else {
-        Err(Errno::EPERM)
-    }
+    if data == [CapData::default(); 2] { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// personality(PER_LINUX): undoes ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC and the rest.
@@ -122,12 +110,7 @@ pub fn reset_signals() {
         restorer: usize,
         mask: u64,
     }
-    let action = KernelAction {
-        handler: libc::SIG_DFL,
-        flags: 0,
-        restorer: 0,
-        mask: 0,
-    };
+    let action = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
     let empty: u64 = 0;
     for signal in 1..=64 {
         // SAFETY: `action` is a kernel sigaction with the default handler, so no code can ever be called through it.
@@ -155,15 +138,9 @@ pub fn reset_signals() {
 
 /// RLIMIT_CORE to zero, soft and hard: no core file with a credential in it.
 pub fn forbid_core_files() -> Result<(), Errno> {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `none` is valid for the call.
-    check(libc::c_long::from(unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none)
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) })).map(drop)
 }
 
 /// close_range(2): closes descriptors `first..=last`. An empty range is no error.
@@ -194,10 +171,7 @@ impl ExecArrays {
     pub fn new(strings: Vec<CString>) -> Self {
         let mut pointers: Vec<*const libc::c_char> = strings.iter().map(|s| s.as_ptr()).collect();
         pointers.push(std::ptr::null());
-        Self {
-            _strings: strings,
-            pointers,
-        }
+        Self { _strings: strings, pointers }
     }
 }
 
@@ -228,14 +202,9 @@ pub fn wait_any() -> Result<Reaped, Errno> {
     let mut status = 0;
     loop {
         // SAFETY: `status` is valid for the call.
-        match check(libc::c_long::from(unsafe {
-            libc::waitpid(-1, &raw mut status, libc::__WALL)
-        })) {
+        match check(libc::c_long::from(unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) })) {
             Ok(pid) => {
-                return Ok(Reaped {
-                    pid: pid as i32,
-                    status,
-                });
+                return Ok(Reaped { pid: pid as i32, status });
             }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -262,9 +231,7 @@ pub fn wait_with_usage(pid: i32) -> Result<(i32, Usage), Errno> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     loop {
         // SAFETY: both pointers are valid for the call.
-        match check(libc::c_long::from(unsafe {
-            libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr())
-        })) {
+        match check(libc::c_long::from(unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) })) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -307,9 +274,8 @@ pub fn raise_loopback() -> Result<(), Errno> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: `request` is an ifreq, valid for the call.
-    let result = check(libc::c_long::from(unsafe {
-        libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw mut request)
-    }));
+    let result =
+        check(libc::c_long::from(unsafe { libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw mut request) }));
     // SAFETY: `socket` was opened above and is not used again.
     unsafe { libc::close(socket) };
     result.map(drop)
@@ -319,9 +285,5 @@ pub fn raise_loopback() -> Result<(), Errno> {
 pub fn random_bytes(buffer: &mut [u8]) -> Result<(), Errno> {
     // SAFETY: pointer and length are the buffer's own.
     let got = check(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long)?;
-    if got as usize == buffer.len() {
-        Ok(())
-    } else {
-        Err(Errno::EIO)
-    }
+    if got as usize == buffer.len() { Ok(()) } else { Err(Errno::EIO) }
 }

@@ -15,12 +15,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let mut fds = [-1 as RawFd; 2];
     // SAFETY: `fds` has room for the two descriptors.
     check(libc::c_long::from(unsafe {
-        libc::socketpair(
-            libc::AF_UNIX,
-            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
-            0,
-            fds.as_mut_ptr(),
-        )
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
     }))?;
     let [ours, theirs] = fds;
     // SAFETY: two fresh descriptors that nothing else owns.
@@ -42,10 +37,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Sends one message, with descriptors if there are any. Never raises SIGPIPE. Does not allocate.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), Errno> {
     let mut control = Control([0; 128]);
-    let mut iov = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: an all-zero msghdr is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut iov;
@@ -73,10 +65,8 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), E
     }
     loop {
         // SAFETY: `message` points to live buffers of the lengths given.
-        match check(
-            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) }
-                as libc::c_long,
-        ) {
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+        match check(sent as libc::c_long) {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -98,10 +88,7 @@ pub struct Received {
 /// Receives one message.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
     let mut control = Control([0; 128]);
-    let mut iov = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
-    };
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: an all-zero msghdr is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut iov;
@@ -110,19 +97,14 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
     message.msg_controllen = control.0.len() as _;
     let length = loop {
         // SAFETY: `message` points to live buffers of the lengths given.
-        match check(
-            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) }
-                as libc::c_long,
-        ) {
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match check(got as libc::c_long) {
             Ok(n) => break n as usize,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     };
-    let mut received = Received {
-        length,
-        ..Received::default()
-    };
+    let mut received = Received { length, ..Received::default() };
     // SAFETY: the kernel filled `msg_controllen` bytes with well-formed headers; CMSG_NXTHDR stays inside them. Each
     // descriptor is fresh and owned by nobody else.
     unsafe {
@@ -133,8 +115,13 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                     let bytes = (*header).cmsg_len - (data as usize - header as usize);
                     for index in 0..bytes / size_of::<RawFd>() {
-                        let fd = data.cast::<RawFd>().add(index).read_unaligned();
-                        received.fds.push(OwnedFd::from_raw_fd(fd));
+                        let mut number = [0; size_of::<RawFd>()];
+                        std::ptr::copy_nonoverlapping(
+                            data.add(index * number.len()),
+                            number.as_mut_ptr(),
+                            number.len(),
+                        );
+                        received.fds.push(OwnedFd::from_raw_fd(RawFd::from_ne_bytes(number)));
                     }
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
@@ -155,10 +142,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
 pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {
         // SAFETY: pointer and length are the buffer's own.
-        match check(
-            unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) }
-                as libc::c_long,
-        ) {
+        let got = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        match check(got as libc::c_long) {
             Ok(n) => return Ok(n as usize),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -171,12 +156,7 @@ pub fn peer_is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut byte = 0_u8;
     // SAFETY: one byte of room.
     let result = check(unsafe {
-        libc::recv(
-            socket.as_raw_fd(),
-            (&raw mut byte).cast(),
-            1,
-            libc::MSG_PEEK | libc::MSG_DONTWAIT,
-        )
+        libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
     } as libc::c_long);
     matches!(result, Ok(0) | Err(Errno::ECONNRESET))
 }

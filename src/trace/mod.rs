@@ -68,24 +68,18 @@ impl Question {
     }
 
     fn covers(&self, start: Timestamp, end: Option<Timestamp>) -> bool {
-        self.at
-            .is_none_or(|at| start <= at && end.is_none_or(|end| at <= end))
+        self.at.is_none_or(|at| start <= at && end.is_none_or(|end| at <= end))
     }
 }
 
 /// Every name of the person in a record.
 fn names(record: &Record) -> impl Iterator<Item = &String> {
     let identity = &record.grid.identity;
-    [
-        &record.user.id,
-        &record.user.name,
-        &identity.subject,
-        &identity.person,
-    ]
-    .into_iter()
-    .flatten()
-    .chain(&record.related.user)
-    .chain(identity.others.iter().filter_map(|other| other.subject.as_ref()))
+    [&record.user.id, &record.user.name, &identity.subject, &identity.person]
+        .into_iter()
+        .flatten()
+        .chain(&record.related.user)
+        .chain(identity.others.iter().filter_map(|other| other.subject.as_ref()))
 }
 
 /// One payload of the answer.
@@ -115,10 +109,7 @@ pub struct Tracer {
 impl Tracer {
     /// A tracer for one question.
     pub fn new(question: Question) -> Self {
-        Self {
-            question,
-            ..Self::default()
-        }
+        Self { question, ..Self::default() }
     }
 
     /// One line of the log.
@@ -136,12 +127,7 @@ impl Tracer {
         };
         match record.event.action {
             Action::PayloadLaunch if self.question.meets(&record) => {
-                let payload = Payload {
-                    start: time,
-                    end: None,
-                    launch: record,
-                    closed: None,
-                };
+                let payload = Payload { start: time, end: None, launch: record, closed: None };
                 self.open.insert(id, payload);
             }
             Action::PayloadEnd => {
@@ -163,19 +149,9 @@ impl Tracer {
     /// The answer, oldest launch first.
     pub fn answer(mut self, report: Report) -> Answer {
         let question = &self.question;
-        self.found.extend(
-            self.open
-                .into_values()
-                .filter(|payload| question.covers(payload.start, None)),
-        );
-        self.found
-            .sort_by(|a, b| (a.start, &a.launch.event.id).cmp(&(b.start, &b.launch.event.id)));
-        Answer {
-            question: self.question,
-            payloads: self.found,
-            unreadable: self.unreadable,
-            report,
-        }
+        self.found.extend(self.open.into_values().filter(|payload| question.covers(payload.start, None)));
+        self.found.sort_by(|a, b| (a.start, &a.launch.event.id).cmp(&(b.start, &b.launch.event.id)));
+        Answer { question: self.question, payloads: self.found, unreadable: self.unreadable, report }
     }
 }
 
@@ -236,18 +212,11 @@ mod tests {
 
     fn pids(question: Question) -> Vec<i64> {
         let answer = ask(question);
-        answer
-            .payloads
-            .iter()
-            .filter_map(|p| p.launch.process.pid)
-            .collect()
+        answer.payloads.iter().filter_map(|p| p.launch.process.pid).collect()
     }
 
     fn at(secs: i64) -> Question {
-        Question {
-            at: Some(Timestamp::new(secs, 0)),
-            ..Question::default()
-        }
+        Question { at: Some(Timestamp::new(secs, 0)), ..Question::default() }
     }
 
     #[test]
@@ -261,32 +230,21 @@ mod tests {
 
     #[test]
     fn other_questions() {
-        let user = |text: &str| Question {
-            user: Some(text.into()),
-            ..Question::default()
-        };
+        let user = |text: &str| Question { user: Some(text.into()), ..Question::default() };
         assert_eq!(pids(user("person 2")), [2]);
         assert_eq!(pids(user("nobody")), [0_i64; 0]);
-        let both = Question {
-            pid: Some(1),
-            ..at(900_005)
-        };
+        let both = Question { pid: Some(1), ..at(900_005) };
         assert_eq!(pids(both), [1]);
-        let ip = |ip: &str| Question {
-            ip: Some(ip.parse().unwrap()),
-            ..Question::default()
-        };
+        let ip = |ip: &str| Question { ip: Some(ip.parse().unwrap()), ..Question::default() };
         assert_eq!(pids(ip("192.0.2.1")), [1, 2]);
         assert_eq!(pids(ip("192.0.2.2")), [0_i64; 0]);
     }
 
     #[test]
     fn words_come_first_and_lines_stay_short_and_harmless() {
-        for (question, first) in [
-            (at(5), "No payload ran"),
-            (at(100), "One payload matches"),
-            (at(900_005), "2 payloads match"),
-        ] {
+        for (question, first) in
+            [(at(5), "No payload ran"), (at(100), "One payload matches"), (at(900_005), "2 payloads match")]
+        {
             let text = ask(question).human(true);
             assert!(text.starts_with(first), "{text}");
             assert!(text.contains("UTC"), "{text}");

@@ -29,11 +29,7 @@ impl Answer {
         };
         // Writing to a String never fails.
         if let Some(at) = self.question.at {
-            let read = if zone_assumed {
-                " (no zone given: read as UTC)"
-            } else {
-                " UTC"
-            };
+            let read = if zone_assumed { " (no zone given: read as UTC)" } else { " UTC" };
             let _ = writeln!(text, "Asked for {at}{read}.");
         }
         for payload in self.payloads.iter().take(LISTED) {
@@ -63,21 +59,13 @@ impl Answer {
                 );
             }
             Some(broken) => {
-                line(
-                    text,
-                    "The chain is BROKEN at ",
-                    &format!("{}:{}", broken.segment, broken.line),
-                );
+                line(text, "The chain is BROKEN at ", &format!("{}:{}", broken.segment, broken.line));
                 line(text, "  ", &broken.text);
                 text.push_str("Nothing behind that line was read; what stands above may be incomplete.\n");
             }
         }
         if self.unreadable > 0 {
-            let _ = writeln!(
-                text,
-                "{} lines have a form that this version does not know.",
-                self.unreadable
-            );
+            let _ = writeln!(text, "{} lines have a form that this version does not know.", self.unreadable);
         }
     }
 
@@ -100,9 +88,7 @@ fn full(text: &mut String, payload: &Payload) {
         .grid
         .identity
         .assurance
-        .map_or_else(String::new, |assurance| {
-            format!(" ({})", format!("{assurance:?}").to_lowercase())
-        });
+        .map_or_else(String::new, |assurance| format!(" ({})", format!("{assurance:?}").to_lowercase()));
     let who = record.user.id.clone().unwrap_or_else(none);
     line(text, "who     ", &format!("{who}{assurance}"));
     for (label, value) in [

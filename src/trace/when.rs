@@ -17,10 +17,7 @@ pub struct Moment {
 /// RFC 3339 with a zone; `YYYY-MM-DD HH:MM[:SS]`, taken as UTC; `now`; `2 hours ago`. What can be read in two ways is refused.
 pub fn parse(text: &str, now: Timestamp) -> Result<Moment, Failure> {
     let text = text.trim();
-    let exact = |time| Moment {
-        time,
-        zone_assumed: false,
-    };
+    let exact = |time| Moment { time, zone_assumed: false };
     if text.eq_ignore_ascii_case("now") {
         return Ok(exact(now));
     }
@@ -31,10 +28,7 @@ pub fn parse(text: &str, now: Timestamp) -> Result<Moment, Failure> {
         return Ok(exact(time));
     }
     if let Some(time) = without_zone(text) {
-        return Ok(Moment {
-            time,
-            zone_assumed: true,
-        });
+        return Ok(Moment { time, zone_assumed: true });
     }
     let why = if parse_date(text).is_some() {
         "it is a whole day, and a moment is needed"

@@ -1,11 +1,5 @@
 //! What the tests of the log share.
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used
-)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -24,11 +18,7 @@ impl Scratch {
     pub fn new() -> Self {
         use std::os::unix::fs::DirBuilderExt as _;
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "bailey-test-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("bailey-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
         Self(path)
@@ -71,10 +61,7 @@ pub fn lines(dir: &Path) -> Vec<String> {
 }
 
 pub fn records(dir: &Path) -> Vec<Record> {
-    lines(dir)
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    lines(dir).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 pub fn options() -> LogOptions {

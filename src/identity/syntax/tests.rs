@@ -122,9 +122,7 @@ fn credentials_are_refused_and_not_repeated() {
         "-----BEGIN CERTIFICATE-----",
         "/CN=x/CN=-----BEGIN RSA PRIVATE KEY-----\nMII",
     ] {
-        for check in [user as fn(&str) -> Check, issuer, vo, group, |value| {
-            plain(value, 255)
-        }] {
+        for check in [user as fn(&str) -> Check, issuer, vo, group, |value| plain(value, 255)] {
             let (why, next) = check(value).expect_err(value);
             assert!(why.contains("looks like a token"), "{why}");
             assert!(!why.contains("eyJ") && !next.contains("eyJ") && !why.contains("BEGIN"));
@@ -183,17 +181,7 @@ fn vos_and_groups() {
     sort(
         vo,
         &["atlas", "vo.example.org", "a", "9lives", "x_y-z"],
-        &[
-            "",
-            "/atlas",
-            "-x",
-            ".x",
-            "a b",
-            "a/b",
-            "a=b",
-            "atläs",
-            &"a".repeat(256),
-        ],
+        &["", "/atlas", "-x", ".x", "a b", "a/b", "a=b", "atläs", &"a".repeat(256)],
     );
     sort(
         group,
@@ -267,17 +255,13 @@ fn accepted_values_are_one_bounded_visible_line() {
     ];
     let mut seed: u64 = 1;
     let mut next = || {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) as usize
     };
     let mut accepted = 0;
     for _ in 0..50_000 {
         let value: String = (0..=next() % 8).map(|_| pieces[next() % pieces.len()]).collect();
-        for check in [user as fn(&str) -> Check, issuer, vo, group, |value| {
-            plain(value, 255)
-        }] {
+        for check in [user as fn(&str) -> Check, issuer, vo, group, |value| plain(value, 255)] {
             if check(&value).is_ok() {
                 accepted += 1;
                 let hidden = |c: char| c.is_control() || matches!(c, '\u{202e}' | '\u{feff}');

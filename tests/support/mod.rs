@@ -1,0 +1,240 @@
+//! What the tests that run the real program share. They run as an ordinary user: a test run as root tests another program.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate
+)]
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The launcher as the tests build it (feature `test-hooks`: it honours `BAILEY_CONFIG`).
+pub const BAILEY: &str = env!("CARGO_BIN_EXE_bailey");
+
+/// The Debian root directory (tests/image.sh).
+pub fn image() -> PathBuf {
+    let path = std::env::var_os("BAILEY_TEST_IMAGE")
+        .map_or_else(|| PathBuf::from("/var/tmp/bailey-test/images/debian-12"), PathBuf::from);
+    assert!(path.join("usr/bin/env").exists(), "no image at {}: run tests/image.sh", path.display());
+    path
+}
+
+/// Says that a test cannot run here, and why. Without tests/test.sh, which counts and prints it, that is a failure.
+pub fn skip(test: &str, reason: &str) {
+    let Some(dir) = std::env::var_os("BAILEY_SKIP_DIR") else { panic!("{test} cannot run here: {reason}") };
+    fs::write(Path::new(&dir).join(test), reason).unwrap();
+}
+
+/// One test's private world: a directory on a disk, a home, a log of its own. Removed at the end.
+pub struct World {
+    pub dir: PathBuf,
+}
+
+impl World {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        assert_ne!(nix::unistd::geteuid().as_raw(), 0, "run the tests as an ordinary user (tests/test.sh)");
+        let base =
+            std::env::var_os("BAILEY_TEST_TMP").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let name = format!("world-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = base.join(name);
+        fs::create_dir(&dir).unwrap();
+        let dir = fs::canonicalize(dir).unwrap();
+        fs::create_dir(dir.join("home")).unwrap();
+        Self { dir }
+    }
+
+    /// A path in the world.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Writes a file in the world.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Makes a directory in the world.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// `program` with nothing in its environment but HOME, PATH and USER: what a pilot's would be.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("USER", "pilot")
+            .current_dir(&self.dir)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// `bailey exec OPTIONS`, without image and command.
+    pub fn exec<S: AsRef<OsStr>>(&self, options: &[S]) -> Command {
+        let mut command = self.command(BAILEY);
+        command.arg("exec").args(options);
+        command
+    }
+
+    /// `bailey exec --image IMAGE OPTIONS -- /bin/sh -c SCRIPT`, run to its end.
+    pub fn shell(&self, options: &[&str], script: &str) -> Output {
+        let mut command = self.exec(&["--image"]);
+        command.arg(image()).args(options).args(["--", "/bin/sh", "-c", script]);
+        command.output().unwrap()
+    }
+
+    /// As [`World::shell`] on the host's own system.
+    pub fn host_shell(&self, options: &[&str], script: &str) -> Output {
+        let mut command = self.exec(options);
+        command.args(["--", "/bin/sh", "-c", script]);
+        command.output().unwrap()
+    }
+
+    /// `bailey SUBCOMMAND ARGS` that bailey-admin answers.
+    pub fn admin(&self, args: &[&str]) -> Output {
+        self.command(BAILEY).args(args).output().unwrap()
+    }
+
+    /// The embedded log's directory, once there is one.
+    pub fn log_dir(&self) -> PathBuf {
+        let base = self.path("home/.local/state/bailey");
+        let mut entries = fs::read_dir(&base).unwrap_or_else(|e| panic!("no log at {}: {e}", base.display()));
+        entries.next().expect("a host's log").unwrap().path()
+    }
+
+    /// Every record, oldest first. Empty when nothing was ever logged.
+    pub fn records(&self) -> Vec<Value> {
+        if !self.path("home/.local/state/bailey").exists() {
+            return Vec::new();
+        }
+        let mut segments: Vec<PathBuf> = fs::read_dir(self.log_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "ndjson"))
+            .collect();
+        segments.sort();
+        segments
+            .iter()
+            .flat_map(|path| {
+                let text = fs::read_to_string(path).unwrap();
+                text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+            })
+            .collect()
+    }
+
+    /// The records of one action.
+    pub fn records_of(&self, action: &str) -> Vec<Value> {
+        self.records().into_iter().filter(|record| record["event"]["action"] == action).collect()
+    }
+
+    /// `bailey verify` says that the chain is whole.
+    pub fn assert_chain(&self) {
+        let output = self.admin(&["verify"]);
+        assert!(output.status.success(), "{}", text(&output.stdout));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // A directory without permissions would stop the removal; tests make such.
+        let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(&self.dir).stderr(Stdio::null()).status();
+        fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+/// Bytes as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Standard output, trimmed; the payload must have ended with 0.
+pub fn stdout(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{:?}\n{}\n{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout).trim_end().to_owned()
+}
+
+/// The exit code; a signal is a failure of the test.
+pub fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("bailey itself was killed: {:?}", output.status))
+}
+
+/// bailey said exactly one line, with this exit code, and the line has all the words.
+pub fn assert_refused(output: &Output, expected: i32, words: &[&str]) {
+    let said = text(&output.stderr);
+    assert_eq!(code(output), expected, "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 1, "one line, not:\n{said}");
+    assert!(lines[0].starts_with("bailey: "), "{said}");
+    // What was tried, why not, what to do.
+    assert!(lines[0].contains(": ") && lines[0].contains("; "), "{said}");
+    for word in words {
+        assert!(lines[0].contains(word), "'{word}' is not in: {said}");
+    }
+}
+
+/// Waits until `condition` holds; panics after ten seconds.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The pids of processes that are alive (zombies are not) and whose environment or command line has `mark`. A mark is
+/// something unique that a test puts on the payload's command line.
+pub fn alive_with(mark: &str) -> Vec<i32> {
+    let own = std::process::id() as i32;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
+        if pid != own && !zombie && text(&line).contains(mark) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// A child that is killed and reaped when the test ends, however it ends.
+pub struct Guard(pub Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
