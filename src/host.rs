@@ -108,10 +108,10 @@ pub fn clock_synchronized() -> Option<bool> {
     clock::is_synchronized()
 }
 
-/// The control group of a process, as /proc/PID/cgroup shows it: version 2 where the process is in one that is not the
+/// This process's control group, as /proc/self/cgroup shows it: version 2 where the process is in one that is not the
 /// root, else a version 1 hierarchy that has it, else the root.
-pub fn cgroup(pid: i32) -> record::Cgroup {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+pub fn cgroup() -> record::Cgroup {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let lines: Vec<(&str, &str)> =
         text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
     let unified = lines.iter().find(|(controllers, _)| controllers.is_empty());

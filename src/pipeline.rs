@@ -12,11 +12,11 @@ use crate::failure::{Code, Failure, Fault};
 use crate::host::Caller;
 use crate::identity::{self, Identity};
 use crate::plan::{self, Plan};
+use crate::report;
 use crate::report::{Desk, Status};
 use crate::request::{LaunchId, Request};
 use crate::sandbox::{self, Explainer, observe};
 use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
-use crate::{host, report};
 use std::os::fd::OwnedFd;
 
 /// The whole of one launch. What went wrong is recorded where the log can be reached, and returned to be printed.
@@ -130,10 +130,9 @@ impl Building {
             ready: *frozen.ready(),
             started: observed.as_ref().and_then(|observed| report::start_time(observed.start_ticks)),
             observed,
-            namespaces: frozen.namespace_inodes(),
+            namespaces: frozen.namespace_inodes().to_vec(),
             executable: self.explainer.command(frozen.ready()),
             executable_hash: None,
-            cgroup: host::cgroup(frozen.pid()),
         };
         let Self { explainer, deadline, signals, .. } = self;
         Ok(Prepared { frozen, payload, facts, explainer, deadline, signals })
@@ -199,6 +198,7 @@ impl Running {
             // The payload ran and its result stands; the next bailey on this log writes the missing end.
             report::say(&failure.to_string());
         }
+        drop(end); // waits until the kernel has taken the sandbox apart: nothing of it outlives bailey
         Ok(outcome)
     }
 }

@@ -9,6 +9,7 @@ use crate::identity::Identity;
 use crate::image;
 use crate::request::{LaunchId, Network, Request};
 use crate::sandbox::layout::{self, Account, Protected};
+use crate::sandbox::tree::Origin;
 use crate::sandbox::{Blueprint, environment};
 use crate::supervisor::Deadline;
 use crate::sys::process::ExecArrays;
@@ -106,8 +107,9 @@ pub fn decide(
         layout::add_bind(&mut builder, bind, &config.root.late_mounts)?;
     }
     let mounts = builder
-        .handed()
-        .map(|(host, inside, writable)| (host.into(), inside.into(), if writable { "rw" } else { "ro" }))
+        .shown()
+        .filter(|shown| shown.origin == Origin::Handed)
+        .map(|shown| (shown.host.into(), shown.inside.into(), if shown.writable { "rw" } else { "ro" }))
         .collect();
     layout::protect(&mut builder, &protected(request, caller, &home, workdir.is_some(), log_dir))?;
 

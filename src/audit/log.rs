@@ -324,23 +324,40 @@ impl EmbeddedLog {
         }
         self.tip = None;
         self.segment = None;
-        let Some(name) = self.dir.segments()?.pop() else {
-            return Ok(0);
+        // The name in `lock` saves the listing, and writing it again.
+        let flags = OFlag::O_RDWR | OFlag::O_APPEND;
+        let named = self.named_in_lock().and_then(|name| Some((self.dir.open_own(&name, flags).ok()?, name)));
+        let known = named.is_some();
+        let (file, name) = match named {
+            Some(found) => found,
+            None => match self.dir.segments()?.pop() {
+                Some(name) => (self.dir.open_own(&name, flags)?, name),
+                None => return Ok(0),
+            },
         };
-        let file = self.dir.open_own(&name, OFlag::O_RDWR | OFlag::O_APPEND)?;
         let size = file
             .metadata()
             .map_err(|error| io_failure("look at", &self.dir.path().join(&name), &error))?
             .size();
-        self.name_in_lock(&name)?;
+        if !known {
+            self.name_in_lock(&name)?;
+        }
         self.segment = Some(Segment { name, file });
         Ok(size)
     }
 
     fn lock_names(&self, name: &str) -> bool {
+        self.named_in_lock().as_deref() == Some(name)
+    }
+
+    /// The newest segment as `lock` has it, written in this boot.
+    fn named_in_lock(&self) -> Option<String> {
         let mut bytes = [0; 128];
         let count = self.lock.read_at(&mut bytes, 0).unwrap_or(0);
-        bytes.get(..count) == Some(format!("{} {name}\n", self.boot).as_bytes())
+        let text = std::str::from_utf8(bytes.get(..count)?).ok()?;
+        let name = text.strip_suffix('\n')?.strip_prefix(&self.boot)?.strip_prefix(' ')?;
+        parse_name(name)?;
+        Some(name.to_owned())
     }
 
     fn name_in_lock(&self, name: &str) -> Result<(), Failure> {

@@ -74,7 +74,7 @@ pub fn host(root: &config::Root) -> Result<Image, Failure> {
 /// Binds a path read-only at its own name, or does nothing when the host has no such thing.
 pub fn bind_if_there(builder: &mut Builder, source: &Path, target: &Path) -> Result<(), Failure> {
     match HostObject::open(source) {
-        Ok(object) => builder.add_system_bind(object, target, READ_ONLY),
+        Ok(object) => builder.add_system_bind(object, target, READ_ONLY, Origin::Image),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(()),
         Err(errno) => Err(Failure::site(
             format!("cannot show {} to the payload", source.display()),

@@ -33,8 +33,6 @@ pub struct Frozen {
     pub executable: String,
     /// SHA-256 of the executable when it was handed over from outside the image.
     pub executable_hash: Option<String>,
-    /// Its control group.
-    pub cgroup: record::Cgroup,
 }
 
 /// What every record of this launch says.
@@ -51,6 +49,8 @@ pub(super) fn base(desk: &Desk<'_>, node: Host) -> Record {
     record.process.args = list;
     record.grid.args = info;
     record.grid.role = Some(Role::Payload);
+    // The payload is where its launcher is: nothing between here and the fork moves it.
+    record.grid.cgroup = crate::host::cgroup();
     record.grid.launcher.version = Some(env!("CARGO_PKG_VERSION").to_owned());
     record.grid.launcher.build_id = elf::build_id();
     record.grid.clock.synchronized = crate::host::clock_synchronized();
@@ -118,6 +118,7 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         desk.request.wall_time.or(desk.config.limits.wall_time).map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
+    record.grid.sandbox.insert("stdio".to_owned(), stdio());
 }
 
 /// A copy of the common part with the constants of another action.
@@ -139,7 +140,6 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
     let [user, mnt, pid, ipc, uts, net, cgroup] =
         std::array::from_fn::<_, { NAMESPACES.len() }, _>(|index| frozen.namespaces.get(index).copied());
     record.grid.namespaces = record::Namespaces { user, mnt, pid, ipc, uts, net, cgroup };
-    record.grid.cgroup = frozen.cgroup.clone();
     record.process.executable = Some(frozen.executable.clone());
     record.process.hash.sha256.clone_from(&frozen.executable_hash);
     record.related.hash.extend(frozen.executable_hash.clone());
@@ -175,7 +175,6 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
             raw => format!("off: {}", crate::failure::errno_text(nix::errno::Errno::from_raw(raw))),
         },
     );
-    put("stdio", stdio());
 }
 
 /// Standard streams are handed on as they are; one that is a file can be opened again, truncated and read by the payload.
@@ -266,6 +265,7 @@ fn closing(desk: &Desk<'_>, action: Action) -> Record {
     let mut record = of_action(desk, action);
     record.grid.sandbox.clear();
     record.grid.mounts.clear();
+    record.grid.cgroup = record::Cgroup::default();
     record
 }
 

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::protocol::{Stage, Trouble};
-use super::tree::{Mount, Node, READ_ONLY, Source, Tree};
+use super::tree::{DEVICE, Mount, Node, READ_ONLY, Source, Tree, WRITABLE};
 use crate::sys::mount::{self, Attr, FsContext};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -23,8 +23,9 @@ fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trou
 
 /// Makes the tree, changes into it and lets go of the host's. `proc_attr` are the host's atime flags for proc.
 pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
-    // In a new user namespace every copied mount is a slave already; saying it costs 5 µs and holds on any kernel.
-    at(Stage::Propagation, 0, mount::make_all_slave())?;
+    // One call for all mounts of the namespace, so that most copies need none of their own. Private, unless something must
+    // follow the host: then slave, and each copy that must not follow is made private by itself.
+    at(Stage::Propagation, 0, mount::set_all(tree.follows_host))?;
 
     // One private tmpfs holds everything that bailey makes. It is mounted over the host's /proc, which is not needed any more,
     // because the kernel copies mounts only from attached ones; it goes together with the old root, the copies stay. (Over
@@ -36,7 +37,7 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
 
     let mut root: Option<OwnedFd> = None;
     for (index, step) in tree.mounts.iter().enumerate() {
-        let source = source(base.as_fd(), step, index, proc_attr)?;
+        let source = source(base.as_fd(), step, index, tree.follows_host, proc_attr)?;
         if let Some(root) = &root {
             let target = fs::open_how(
                 root.as_fd(),
@@ -74,7 +75,7 @@ fn private_tmpfs(tree: &Tree) -> Result<OwnedFd, Errno> {
     let context = FsContext::open(c"tmpfs")?;
     context.set(c"size", &tree.scratch_size)?;
     context.set(c"mode", c"0755")?;
-    let base = context.mount(Attr { read_only: false, no_dev: true, no_exec: false }, 0)?;
+    let base = context.mount(WRITABLE, 0)?;
     let proc = fs::open_at(fs::cwd(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     mount::attach(base.as_fd(), proc.as_fd())?;
     fs::make_dir(base.as_fd(), c"new-root", 0o755)?;
@@ -95,16 +96,27 @@ fn make_node(base: BorrowedFd<'_>, path: &CStr, node: &Node) -> Result<(), Errno
 }
 
 /// The mount of one step, with its attributes, attached nowhere yet.
-fn source(base: BorrowedFd<'_>, step: &Mount, index: usize, proc_attr: u64) -> Result<OwnedFd, Trouble> {
+fn source(
+    base: BorrowedFd<'_>,
+    step: &Mount,
+    index: usize,
+    follows_host: bool,
+    proc_attr: u64,
+) -> Result<OwnedFd, Trouble> {
     match &step.source {
         Source::Host { path, dev, ino } => {
             let tree = host_tree(path, *dev, *ino, index)?;
-            at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, step.follow_host))?;
+            if follows_host || step.attr != DEVICE {
+                let set = mount::set_attributes(tree.as_fd(), step.attr, step.follow_host);
+                at(Stage::Attributes, index, set)?;
+            }
             Ok(tree)
         }
         Source::Base(path) => {
             let tree = at(Stage::Source, index, mount::clone_tree(base, path, false))?;
-            at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, false))?;
+            if step.attr != WRITABLE {
+                at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, false))?;
+            }
             Ok(tree)
         }
         Source::Proc => {

@@ -2,7 +2,7 @@
 //! and what is covered because it is the pilot's or bailey's own.
 #![forbid(unsafe_code)]
 
-use super::tree::{Builder, DEVICE, HostObject, Kind, NO_EXEC, Origin, READ_ONLY, Source, WRITABLE};
+use super::tree::{Builder, HostObject, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
 use crate::config;
 use crate::failure::{Failure, errno_text};
 use crate::image;
@@ -72,11 +72,7 @@ pub fn add_private_parts(
     builder.add_private_dir(Path::new("/dev"), "dev", 0o755, dev_attr)?;
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(name);
-        let object = HostObject::open(&path).map_err(|errno| no_device(&path, &errno_text(errno)))?;
-        if !object.stat.is_char_device() || object.stat.rdev != libc::makedev(major, minor) {
-            return Err(no_device(&path, "it is not the device of that name"));
-        }
-        builder.add_system_bind(object, &path, DEVICE)?;
+        builder.add_device(&path, libc::makedev(major, minor)).map_err(|why| no_device(&path, &why))?;
     }
     for (name, to) in DEVICE_LINKS {
         builder.add_link(&Path::new("/dev").join(name), OsStr::new(to))?;
@@ -194,55 +190,58 @@ fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failur
     }
 }
 
-/// Covers, or refuses, what the binds would show of the pilot's and bailey's own. Comes after all binds.
+/// Covers, or refuses, what image and binds would show of the pilot's and bailey's own. Comes after all binds.
 ///
 /// # Errors
-/// A writable bind that holds the log or the status file, and any bind of something inside bailey's own places.
+/// A writable bind in which the log or the status file lies or will lie, and anything inside bailey's own places.
 pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failure> {
-    let handed: Vec<(PathBuf, PathBuf, bool)> = builder
-        .handed()
-        .map(|(host, inside, writable)| (host.to_path_buf(), inside.to_path_buf(), writable))
+    let log_dir = protected.log_dir.as_deref();
+    let status_file = protected.status_file.as_deref();
+    let own_places: Vec<PathBuf> = OWN_PLACES
+        .iter()
+        .map(|place| std::fs::canonicalize(place).unwrap_or_else(|_| place.into()))
         .collect();
     let mut covers: Vec<PathBuf> = Vec::new();
-    for (host, inside, writable) in &handed {
-        let below = |path: &Path| path.strip_prefix(host).ok().map(|rest| inside.join(rest));
+    for Shown { host, inside, writable, origin } in builder.shown() {
         let refuse = |what: &str, path: &Path| {
-            Failure::usage(
-                format!("cannot hand over {}", host.display()),
+            Err(Failure::usage(
+                format!("cannot show {} to the payload", host.display()),
                 format!("{what} {} lies in it", path.display()),
-                "bind a directory beside it, or put the log or status file elsewhere (audit.dir, --status-file)",
-            )
+                "name a directory beside it, or put log and status file elsewhere (audit.dir, --status-file)",
+            ))
         };
-        for own in OWN_PLACES.iter().map(Path::new).chain(protected.log_dir.as_deref()) {
+        // An overlay's lower directory is never written to, so only what was handed over can be.
+        let exposed = writable && origin == Origin::Handed;
+        for own in own_places.iter().map(PathBuf::as_path).chain(log_dir).chain(status_file) {
             if host.starts_with(own) {
-                return Err(refuse("it is bailey's own:", own));
+                return refuse("it is bailey's own:", own);
             }
-            match below(own) {
-                Some(_) if *writable && own.exists() && Some(own) == protected.log_dir.as_deref() => {
-                    return Err(refuse("the audit log", own));
+            let Ok(rest) = own.strip_prefix(host) else { continue };
+            if exposed && (Some(own) == log_dir || Some(own) == status_file) {
+                return refuse(if Some(own) == log_dir { "the audit log" } else { "the status file" }, own);
+            }
+            // What is not there yet may come while the payload runs: then the nearest directory above is covered.
+            let there = rest.ancestors().find(|part| host.join(part).symlink_metadata().is_ok());
+            match there.filter(|part| !part.as_os_str().is_empty()) {
+                Some(part) if Some(own) == log_dir || host.join(part) == *own => {
+                    covers.push(inside.join(part))
                 }
-                Some(place) => covers.push(place),
-                None => {}
-            }
-        }
-        if let Some(status) = &protected.status_file {
-            match below(status) {
-                Some(_) if *writable => return Err(refuse("the status file", status)),
-                Some(place) => covers.push(place),
-                None => {}
+                None if Some(own) == log_dir => return refuse("the audit log", own),
+                _ => {}
             }
         }
         for credential in &protected.credentials {
             // Bound by its own name it was handed over on purpose.
-            if credential != host && !handed.iter().any(|(other, ..)| other == credential) {
-                covers.extend(below(credential));
+            let on_purpose = |shown: Shown<'_>| shown.origin == Origin::Handed && shown.host == credential;
+            if let Ok(rest) = credential.strip_prefix(host)
+                && !builder.shown().any(on_purpose)
+            {
+                covers.push(inside.join(rest));
             }
         }
     }
     for place in covers {
-        if builder.kind(&place).is_some_and(|kind| kind != Kind::Link) {
-            builder.cover(&place);
-        }
+        builder.cover(&place);
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::failure::{Failure, errno_text};
 use crate::request::LaunchId;
 use crate::sys::clone::Side;
 use crate::sys::process::{ExecArrays, Usage};
-use crate::sys::{Errno, clone, fs, pidfd, process, socket};
+use crate::sys::{Errno, clone, fs, memory, pidfd, process, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
 use std::ffi::CString;
@@ -150,6 +150,7 @@ pub struct Frozen {
     pidfd: OwnedFd,
     ready: Ready,
     namespaces: Vec<OwnedFd>,
+    inodes: Vec<u64>,
 }
 
 impl Building {
@@ -161,7 +162,8 @@ impl Building {
         let mut ready = None;
         loop {
             if let (Some(namespaces), Some((ready, pid))) = (&mut namespaces, ready) {
-                return self.frozen(ready, pid, std::mem::take(namespaces));
+                let (files, inodes) = std::mem::take(namespaces);
+                return self.frozen(ready, pid, files, inodes);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -176,7 +178,12 @@ impl Building {
             if on_control && namespaces.is_none() {
                 let (message, _, fds) = hear(&self.control)?;
                 match message {
-                    Some(Message::Namespaces) if fds.len() == NAMESPACES.len() => namespaces = Some(fds),
+                    Some(Message::Namespaces) if fds.len() == NAMESPACES.len() => {
+                        // Looked at now, while the child still builds.
+                        let inode = |fd: &OwnedFd| fs::stat_at(fd.as_fd(), c"").map_or(0, |stat| stat.ino);
+                        let inodes = fds.iter().map(inode).collect();
+                        namespaces = Some((fds, inodes));
+                    }
                     Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
                     _ => return Err(lost(Errno::EPIPE)),
                 }
@@ -202,7 +209,13 @@ impl Building {
         }
     }
 
-    fn frozen(self, ready: Ready, pid: i32, namespaces: Vec<OwnedFd>) -> Result<(Frozen, OwnedFd), Failure> {
+    fn frozen(
+        self,
+        ready: Ready,
+        pid: i32,
+        namespaces: Vec<OwnedFd>,
+        inodes: Vec<u64>,
+    ) -> Result<(Frozen, OwnedFd), Failure> {
         let pidfd = pidfd::open(pid).map_err(lost)?;
         // The kernel told the pid when the message was sent. If the payload still holds its socket now that the pidfd is
         // open, it lived when that was opened, so the number was not another process's.
@@ -218,6 +231,7 @@ impl Building {
             pidfd: pidfd.try_clone().map_err(|_| lost(Errno::EMFILE))?,
             ready,
             namespaces,
+            inodes,
         };
         Ok((frozen, pidfd))
     }
@@ -260,12 +274,13 @@ impl Frozen {
     }
 
     /// Inode numbers of its namespaces, in the order of [`NAMESPACES`], from the descriptors that it sent.
-    pub fn namespace_inodes(&self) -> Vec<u64> {
-        self.namespaces
-            .iter()
-            .filter_map(|fd| fs::stat_at(fd.as_fd(), c"").ok())
-            .map(|stat| stat.ino)
-            .collect()
+    pub fn namespace_inodes(&self) -> &[u64] {
+        &self.inodes
+    }
+
+    /// The namespace files themselves, for whoever must check them (the recorder).
+    pub fn namespaces(&self) -> &[OwnedFd] {
+        &self.namespaces
     }
 
     /// Lets the payload execute, against the receipt of its own durable record and nothing else.
@@ -284,6 +299,8 @@ impl Frozen {
             return Err(foreign("the receipt was made out for another process"));
         }
         socket::send(self.gate.as_fd(), b"!", &[]).map_err(lost)?;
+        // From here on this process mostly waits.
+        memory::drop_own_file_pages();
         Ok(Running {
             init: self.init,
             control: self.control,
@@ -353,7 +370,7 @@ impl Running {
         self.init.kill();
     }
 
-    /// Reaps init when everything ended (or is ending); the usage of the whole tree.
+    /// Reaps init when everything ended or is ending; the usage of the whole tree, init's own set-up included.
     pub fn reap(mut self) -> Usage {
         self.init.wait().map(|(_, usage)| usage).unwrap_or_default()
     }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::Errno;
+use crate::sys::process::Usage;
 
 /// Where in the set-up something went wrong. The order is the order of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,11 +118,14 @@ pub struct Ready {
     pub vpid: i32,
 }
 
-/// How it ended, and init's view of the whole tree's I/O (proc_pid_io(5)), `u64::MAX` where the kernel does not tell.
+/// How it ended, and what the whole tree used: getrusage(2) of init's reaped children, and I/O (proc_pid_io(5)), the
+/// latter `u64::MAX` where the kernel does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ended {
     /// Raw wait status of the payload.
     pub status: i32,
+    /// CPU time, peak memory, page faults.
+    pub usage: Usage,
     /// `rchar`
     pub read_chars: u64,
     /// `wchar`
@@ -133,18 +137,40 @@ pub struct Ended {
 }
 
 /// Size of every message on the wire.
-pub const SIZE: usize = 48;
+pub const SIZE: usize = 80;
 
 impl Message {
     /// The bytes of the message.
     pub fn encode(self) -> [u8; SIZE] {
-        let words: [u64; 6] = match self {
-            Self::Namespaces => [1, 0, 0, 0, 0, 0],
-            Self::Failed(t) => [2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64, 0, 0],
-            Self::Ready(r) => {
-                [3, u64::from(r.command), u64::from(r.securebits), r.keyring as u64, r.vpid as u64, 0]
+        let words: [u64; 10] = match self {
+            Self::Namespaces => [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            Self::Failed(t) => {
+                [2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64, 0, 0, 0, 0, 0, 0]
             }
-            Self::Ended(e) => [4, e.status as u64, e.read_chars, e.write_chars, e.read_bytes, e.write_bytes],
+            Self::Ready(r) => [
+                3,
+                u64::from(r.command),
+                u64::from(r.securebits),
+                r.keyring as u64,
+                r.vpid as u64,
+                0,
+                0,
+                0,
+                0,
+                0,
+            ],
+            Self::Ended(e) => [
+                4,
+                e.status as u64,
+                e.read_chars,
+                e.write_chars,
+                e.read_bytes,
+                e.write_bytes,
+                e.usage.cpu_user_us,
+                e.usage.cpu_system_us,
+                e.usage.memory_peak_bytes,
+                e.usage.page_faults_major,
+            ],
         };
         let mut bytes = [0_u8; SIZE];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -158,11 +184,11 @@ impl Message {
         if bytes.len() != SIZE {
             return None;
         }
-        let mut words = [0_u64; 6];
+        let mut words = [0_u64; 10];
         for (word, from) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_ne_bytes(from.try_into().ok()?);
         }
-        let [kind, first, second, third, fourth, fifth] = words;
+        let [kind, first, second, third, fourth, fifth, user, system, memory, faults] = words;
         match kind {
             1 => Some(Self::Namespaces),
             2 => {
@@ -185,6 +211,12 @@ impl Message {
                 write_chars: third,
                 read_bytes: fourth,
                 write_bytes: fifth,
+                usage: Usage {
+                    cpu_user_us: user,
+                    cpu_system_us: system,
+                    memory_peak_bytes: memory,
+                    page_faults_major: faults,
+                },
             })),
             _ => None,
         }
@@ -202,6 +234,7 @@ mod tests {
             Message::Failed(Trouble { stage: Stage::Attach, index: 7, errno: Errno::ENOENT }),
             Message::Ready(Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2 }),
             Message::Ended(Ended {
+                usage: Usage { cpu_user_us: 5, cpu_system_us: 6, memory_peak_bytes: 7, page_faults_major: 8 },
                 status: 0x8b,
                 read_chars: 1,
                 write_chars: u64::MAX,

@@ -14,6 +14,7 @@ use crate::failure::{Failure, errno_text};
 use crate::sys::fs::{Stat, stat_at};
 use crate::sys::mount::Attr;
 use crate::sys::{Errno, fs};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -94,6 +95,8 @@ pub struct Tree {
     pub scratch_size: CString,
     /// Where the payload starts, absolute, inside.
     pub start_dir: CString,
+    /// Some mount keeps the host's propagation.
+    pub follows_host: bool,
 }
 
 /// Who asked for a mount; decides what may lie on what.
@@ -141,19 +144,55 @@ impl HostObject {
     }
 }
 
+/// A directory or file of the host, as the payload will see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// Canonical path on the host.
+    pub host: &'a Path,
+    /// Path inside.
+    pub inside: &'a Path,
+    /// May the payload write to it?
+    pub writable: bool,
+    /// Who asked for it.
+    pub origin: Origin,
+}
+
 /// What stands behind a path of the planned tree.
 #[derive(Debug)]
 enum Backing {
     /// A directory of the private tmpfs: entries are nodes, new ones can be added.
     Base(PathBuf),
     /// A directory of the host.
-    HostDir { dir: OwnedFd, path: PathBuf, writable: bool },
+    HostDir { dir: Opened, path: PathBuf, writable: bool },
     /// The image below a writable layer: what is made lies in `upper` of the private tmpfs, over what the image has.
-    Layered { dir: OwnedFd, path: PathBuf },
+    Layered { dir: Opened, path: PathBuf },
     /// One file.
     File { host: Option<PathBuf> },
     /// A file system of its own in which nothing can be placed: proc, devpts.
     Closed,
+}
+
+/// An opened directory, and what was found below it so far: mount points share their first parts.
+#[derive(Debug)]
+struct Opened {
+    fd: OwnedFd,
+    seen: RefCell<BTreeMap<PathBuf, Option<Kind>>>,
+}
+
+impl Opened {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd, seen: RefCell::default() }
+    }
+
+    /// What a name below it is; the last symlink is not followed.
+    fn kind(&self, rest: &Path) -> Option<Kind> {
+        if let Some(known) = self.seen.borrow().get(rest) {
+            return *known;
+        }
+        let kind = stat_at(self.fd.as_fd(), &cstring(rest.as_os_str())).ok().map(|stat| kind_of(&stat));
+        self.seen.borrow_mut().insert(rest.to_path_buf(), kind);
+        kind
+    }
 }
 
 #[derive(Debug)]
@@ -191,7 +230,7 @@ pub const WRITABLE: Attr = Attr { read_only: false, no_dev: true, no_exec: false
 /// Writable, no devices, nothing executable: proc.
 pub const NO_EXEC: Attr = Attr { read_only: false, no_dev: true, no_exec: true };
 /// Device files.
-pub const DEVICE: Attr = Attr { read_only: false, no_dev: false, no_exec: true };
+pub const DEVICE: Attr = Attr { read_only: false, no_dev: false, no_exec: false };
 
 /// The upper directory of a writable image, in the private tmpfs.
 const UPPER: &str = "upper";
@@ -215,13 +254,13 @@ impl Builder {
         let (source, attr, backing) = if writable {
             builder.nodes.insert(UPPER.into(), Node::Dir(0o755));
             builder.nodes.insert("overlay-work".into(), Node::Dir(0o700));
-            let backing = Backing::Layered { dir: image.fd, path: image.path };
+            let backing = Backing::Layered { dir: Opened::new(image.fd), path: image.path };
             (Source::Overlay { path, dev, ino }, WRITABLE, backing)
         } else {
             (
                 Source::Host { path, dev, ino },
                 READ_ONLY,
-                Backing::HostDir { dir: image.fd, path: image.path, writable: false },
+                Backing::HostDir { dir: Opened::new(image.fd), path: image.path, writable: false },
             )
         };
         builder.layers.insert(
@@ -293,10 +332,29 @@ impl Builder {
         Ok(())
     }
 
+    /// A device of the host at its own path below our own /dev. One look is enough: a link or another file of that name has
+    /// not its device number, and the error is the reason.
+    pub fn add_device(&mut self, path: &Path, number: u64) -> Result<(), String> {
+        let stat = stat_at(fs::cwd(), &cstring(path.as_os_str())).map_err(errno_text)?;
+        if !stat.is_char_device() || stat.rdev != number {
+            return Err("it is not the device of that name".to_owned());
+        }
+        self.make_point(path, Kind::File)?;
+        let source = Source::Host { path: cstring(path.as_os_str()), dev: stat.dev, ino: stat.ino };
+        self.insert(path, Backing::File { host: None }, source, DEVICE, Origin::System);
+        Ok(())
+    }
+
     /// Binds an object of the host at a path that every payload has: symlinks of the image on the way are replaced.
-    pub fn add_system_bind(&mut self, object: HostObject, target: &Path, attr: Attr) -> Result<(), Failure> {
+    pub fn add_system_bind(
+        &mut self,
+        object: HostObject,
+        target: &Path,
+        attr: Attr,
+        origin: Origin,
+    ) -> Result<(), Failure> {
         self.make_real(target, kind_of(&object.stat))?;
-        self.insert_host(object, target, attr, false, Origin::System);
+        self.insert_host(object, target, attr, false, origin);
         Ok(())
     }
 
@@ -355,16 +413,17 @@ impl Builder {
         }
     }
 
-    /// Where host paths that the command line handed over lie inside: (path on the host, path inside, writable).
-    pub fn handed(&self) -> impl Iterator<Item = (&Path, &Path, bool)> {
-        self.layers.iter().filter(|(_, layer)| layer.origin == Origin::Handed).filter_map(
+    /// Where directories and files of the host lie inside.
+    pub fn shown(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.layers.iter().filter(|(_, layer)| layer.origin != Origin::System).filter_map(
             |(inside, layer)| {
-                let (Backing::HostDir { path: host, .. } | Backing::File { host: Some(host) }) =
-                    &layer.backing
+                let (Backing::HostDir { path: host, .. }
+                | Backing::Layered { path: host, .. }
+                | Backing::File { host: Some(host) }) = &layer.backing
                 else {
                     return None;
                 };
-                Some((host.as_path(), inside.as_path(), !layer.attr.read_only))
+                Some(Shown { host, inside, writable: !layer.attr.read_only, origin: layer.origin })
             },
         )
     }
@@ -396,10 +455,10 @@ impl Builder {
             Backing::HostDir { .. } | Backing::Layered { .. } if rest.as_os_str().is_empty() => {
                 Some(Kind::Dir)
             }
-            Backing::HostDir { dir, .. } => on_host(dir, &rest),
+            Backing::HostDir { dir, .. } => dir.kind(&rest),
             Backing::Layered { dir, .. } => {
                 let own = self.nodes.get(&Path::new(UPPER).join(&rest)).map(Node::kind);
-                own.or_else(|| on_host(dir, &rest))
+                own.or_else(|| dir.kind(&rest))
             }
             Backing::File { .. } => rest.as_os_str().is_empty().then_some(Kind::File),
             Backing::Closed => rest.as_os_str().is_empty().then_some(Kind::Dir),
@@ -455,6 +514,7 @@ impl Builder {
         let mut layers: Vec<(PathBuf, Layer)> = self.layers.into_iter().collect();
         layers.sort_by_key(|(path, _)| path.components().count());
         Tree {
+            follows_host: layers.iter().any(|(_, layer)| layer.follow_host),
             nodes: self.nodes.into_iter().map(|(path, node)| (cstring(path.as_os_str()), node)).collect(),
             mounts: layers
                 .into_iter()
@@ -484,7 +544,7 @@ impl Builder {
             ino: object.stat.ino,
         };
         let backing = if object.stat.is_dir() {
-            Backing::HostDir { dir: object.fd, path: object.path, writable: !attr.read_only }
+            Backing::HostDir { dir: Opened::new(object.fd), path: object.path, writable: !attr.read_only }
         } else {
             Backing::File { host: Some(object.path) }
         };
@@ -535,7 +595,7 @@ impl Builder {
                 _ => None,
             },
             Backing::HostDir { dir, .. } | Backing::Layered { dir, .. } => {
-                nix::fcntl::readlinkat(dir, rest.as_path()).ok().map(PathBuf::from)
+                nix::fcntl::readlinkat(&dir.fd, rest.as_path()).ok().map(PathBuf::from)
             }
             _ => None,
         }
@@ -595,7 +655,7 @@ impl Builder {
                     missing()
                 ));
             }
-            Backing::HostDir { dir: fd, path, .. } => {
+            Backing::HostDir { dir: Opened { fd, .. }, path, .. } => {
                 let name =
                     if rest.as_os_str().is_empty() { c".".to_owned() } else { cstring(rest.as_os_str()) };
                 let opened = fs::open_how(
@@ -666,7 +726,7 @@ impl Builder {
                         Source::Host { path: cstring(path.as_os_str()), dev: stat.dev, ino: stat.ino };
                     self.insert(
                         &inside,
-                        Backing::HostDir { dir: child, path, writable: false },
+                        Backing::HostDir { dir: Opened::new(child), path, writable: false },
                         source,
                         attr,
                         origin,
@@ -700,11 +760,6 @@ fn kind_of(stat: &Stat) -> Kind {
     } else {
         Kind::File
     }
-}
-
-/// What a name below an opened directory is; its last symlink is not followed.
-fn on_host(dir: &OwnedFd, rest: &Path) -> Option<Kind> {
-    stat_at(dir.as_fd(), &cstring(rest.as_os_str())).ok().map(|stat| kind_of(&stat))
 }
 
 /// `base/rest` without a slash at the end when there is no rest.

@@ -84,8 +84,10 @@ pub struct End {
     pub usage: Usage,
     /// Set when execve failed: nothing ran.
     pub not_executed: Option<Trouble>,
-    /// From the release to the reap.
+    /// From the release to the end.
     pub duration: Duration,
+    /// What is left of the sandbox while the kernel takes it apart; dropping it waits for that.
+    pub teardown: Option<Running>,
 }
 
 /// What the supervisor says while it works; the pipeline turns it into a record and a line for the user.
@@ -162,8 +164,22 @@ pub fn supervise(
         },
         None => Cause::Payload,
     };
-    let usage = running.reap();
-    End { cause, status, io: ended, usage, not_executed, duration: start.elapsed() }
+    let duration = start.elapsed();
+    match ended {
+        // The kernel takes init's namespaces apart now; there is time to write the end record meanwhile.
+        Some(ended) => End {
+            cause,
+            status,
+            io: Some(ended),
+            usage: ended.usage,
+            not_executed,
+            duration,
+            teardown: Some(running),
+        },
+        None => {
+            End { cause, status, io: None, usage: running.reap(), not_executed, duration, teardown: None }
+        }
+    }
 }
 
 /// Waits for a signal, for init, for the payload's gate, or until the next deadline.

@@ -113,14 +113,25 @@ struct MountAttr {
 /// mount_setattr(2) on a whole copied tree (`AT_RECURSIVE`): adds the attributes, keeps the locked ones, and makes it
 /// private unless `follow_host` keeps the propagation that it was copied with.
 pub fn set_attributes(tree: BorrowedFd<'_>, attr: Attr, follow_host: bool) -> Result<(), Errno> {
-    let propagation = if follow_host { 0 } else { libc::MS_PRIVATE };
+    set_attr(tree, c"", attr, if follow_host { 0 } else { libc::MS_PRIVATE })
+}
+
+/// Makes every mount of this namespace nosuid, and private, or a slave of the host's when `follow_host`. In both cases what
+/// is mounted here never reaches the host. Copies made afterwards inherit it.
+pub fn set_all(follow_host: bool) -> Result<(), Errno> {
+    let attr = Attr { read_only: false, no_dev: false, no_exec: false };
+    let propagation = if follow_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    set_attr(super::fs::cwd(), c"/", attr, propagation)
+}
+
+fn set_attr(dir: BorrowedFd<'_>, path: &CStr, attr: Attr, propagation: libc::c_ulong) -> Result<(), Errno> {
     let attr = MountAttr { set: attr.bits(), clear: 0, propagation, userns_fd: 0 };
-    // SAFETY: the empty string is NUL-terminated, `attr` is a mount_attr of the size given.
+    // SAFETY: `path` is NUL-terminated, `attr` is a mount_attr of the size given.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
+            dir.as_raw_fd(),
+            path.as_ptr(),
             libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
             &raw const attr,
             size_of::<MountAttr>(),
@@ -144,21 +155,6 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno>
             F_EMPTY_PATH | T_EMPTY_PATH,
         )
     })
-    .map(drop)
-}
-
-/// Makes every mount of this namespace a slave of the host's: what is mounted here never reaches the host.
-pub fn make_all_slave() -> Result<(), Errno> {
-    // SAFETY: "/" is NUL-terminated; the other pointers may be null for a propagation change (mount(2)).
-    check(libc::c_long::from(unsafe {
-        libc::mount(
-            std::ptr::null(),
-            c"/".as_ptr(),
-            std::ptr::null(),
-            libc::MS_SLAVE | libc::MS_REC,
-            std::ptr::null(),
-        )
-    }))
     .map(drop)
 }
 

@@ -225,28 +225,44 @@ pub struct Usage {
     pub page_faults_major: u64,
 }
 
+impl Usage {
+    const fn of(raw: &libc::rusage) -> Self {
+        const fn micros(time: libc::timeval) -> u64 {
+            time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64
+        }
+        Self {
+            cpu_user_us: micros(raw.ru_utime),
+            cpu_system_us: micros(raw.ru_stime),
+            memory_peak_bytes: raw.ru_maxrss as u64 * 1024,
+            page_faults_major: raw.ru_majflt as u64,
+        }
+    }
+}
+
+/// getrusage(2), RUSAGE_CHILDREN: what all reaped descendants used.
+pub fn usage_of_children() -> Usage {
+    // SAFETY: all-zero is a valid rusage, which the kernel fills; the call cannot fail with these arguments.
+    let raw = unsafe {
+        let mut raw: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut raw);
+        raw
+    };
+    Usage::of(&raw)
+}
+
 /// wait4(2) for one child, blocking: its status and the usage of it and of all that it reaped.
 pub fn wait_with_usage(pid: i32) -> Result<(i32, Usage), Errno> {
     let mut status = 0;
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: all-zero is a valid rusage.
+    let mut raw: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: both pointers are valid for the call.
-        match check(libc::c_long::from(unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) })) {
-            Ok(_) => break,
+        match check(libc::c_long::from(unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut raw) })) {
+            Ok(_) => return Ok((status, Usage::of(&raw))),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }
-    // SAFETY: all-zero is a valid rusage, and the kernel filled it when it returned.
-    let usage = unsafe { usage.assume_init() };
-    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-    let usage = Usage {
-        cpu_user_us: micros(usage.ru_utime),
-        cpu_system_us: micros(usage.ru_stime),
-        memory_peak_bytes: usage.ru_maxrss as u64 * 1024,
-        page_faults_major: usage.ru_majflt as u64,
-    };
-    Ok((status, usage))
 }
 
 /// kill(-1, SIGKILL): from pid 1 of a namespace, everything else in it.
