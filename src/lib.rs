@@ -1,8 +1,8 @@
 //! bailey runs one user's payload for a pilot job on a grid worker node: walls around the payload, and a durable record
 //! of who it is before it runs.
 //!
-//! Read [`pipeline`] first: it is the story of one launch. Every other module is one room of that house, and dependencies
-//! point downwards only:
+//! Read [`pipeline`] first: it is the story of one launch. Every other module is one room of that house, and
+//! dependencies point downwards only:
 //!
 //! ```text
 //! app                           the name and first word → who does the work; result → message and exit code

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The manual pages against the program: every option of a command, and every key of the configuration, is in its page and
-# the other way round. Reads the sources, needs no build. Pages are linted where mandoc is installed.
+# The manual pages against the program: every option of a command, and every key of the configuration, is in its page
+# and the other way round. Reads the sources, needs no build. Pages are linted where mandoc is installed.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -46,7 +46,9 @@ same() {
     local page=$1 has=$2 should=$3 name
     [ -n "$should" ] || complain "nothing was found to compare $page with: repair tests/man.sh"
     while read -r name; do complain "$page lacks $name"; done < <(comm -13 <(echo "$has") <(echo "$should"))
-    while read -r name; do complain "$page has $name, the program has not"; done < <(comm -23 <(echo "$has") <(echo "$should"))
+    while read -r name; do
+        complain "$page has $name, the program has not"
+    done < <(comm -23 <(echo "$has") <(echo "$should"))
 }
 
 man=docs/man
@@ -57,7 +59,8 @@ same $man/bailey.toml.5 "$(documented_keys $man/bailey.toml.5)" "$(keys config/b
 
 if have mandoc; then
     # Whether other pages are installed here says nothing about ours.
-    findings=$(mandoc -T lint -W style $man/*.[1-8] 2>&1 | grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' || true)
+    findings=$(mandoc -T lint -W style $man/*.[1-8] 2>&1 |
+        grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' || true)
     if [ -n "$findings" ]; then
         say "$findings"
         complain "mandoc found the above"
