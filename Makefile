@@ -22,7 +22,7 @@ test-all: setup ## make test, a short benchmark and the test beds of their own
 bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to docs/benchmarks.md)
 	@bash tests/bench.sh $(ARGS)
 
-lint: setup ## rustfmt, clippy with warnings as errors, shellcheck
+lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages
 	@bash tests/lint.sh
 
 deny: ## licences, advisories, sources and duplicates of the dependencies

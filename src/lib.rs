@@ -1,8 +1,21 @@
 //! bailey runs one user's payload for a pilot job on a grid worker node: walls around the payload, and a durable record
 //! of who it is before it runs.
 //!
-//! Read [`pipeline`] first: it is the story. Every other module is one room of that house, and dependencies point
-//! downwards only: front end → pipeline → (identity, image, sandbox, supervisor, audit) → sys.
+//! Read [`pipeline`] first: it is the story of one launch. Every other module is one room of that house, and
+//! dependencies point downwards only:
+//!
+//! ```text
+//! app                           the name and first word → who does the work; result → message and exit code
+//!  ├─ frontend                  command line → request
+//!  ├─ pipeline                  the story
+//!  │   ├─ identity, plan, image     decisions: they look, and change nothing
+//!  │   ├─ sandbox, supervisor       walls, the frozen payload, its life
+//!  │   └─ report → audit            what happened → records, and the receipt without which nothing runs
+//!  └─ admin, trace              questions to the log (the program bailey-admin)
+//! sys                           the only unsafe code: one wrapper per system call
+//! ```
+//!
+//! `request`, `config`, `host` and `failure` hold what all of them speak in. The reasons are in `docs/architecture.md`.
 
 pub mod admin;
 pub mod app;

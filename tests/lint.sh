@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, clippy with every warning an error, shellcheck over the scripts.
+# Formatting, clippy with every warning an error, shellcheck over the scripts, the manual pages against the program.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -11,3 +11,4 @@ if have shellcheck; then
 else
     say "lint: shellcheck is not installed, the scripts are not checked: run tests/setup.sh"
 fi
+bash tests/man.sh

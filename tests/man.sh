@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The manual pages against the program: every option of a command, and every key of the configuration, is in its page
+# and the other way round. Reads the sources, needs no build. Pages are linted where mandoc is installed.
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$(dirname "$0")/.."
+failed=0
+complain() {
+    say "man: $*"
+    failed=1
+}
+
+# options FILE STRUCT: the long options of a clap struct, without dashes.
+options() {
+    awk -v head="^(pub )?struct $2 [{]" '
+        $0 ~ head { inside = 1 }
+        inside && /^}/ { exit }
+        inside && /#\[arg\(.*long/ {
+            pending = 1
+            name = match($0, /long = "[^"]*"/) ? substr($0, RSTART + 8, RLENGTH - 9) : ""
+        }
+        inside && pending && /^ +(pub )?[a-z_]+: / {
+            field = $1 == "pub" ? $2 : $1
+            sub(/:$/, "", field)
+            if (name == "") { name = field; gsub(/_/, "-", name) }
+            print name
+            pending = 0
+        }' "$1" | sort
+}
+# documented PAGE: the long options that the page lists; --help is clap's own.
+documented() { sed -n 's/^\.It .*Fl -\([a-z-]*\).*/\1/p' "$1" | grep -vx help | sort; }
+
+# keys FILE: section.key of the commented default configuration.
+keys() {
+    awk '/^\[.*\]$/ { section = substr($0, 2, length($0) - 2) }
+         /^#[a-z_]+ = / { print section "." substr($1, 2) }' "$1" | sort
+}
+documented_keys() {
+    awk '/^\.Ss Section / { section = $3 }
+         /^\.It Va / { print section "." $3 }' "$1" | sort
+}
+
+# same PAGE HAS SHOULD: tells the differences of two sorted lists, and refuses an empty one, which proves nothing.
+same() {
+    local page=$1 has=$2 should=$3 name
+    [ -n "$should" ] || complain "nothing was found to compare $page with: repair tests/man.sh"
+    while read -r name; do complain "$page lacks $name"; done < <(comm -13 <(echo "$has") <(echo "$should"))
+    while read -r name; do
+        complain "$page has $name, the program has not"
+    done < <(comm -23 <(echo "$has") <(echo "$should"))
+}
+
+man=docs/man
+same $man/bailey-exec.1 "$(documented $man/bailey-exec.1)" "$(options src/frontend/bailey.rs Exec)"
+same $man/bailey-trace.1 "$(documented $man/bailey-trace.1)" "$(options src/admin/cli.rs Trace)"
+same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/admin/cli.rs Verify)"
+same $man/bailey.toml.5 "$(documented_keys $man/bailey.toml.5)" "$(keys config/bailey.toml)"
+
+if have mandoc; then
+    # Whether other pages are installed here says nothing about ours.
+    findings=$(mandoc -T lint -W style $man/*.[1-8] 2>&1 |
+        grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' || true)
+    if [ -n "$findings" ]; then
+        say "$findings"
+        complain "mandoc found the above"
+    fi
+else
+    say "man: mandoc is not installed, the pages are not linted: apt-get install mandoc"
+fi
+exit "$failed"
