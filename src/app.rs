@@ -7,12 +7,12 @@ use crate::failure::{Failure, io_text};
 use crate::frontend::bailey::{self, Parsed};
 use crate::host::Caller;
 use crate::pipeline;
-use crate::report::{Desk, say};
+use crate::report::{Desk, print, say};
 use crate::request::{LaunchId, Request};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 /// What an administrator asks of `bailey-admin`.
 const ADMIN: [&str; 3] = ["trace", "verify", "config"];
@@ -27,19 +27,19 @@ bailey runs one user's payload for a pilot job: walls around it, and a durable r
   bailey --version
 ";
 
-/// The launcher's main.
-pub fn main() -> ExitCode {
+/// The launcher's main; returns the exit code.
+pub fn main() -> u8 {
     let mut args = std::env::args_os().skip(1);
     let first = args.next();
     let rest: Vec<OsString> = args.collect();
     let result = match first.as_deref().and_then(OsStr::to_str) {
         Some("exec") => exec(&rest),
         Some("--version" | "-V") => {
-            println!("bailey {}", env!("CARGO_PKG_VERSION"));
+            print(concat!("bailey ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(0)
         }
         Some("--help" | "-h" | "help") => {
-            print!("{HELP}");
+            print(HELP);
             Ok(0)
         }
         Some(word) if ADMIN.contains(&word) => Err(hand_on(word, &rest)),
@@ -51,10 +51,10 @@ pub fn main() -> ExitCode {
         None => Err(Failure::usage("there is nothing to do", "no command was given", "see bailey --help")),
     };
     match result {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => {
             say(&failure.to_string());
-            ExitCode::from(failure.code.exit_code())
+            failure.code.exit_code()
         }
     }
 }
@@ -63,7 +63,7 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
     let caller = Caller::look();
     let parsed = bailey::parse(args, caller.var("BAILEY_IDENTITY"));
     if let Ok(Parsed::Help(text)) = &parsed {
-        print!("{text}");
+        print(text);
         return Ok(0);
     }
     let config = config::load(&Place::system())?;

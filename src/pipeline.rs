@@ -24,7 +24,7 @@ pub fn launch(request: &Request, config: &Config, caller: &Caller, id: LaunchId)
     let mut desk = Desk::new(config, caller, request, id);
     match story(request, config, caller, &mut desk) {
         Ok(Told::Planned(text)) => {
-            print!("{text}");
+            report::print(&text);
             Ok(0)
         }
         Ok(Told::Ended(outcome)) => {

@@ -1,5 +1,4 @@
 //! The launcher.
+#![no_main]
 
-fn main() -> std::process::ExitCode {
-    bailey::app::main()
-}
+bailey::entry_point!(bailey::app::main);

@@ -187,6 +187,12 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "bailey: {}", Printable(text));
 }
 
+/// Text for stdout, written at once. A closed stdout is no reason to fail.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 /// The fault in the words of the status file.
 const fn fault(failure: &Failure) -> Fault {
     failure.fault

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::protocol::{Stage, Trouble};
-use super::tree::{DEVICE, Mount, Node, READ_ONLY, Source, Tree, WRITABLE};
+use super::tree::{DEVICE, MAX_PARENTS, Mount, Node, Place, READ_ONLY, Source, Tree, WRITABLE};
 use crate::sys::mount::{self, Attr, FsContext};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -36,24 +36,39 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     }
 
     let mut root: Option<OwnedFd> = None;
+    let mut parents: [Option<(usize, OwnedFd)>; MAX_PARENTS] = Default::default();
+    let mut recursive = false;
     for (index, step) in tree.mounts.iter().enumerate() {
-        let source = source(base.as_fd(), step, index, tree.follows_host, proc_attr)?;
-        if let Some(root) = &root {
-            let target = fs::open_how(
-                root.as_fd(),
-                &step.target,
-                libc::O_PATH | libc::O_NOFOLLOW,
-                0,
-                fs::Resolve::InRootNoSymlinks,
-            );
-            let target = at(Stage::Target, index, target)?;
-            at(Stage::Attach, index, mount::attach(source.as_fd(), target.as_fd()))?;
-        } else {
-            // The first step is the root: on a directory of the private tmpfs, which may be the tmpfs itself.
-            let place = fs::open_at(base.as_fd(), c"new-root", libc::O_PATH | libc::O_DIRECTORY, 0);
-            let place = at(Stage::Target, index, place)?;
-            at(Stage::Attach, index, mount::attach(source.as_fd(), place.as_fd()))?;
+        let source = source(base.as_fd(), step, index, tree.follows_host, proc_attr, &mut recursive)?;
+        let attached = match (&step.place, &root) {
+            (Place::Root, _) => mount::attach(source.as_fd(), base.as_fd(), c"new-root"),
+            (Place::InRoot(name), Some(root)) => mount::attach(source.as_fd(), root.as_fd(), name),
+            (Place::Under(parent, path), _) => {
+                let parent = parents.iter().flatten().find(|(number, _)| number == parent);
+                match parent {
+                    Some((_, dir)) => mount::attach(source.as_fd(), dir.as_fd(), path),
+                    None => Err(Errno::EBADF),
+                }
+            }
+            (Place::Path(path), Some(root)) => {
+                let target = fs::open_how(
+                    root.as_fd(),
+                    path,
+                    libc::O_PATH | libc::O_NOFOLLOW,
+                    0,
+                    fs::Resolve::InRootNoSymlinks,
+                );
+                mount::attach(source.as_fd(), at(Stage::Target, index, target)?.as_fd(), c"")
+            }
+            (Place::InRoot(_) | Place::Path(_), None) => Err(Errno::EBADF),
+        };
+        at(Stage::Attach, index, attached)?;
+        if step.place == Place::Root {
             root = Some(source);
+        } else if step.is_parent
+            && let Some(slot) = parents.iter_mut().find(|slot| slot.is_none())
+        {
+            *slot = Some((index, source));
         }
     }
     let Some(root) = root else {
@@ -64,7 +79,8 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
     if at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
-        Ok(())
+        // Only a recursive copy can have brought along what nobody named.
+        if recursive { cover_hidden() } else { Ok(()) }
     } else {
         Err(Trouble { stage: Stage::StartDir, index: 1, errno: Errno::ENOENT })
     }
@@ -77,7 +93,7 @@ fn private_tmpfs(tree: &Tree) -> Result<OwnedFd, Errno> {
     context.set(c"mode", c"0755")?;
     let base = context.mount(WRITABLE, 0)?;
     let proc = fs::open_at(fs::cwd(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    mount::attach(base.as_fd(), proc.as_fd())?;
+    mount::attach(base.as_fd(), proc.as_fd(), c"")?;
     fs::make_dir(base.as_fd(), c"new-root", 0o755)?;
     Ok(base)
 }
@@ -102,10 +118,11 @@ fn source(
     index: usize,
     follows_host: bool,
     proc_attr: u64,
+    recursive: &mut bool,
 ) -> Result<OwnedFd, Trouble> {
     match &step.source {
         Source::Host { path, dev, ino } => {
-            let tree = host_tree(path, *dev, *ino, index)?;
+            let tree = host_tree(path, *dev, *ino, index, recursive)?;
             if follows_host || step.attr != DEVICE {
                 let set = mount::set_attributes(tree.as_fd(), step.attr, step.follow_host);
                 at(Stage::Attributes, index, set)?;
@@ -133,7 +150,7 @@ fn source(
             at(Stage::Source, index, mounted)
         }
         Source::Overlay { path, dev, ino } => {
-            let lower = host_tree(path, *dev, *ino, index)?;
+            let lower = host_tree(path, *dev, *ino, index, recursive)?;
             at(Stage::Attributes, index, mount::set_attributes(lower.as_fd(), READ_ONLY, false))?;
             at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
         }
@@ -142,8 +159,24 @@ fn source(
 
 /// A copy of the mounts at a path of the host, if that still is what the launcher judged. Opened again here: a descriptor
 /// from before the clone belongs to another mount namespace (EINVAL).
-fn host_tree(path: &CStr, dev: u64, ino: u64, index: usize) -> Result<OwnedFd, Trouble> {
-    let tree = at(Stage::Source, index, mount::clone_tree(fs::cwd(), path, true))?;
+///
+/// What is mounted below it must come along: it may cover what the host wants covered, and in a new user namespace the
+/// kernel locks it in place, so that a copy without it is EINVAL. Asking for that copy first tells whether there is any.
+fn host_tree(
+    path: &CStr,
+    dev: u64,
+    ino: u64,
+    index: usize,
+    recursive: &mut bool,
+) -> Result<OwnedFd, Trouble> {
+    let tree = match mount::clone_tree(fs::cwd(), path, false) {
+        Err(Errno::EINVAL) => {
+            *recursive = true;
+            mount::clone_tree(fs::cwd(), path, true)
+        }
+        other => other,
+    };
+    let tree = at(Stage::Source, index, tree)?;
     let found = at(Stage::Source, index, fs::stat_at(tree.as_fd(), c""))?;
     if (found.dev, found.ino) == (dev, ino) {
         Ok(tree)
@@ -158,7 +191,7 @@ fn host_tree(path: &CStr, dev: u64, ino: u64, index: usize) -> Result<OwnedFd, T
 fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<OwnedFd, Errno> {
     fs::make_dir(base, c"lower", 0o755)?;
     let place = fs::open_at(base, c"lower", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    mount::attach(lower, place.as_fd())?;
+    mount::attach(lower, place.as_fd(), c"")?;
     fs::change_dir_fd(base)?;
     let context = FsContext::open(c"overlay")?;
     context.set(c"lowerdir", c"lower")?;
@@ -170,7 +203,7 @@ fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<Ow
 
 /// Covers each mount of a hidden file system in the finished tree, found by type and not by path: a recursive bind may
 /// have brought one along. Our own /proc stays. Reads the new proc, which lists only what this process can reach.
-pub(super) fn cover_hidden() -> Result<(), Trouble> {
+fn cover_hidden() -> Result<(), Trouble> {
     let table = at(Stage::Hidden, 0, fs::open_at(fs::cwd(), c"/proc/self/mountinfo", libc::O_RDONLY, 0))?;
     // Lines are at most a page or two; a longer one is refused, because what is not read is not judged.
     let mut buffer = [0_u8; 16384];
@@ -217,7 +250,7 @@ fn cover_if_hidden(line: &[u8]) -> Result<(), Trouble> {
         let empty = context.mount(Attr { read_only: true, no_dev: true, no_exec: true }, 0)?;
         let target =
             fs::open_how(fs::cwd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0, fs::Resolve::NoSymlinks)?;
-        mount::attach(empty.as_fd(), target.as_fd())
+        mount::attach(empty.as_fd(), target.as_fd(), c"")
     });
     at(Stage::Hidden, 3, covered)
 }

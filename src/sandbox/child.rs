@@ -92,7 +92,6 @@ fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Re
 
     fs::set_umask(0);
     build::build(&plan.tree, plan.proc_attr)?;
-    build::cover_hidden()?;
 
     // After the last mount, before the capability that allows it goes.
     for (index, limit) in limits.iter().flatten().enumerate() {

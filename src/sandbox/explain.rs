@@ -89,7 +89,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
     let why = errno_text(errno);
     let site = |what: &str, next: &str| Failure::site(what, why.clone(), next);
     let mount = explainer.tree.mounts.get(index as usize);
-    let target = mount.map_or_else(String::new, |m| format!("/{}", m.target.to_string_lossy()));
+    let target = mount.map_or_else(String::new, |m| m.target.display().to_string());
     let source = mount.map_or_else(String::new, |m| match &m.source {
         Source::Host { path, .. } | Source::Overlay { path, .. } => path.to_string_lossy().into_owned(),
         Source::Base(path) => format!("bailey's own {}", path.to_string_lossy()),

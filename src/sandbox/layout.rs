@@ -68,8 +68,8 @@ pub fn add_private_parts(
     account: &Account<'_>,
     root: &config::Root,
 ) -> Result<(), Failure> {
-    let dev_attr = Attr { read_only: true, no_dev: true, no_exec: true };
-    builder.add_private_dir(Path::new("/dev"), "dev", 0o755, dev_attr)?;
+    // Writable, like /run: both are the payload's own, empty but for what is made here, and gone at the end.
+    builder.add_private_dir(Path::new("/dev"), "dev", 0o755, WRITABLE)?;
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(name);
         builder.add_device(&path, libc::makedev(major, minor)).map_err(|why| no_device(&path, &why))?;
@@ -77,14 +77,15 @@ pub fn add_private_parts(
     for (name, to) in DEVICE_LINKS {
         builder.add_link(&Path::new("/dev").join(name), OsStr::new(to))?;
     }
-    builder.add_private_dir(Path::new("/dev/shm"), "shm", 0o1777, WRITABLE)?;
+    builder.add_directory(Path::new("/dev/shm"), 0o1777)?;
     let pts_attr = Attr { read_only: false, no_dev: false, no_exec: true };
     builder.add_file_system(Path::new("/dev/pts"), Source::DevPts, pts_attr)?;
     builder.add_file_system(Path::new("/proc"), Source::Proc, NO_EXEC)?;
     builder.add_private_dir(Path::new("/tmp"), "tmp", 0o1777, WRITABLE)?;
     builder.add_private_dir(Path::new("/var/tmp"), "var-tmp", 0o1777, WRITABLE)?;
-    builder.add_private_dir(Path::new("/run"), "run", 0o755, dev_attr)?;
-    builder.add_private_dir(Path::new("/sys"), "sys", 0o755, dev_attr)?;
+    builder.add_private_dir(Path::new("/run"), "run", 0o755, WRITABLE)?;
+    let sys_attr = Attr { read_only: true, no_dev: true, no_exec: true };
+    builder.add_private_dir(Path::new("/sys"), "sys", 0o755, sys_attr)?;
     for path in &root.sys {
         image::bind_if_there(builder, path, path)?;
     }
@@ -224,7 +225,7 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
             let there = rest.ancestors().find(|part| host.join(part).symlink_metadata().is_ok());
             match there.filter(|part| !part.as_os_str().is_empty()) {
                 Some(part) if Some(own) == log_dir || host.join(part) == *own => {
-                    covers.push(inside.join(part))
+                    covers.push(inside.join(part));
                 }
                 None if Some(own) == log_dir => return refuse("the audit log", own),
                 _ => {}

@@ -22,7 +22,7 @@ use crate::failure::{Failure, errno_text};
 use crate::request::LaunchId;
 use crate::sys::clone::Side;
 use crate::sys::process::{ExecArrays, Usage};
-use crate::sys::{Errno, clone, fs, memory, pidfd, process, socket};
+use crate::sys::{Errno, clone, fs, pidfd, process, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
 use std::ffi::CString;
@@ -299,8 +299,6 @@ impl Frozen {
             return Err(foreign("the receipt was made out for another process"));
         }
         socket::send(self.gate.as_fd(), b"!", &[]).map_err(lost)?;
-        // From here on this process mostly waits.
-        memory::drop_own_file_pages();
         Ok(Running {
             init: self.init,
             control: self.control,

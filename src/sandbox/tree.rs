@@ -71,13 +71,30 @@ pub enum Source {
     },
 }
 
+/// How the child finds a mount point.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is the root itself.
+    Root,
+    /// One name in the root: move_mount does not follow a last symlink, so nothing can redirect it.
+    InRoot(CString),
+    /// A path below a mount of our own tmpfs, made by an earlier step (its number): nobody else can change what is there.
+    Under(usize, CString),
+    /// A path below the root, opened with every symlink refused.
+    Path(CString),
+}
+
 /// One mount, ready for the child.
 #[derive(Debug)]
 pub struct Mount {
     /// Where it comes from.
     pub source: Source,
-    /// Clean path below the new root, relative; empty for the root itself.
-    pub target: CString,
+    /// Where it goes.
+    pub place: Place,
+    /// The same as an absolute path inside, for people.
+    pub target: PathBuf,
+    /// Later steps lie [`Place::Under`] this one.
+    pub is_parent: bool,
     /// `ro`, `nodev`, `noexec`.
     pub attr: Attr,
     /// Keeps the host's propagation, so that host mounts that come later arrive (autofs, CVMFS).
@@ -234,6 +251,8 @@ pub const DEVICE: Attr = Attr { read_only: false, no_dev: false, no_exec: false 
 
 /// The upper directory of a writable image, in the private tmpfs.
 const UPPER: &str = "upper";
+/// The most mounts of our own whose descriptors the child keeps for what lies below them.
+pub(super) const MAX_PARENTS: usize = 8;
 /// The most symlinks that one path may lead through, as in the kernel (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 /// The most entries of a directory that a skeleton binds back.
@@ -313,13 +332,22 @@ impl Builder {
         Ok(())
     }
 
+    /// A directory inside a directory of our own.
+    pub fn add_directory(&mut self, path: &Path, mode: u32) -> Result<(), Failure> {
+        self.add_own(path, Node::Dir(mode))
+    }
+
     /// A symbolic link inside a directory of our own.
     pub fn add_link(&mut self, path: &Path, to: &OsStr) -> Result<(), Failure> {
-        if self.add_node(path, Node::Link(cstring(to))) {
+        self.add_own(path, Node::Link(cstring(to)))
+    }
+
+    fn add_own(&mut self, path: &Path, node: Node) -> Result<(), Failure> {
+        if self.add_node(path, node) {
             return Ok(());
         }
         Err(Failure::site(
-            format!("cannot place the link {}", path.display()),
+            format!("cannot place {}", path.display()),
             "its directory is not one of bailey's own",
             "report this as a defect",
         ))
@@ -513,14 +541,23 @@ impl Builder {
     pub fn finish(self, scratch_size: u64, start_dir: &Path) -> Tree {
         let mut layers: Vec<(PathBuf, Layer)> = self.layers.into_iter().collect();
         layers.sort_by_key(|(path, _)| path.components().count());
+        let places = places(&layers);
+        let parents: Vec<usize> = places
+            .iter()
+            .filter_map(|place| if let Place::Under(parent, _) = place { Some(*parent) } else { None })
+            .collect();
         Tree {
             follows_host: layers.iter().any(|(_, layer)| layer.follow_host),
             nodes: self.nodes.into_iter().map(|(path, node)| (cstring(path.as_os_str()), node)).collect(),
             mounts: layers
                 .into_iter()
-                .map(|(path, layer)| Mount {
+                .zip(places)
+                .enumerate()
+                .map(|(index, ((target, layer), place))| Mount {
                     source: layer.source,
-                    target: cstring(path.strip_prefix("/").unwrap_or(&path).as_os_str()),
+                    place,
+                    target,
+                    is_parent: parents.contains(&index),
                     attr: layer.attr,
                     follow_host: layer.follow_host,
                 })
@@ -750,6 +787,36 @@ impl Builder {
 /// A file name or path without NUL; the kernel hands out no other, and front ends refuse them.
 fn cstring(text: &OsStr) -> CString {
     CString::new(text.as_bytes()).unwrap_or_default()
+}
+
+/// How the child gets at each mount point of the sorted layers, as cheaply as is safe.
+fn places(layers: &[(PathBuf, Layer)]) -> Vec<Place> {
+    let mut parents: Vec<usize> = Vec::new();
+    let mut places = Vec::with_capacity(layers.len());
+    for (path, layer) in layers {
+        let rest = path.strip_prefix("/").unwrap_or(path);
+        let below =
+            path.ancestors().skip(1).find_map(|dir| layers.iter().enumerate().find(|(_, (at, _))| at == dir));
+        // Directories of our own only, and few enough for the child to keep their descriptors.
+        let own = below.filter(|(index, (dir, parent))| {
+            dir != Path::new("/")
+                && matches!(parent.backing, Backing::Base(_))
+                && (parents.contains(index) || parents.len() < MAX_PARENTS)
+        });
+        places.push(if rest.as_os_str().is_empty() {
+            Place::Root
+        } else if let Some((index, (dir, _))) = own {
+            if !parents.contains(&index) {
+                parents.push(index);
+            }
+            Place::Under(index, cstring(path.strip_prefix(dir).unwrap_or(rest).as_os_str()))
+        } else if rest.components().count() == 1 && !matches!(layer.backing, Backing::File { .. }) {
+            Place::InRoot(cstring(rest.as_os_str()))
+        } else {
+            Place::Path(cstring(rest.as_os_str()))
+        });
+    }
+    places
 }
 
 fn kind_of(stat: &Stat) -> Kind {

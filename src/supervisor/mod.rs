@@ -7,6 +7,7 @@
 use crate::failure::Failure;
 use crate::sandbox::protocol::{Ended, Trouble};
 use crate::sandbox::{News, Running};
+use crate::sys::memory;
 use crate::sys::process::Usage;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -57,6 +58,8 @@ pub struct Deadline {
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
 }
+
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// What ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +113,20 @@ pub fn supervise(
     tell: &mut dyn FnMut(Notice),
 ) -> End {
     let start = Instant::now();
+    // A payload that is still there after this time will be for long: this process then only waits.
+    let mut settle_at = start.checked_add(SETTLED);
     let mut stop_at = deadline.wall_time.and_then(|limit| start.checked_add(limit));
     let mut kill_at: Option<Instant> = None;
     let mut passed_on: Option<i32> = None;
     let mut timed_out = false;
     let (ended, not_executed) = loop {
-        let next = [stop_at, kill_at].into_iter().flatten().min();
+        let next = [stop_at, kill_at, settle_at].into_iter().flatten().min();
         let now = Instant::now();
+        if settle_at.is_some_and(|at| now >= at) {
+            settle_at = None;
+            memory::drop_own_file_pages();
+            continue;
+        }
         if let (Some(limit), Some(at)) = (deadline.wall_time, stop_at)
             && now >= at
         {

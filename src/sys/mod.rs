@@ -16,6 +16,7 @@ pub mod mount;
 pub mod pidfd;
 pub mod process;
 pub mod socket;
+pub mod start;
 
 pub use nix::errno::Errno;
 

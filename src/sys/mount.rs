@@ -140,19 +140,21 @@ fn set_attr(dir: BorrowedFd<'_>, path: &CStr, attr: Attr, propagation: libc::c_u
     .map(drop)
 }
 
-/// move_mount(2): attaches `tree` on the object that `target` refers to. Nothing is resolved by name.
-pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+/// move_mount(2): attaches `tree` at `path` below `target`, or on what `target` itself refers to when `path` is empty. A last
+/// symlink is not followed; a path of several parts is only for directories that nobody else can change.
+pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     const F_EMPTY_PATH: u32 = 0x04;
     const T_EMPTY_PATH: u32 = 0x40;
-    // SAFETY: both strings are empty and NUL-terminated.
+    let flags = if path.is_empty() { F_EMPTY_PATH | T_EMPTY_PATH } else { F_EMPTY_PATH };
+    // SAFETY: both strings are NUL-terminated.
     check(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             tree.as_raw_fd(),
             c"".as_ptr(),
             target.as_raw_fd(),
-            c"".as_ptr(),
-            F_EMPTY_PATH | T_EMPTY_PATH,
+            path.as_ptr(),
+            flags,
         )
     })
     .map(drop)
