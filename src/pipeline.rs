@@ -32,7 +32,9 @@ pub fn launch(request: &Request, config: &Config, caller: &Caller, id: LaunchId)
             Ok(outcome.status.exit_code)
         }
         Err(failure) => {
-            refuse(&mut desk, &failure);
+            if !request.dry_run {
+                refuse(&mut desk, &failure);
+            }
             Err(failure)
         }
     }
@@ -51,7 +53,7 @@ fn story(request: &Request, config: &Config, caller: &Caller, desk: &mut Desk<'_
     }
     let building = decided.start()?; // namespaces exist, the child builds its root...
     desk.open_log()?; // ...and in the same time the log is opened and the record begun
-    let prepared = building.wait()?; // the payload stands one instruction before execve
+    let prepared = building.wait(desk.mounts())?; // the payload stands one instruction before execve
     let recorded = prepared.record(desk)?; // durable: fdatasync returned
     let running = recorded.release()?; // execve
     let outcome = running.supervise(desk)?; // until it ended, and its end is recorded
@@ -119,20 +121,21 @@ struct Building {
 
 impl Building {
     /// Waits for the payload to be frozen, and looks at it from outside.
-    fn wait(self) -> Result<Prepared, Failure> {
+    fn wait(self, mounts: &[plan::HandedOver]) -> Result<Prepared, Failure> {
         let (frozen, payload) = self.child.wait_frozen(&self.explainer)?;
         let observed = observe::payload(frozen.pid());
         if let Some(observed) = &observed {
             observed.check()?;
         }
+        let executable = self.explainer.command(frozen.ready());
         let facts = report::Frozen {
             pid: frozen.pid(),
             ready: *frozen.ready(),
             started: observed.as_ref().and_then(|observed| report::start_time(observed.start_ticks)),
             observed,
             namespaces: frozen.namespace_inodes().to_vec(),
-            executable: self.explainer.command(frozen.ready()),
-            executable_hash: None,
+            executable_hash: report::handed_over_hash(&executable, mounts),
+            executable,
         };
         let Self { explainer, deadline, signals, .. } = self;
         Ok(Prepared { frozen, payload, facts, explainer, deadline, signals })

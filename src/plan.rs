@@ -29,6 +29,20 @@ pub struct Plan {
     pub facts: Facts,
 }
 
+/// What the directories, mount points and generated files of a payload fit into.
+const LEAST_SCRATCH: u64 = 1 << 20;
+
+/// One bind of the command line, or the working directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandedOver {
+    /// Canonical path on the host.
+    pub source: PathBuf,
+    /// Path inside.
+    pub target: PathBuf,
+    /// `ro` or `rw`.
+    pub mode: &'static str,
+}
+
 /// The decisions, as plain data.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -38,8 +52,8 @@ pub struct Facts {
     pub image_ids: Vec<String>,
     /// Where the payload starts, inside.
     pub start_dir: PathBuf,
-    /// Binds and working directory: source, target, `ro` or `rw`.
-    pub mounts: Vec<(PathBuf, PathBuf, &'static str)>,
+    /// Binds and working directory.
+    pub mounts: Vec<HandedOver>,
     /// Environment inside; names only are printed.
     pub env: BTreeMap<OsString, OsString>,
     /// Bytes of the private tmpfs.
@@ -70,11 +84,18 @@ pub fn decide(
         return Err(Failure::refused(
             "refused --nested",
             "this site does not let payloads make namespaces of their own",
-            "leave it out, or ask the site to set sandbox.nested_namespaces = \"allow\"",
+            "leave it out, or ask the site to set sandbox.nested_namespaces = true",
         ));
     }
     let deadline = deadline(request, config)?;
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
+    if scratch < LEAST_SCRATCH {
+        return Err(Failure::usage(
+            format!("cannot give {scratch} bytes of scratch"),
+            "bailey's own files inside need some of it",
+            format!("name at least {} KiB (--scratch-size)", LEAST_SCRATCH >> 10),
+        ));
+    }
 
     // The root, then what every payload has, then what the site shows, then what was handed over; what must stay hidden last.
     let image = match &request.image {
@@ -109,7 +130,11 @@ pub fn decide(
     let mounts = builder
         .shown()
         .filter(|shown| shown.origin == Origin::Handed)
-        .map(|shown| (shown.host.into(), shown.inside.into(), if shown.writable { "rw" } else { "ro" }))
+        .map(|shown| HandedOver {
+            source: shown.host.into(),
+            target: shown.inside.into(),
+            mode: if shown.writable { "rw" } else { "ro" },
+        })
         .collect();
     layout::protect(&mut builder, &protected(request, caller, &home, workdir.is_some(), log_dir))?;
 
@@ -401,7 +426,7 @@ pub fn describe(plan: &Plan, id: LaunchId, identity: &Identity, request: &Reques
             .map_or_else(|| "the host's system, read-only".into(), |p| p.display().to_string()),
     );
     put("starts in", &facts.start_dir.display().to_string());
-    for (source, target, mode) in &facts.mounts {
+    for HandedOver { source, target, mode } in &facts.mounts {
         put("bind", &format!("{} at {} ({mode})", source.display(), target.display()));
     }
     let names: Vec<String> = facts.env.keys().map(|name| name.to_string_lossy().into_owned()).collect();

@@ -20,6 +20,7 @@ needs=(
     file:file
     ps:procps
     shellcheck:shellcheck
+    mandoc:mandoc
 )
 
 missing=()

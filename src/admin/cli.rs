@@ -91,8 +91,13 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
+            if error.use_stderr() {
+                let failure = crate::frontend::usage(&error, "see bailey-admin --help");
+                let _ = writeln!(std::io::stderr(), "bailey-admin: {failure}");
+                return CANNOT;
+            }
             let _ = error.print(); // nobody is left to tell
-            return if error.use_stderr() { CANNOT } else { 0 };
+            return 0;
         }
     };
     let answer = match cli.command {
@@ -152,7 +157,6 @@ fn run_verify(options: &Verify) -> Result<(String, u8), Failure> {
     Ok((text, code))
 }
 
-/// This account's embedded log, where no configuration says otherwise.
 /// Where this account's embedded log is, by the same rules as the launcher's.
 fn default_log() -> Result<PathBuf, Failure> {
     let config = config::load(&config::Place::system())?;

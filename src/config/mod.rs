@@ -122,7 +122,7 @@ pub struct Root {
     pub host: Vec<PathBuf>,
     /// `host_etc`: names under /etc shown with them.
     pub host_etc: Vec<PathBuf>,
-    /// `image_etc`: the host's files put over an image's (name service and time zone).
+    /// `image_etc`: the host's files put over an image's, so that names resolve as on this node.
     pub image_etc: Vec<PathBuf>,
     /// `always`: paths bound read-only in both cases when they exist (/cvmfs).
     pub always: Vec<PathBuf>,

@@ -114,7 +114,9 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
     let exec = match Exec::try_parse_from(args) {
         Ok(exec) => exec,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Parsed::Help(error.to_string())),
-        Err(error) => return Err(usage(&error)),
+        Err(error) => {
+            return Err(super::usage(&error, "see bailey exec --help; the command comes after --"));
+        }
     };
     let Exec {
         user,
@@ -159,23 +161,6 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         status_file,
         dry_run,
     })))
-}
-
-/// clap's error as one sentence; its own text has several lines and a usage block.
-fn usage(error: &clap::Error) -> Failure {
-    let text = error.to_string();
-    let first: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.trim_start().starts_with("Usage:"))
-        .map(|line| line.trim().trim_start_matches("error: "))
-        .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
-        .collect();
-    let next = text.lines().find_map(|line| line.trim().strip_prefix("tip: ").map(ToOwned::to_owned));
-    Failure::usage(
-        "cannot understand the command line",
-        first.join(" "),
-        next.unwrap_or_else(|| "see bailey exec --help; the command comes after --".to_owned()),
-    )
 }
 
 /// `SRC[:DST[:ro|rw]]`. A path with a colon cannot be written this way.

@@ -65,8 +65,9 @@ pub fn host(root: &config::Root) -> Result<Image, Failure> {
         }
         bind_if_there(&mut builder, path, path)?;
     }
-    for path in &root.host_etc {
-        bind_if_there(&mut builder, path, path)?;
+    for name in &root.host_etc {
+        let path = Path::new("/etc").join(name);
+        bind_if_there(&mut builder, &path, &path)?;
     }
     Ok(Image { builder, path: None, content_ids: Vec::new() })
 }

@@ -6,7 +6,7 @@
 mod records;
 mod status;
 
-pub use records::{Frozen, start_time};
+pub use records::{Frozen, handed_over_hash, start_time};
 pub use status::{Payload, Status, check as check_status_file};
 
 use crate::audit::journal;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::failure::{Code, Failure, Fault, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
-use crate::plan::Facts;
+use crate::plan::{Facts, HandedOver};
 use crate::request::{LaunchId, Request};
 use crate::supervisor::{End, Notice};
 use std::io::Write as _;
@@ -69,6 +69,11 @@ impl<'a> Desk<'a> {
     /// What was decided, once that is known.
     pub fn learn_facts(&mut self, facts: Facts) {
         self.facts = facts;
+    }
+
+    /// What the command line handed over.
+    pub fn mounts(&self) -> &[HandedOver] {
+        &self.facts.mounts
     }
 
     /// Where the embedded log is.
@@ -172,7 +177,10 @@ impl<'a> Desk<'a> {
         };
         let written = crate::plan::absolute(path, self.caller, "--status-file")
             .and_then(|path| status::write(&path, self.id, status));
-        if let Err(failure) = written {
+        // Of a launch that came to nothing the reason is what the user must read, in one line.
+        if let Err(failure) = written
+            && status.payload.is_some()
+        {
             say(&failure.to_string());
         }
     }

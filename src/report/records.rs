@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Desk;
+use crate::audit::chain::hex;
 use crate::audit::record::{
     Action, EndBy, ErrorInfo, Host, Id, Identity, Mount, Outcome, Record, Role, entity_id,
 };
@@ -9,12 +10,16 @@ use crate::audit::redact;
 use crate::audit::time::Timestamp;
 use crate::audit::{record, redact::Args};
 use crate::failure::{Code, Failure};
+use crate::plan::HandedOver;
 use crate::sandbox::NAMESPACES;
 use crate::sandbox::observe::Observed;
 use crate::sandbox::protocol::Ready;
 use crate::supervisor::{Cause, End, signal_name};
 use crate::sys::elf;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
 
 /// What is known of the payload while it is frozen.
 #[derive(Debug, Clone)]
@@ -103,14 +108,14 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
     if facts.start_dir.is_absolute() {
         record.process.working_directory = Some(redact::text(facts.start_dir.as_os_str().as_encoded_bytes()));
     }
-    let path = |path: &std::path::Path| Some(redact::text(path.as_os_str().as_encoded_bytes()));
+    let path = |path: &Path| Some(redact::text(path.as_os_str().as_encoded_bytes()));
     record.grid.mounts = facts
         .mounts
         .iter()
-        .map(|(source, target, mode)| Mount {
-            source: path(source),
-            target: path(target),
-            mode: Some((*mode).to_owned()),
+        .map(|mount| Mount {
+            source: path(&mount.source),
+            target: path(&mount.target),
+            mode: Some(mount.mode.to_owned()),
         })
         .collect();
     record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
@@ -131,6 +136,32 @@ fn of_action(desk: &Desk<'_>, action: Action) -> Record {
         record.event.created = Some(desk.asked_at);
     }
     record
+}
+
+/// SHA-256 of an executable that lies on something that was handed over: the image's own are known by the image. `None`
+/// for those, and for a file too large to be read before every launch.
+pub fn handed_over_hash(executable: &str, mounts: &[HandedOver]) -> Option<String> {
+    const LARGEST: u64 = 256 << 20;
+    let inside = Path::new(executable);
+    let mount = mounts
+        .iter()
+        .filter(|mount| inside.starts_with(&mount.target))
+        .max_by_key(|mount| mount.target.components().count())?;
+    let rest = inside.strip_prefix(&mount.target).ok()?;
+    let host = if rest.as_os_str().is_empty() { mount.source.clone() } else { mount.source.join(rest) };
+    let mut file = std::fs::File::open(host).ok()?;
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() || meta.len() > LARGEST {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(hex(&digest.finalize().into())),
+            length => digest.update(buffer.get(..length)?),
+        }
+    }
 }
 
 /// `payload-launch`.

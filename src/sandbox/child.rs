@@ -42,14 +42,14 @@ fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trou
 
 /// init: `control` is its end of the launcher's socket, `gate` the end that the payload will use.
 pub(super) fn init(plan: &Blueprint, control: &OwnedFd, gate: &OwnedFd) -> ! {
-    let ready = match set_up(plan, control.as_fd(), gate.as_fd()) {
-        Ok(ready) => ready,
+    let (ready, io) = match set_up(plan, control.as_fd(), gate.as_fd()) {
+        Ok(done) => done,
         Err(trouble) => give_up(control.as_fd(), trouble),
     };
     // The payload is a copy of this process as it now is: no capability, no way back to the host's files.
     match clone::fork_payload() {
         Ok(0) => payload(plan, gate.as_fd(), ready),
-        Ok(pid) => reap(pid, control.as_fd(), gate),
+        Ok(pid) => reap(pid, control.as_fd(), gate, io),
         Err(errno) => give_up(control.as_fd(), Trouble { stage: Stage::Fork, index: 0, errno }),
     }
 }
@@ -60,7 +60,12 @@ fn give_up(to: BorrowedFd<'_>, trouble: Trouble) -> ! {
     process::exit_now(REPORTED)
 }
 
-fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Result<Ready, Trouble> {
+/// Returns what is known for the report, and init's own I/O counters where the kernel keeps such.
+fn set_up(
+    plan: &Blueprint,
+    control: BorrowedFd<'_>,
+    gate: BorrowedFd<'_>,
+) -> Result<(Ready, Option<OwnedFd>), Trouble> {
     // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
     // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
     at(Stage::Descriptors, 0, keep_only(control.as_raw_fd(), gate.as_raw_fd()))?;
@@ -74,6 +79,9 @@ fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Re
     // The limits are opened while the host's /proc is in view, but set only after the last mount: a limit of zero mount
     // namespaces makes open_tree and fsmount fail, because a detached mount counts as one.
     let limits = if plan.forbid_nesting { open_limits()? } else { Limits::default() };
+
+    // Likewise the counters that are read at the end, after reaping: an undumpable process may not open its own.
+    let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0).ok();
 
     // From here on no process of the same uid can ptrace, read or core-dump us (S3 in docs/threat-model.md).
     at(Stage::Undumpable, 0, process::set_undumpable())?;
@@ -118,7 +126,7 @@ fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Re
 
     // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
     argv::set_title(&plan.title);
-    Ok(Ready { keyring, ..Ready::default() })
+    Ok((Ready { keyring, ..Ready::default() }, io))
 }
 
 /// Closes everything above standard error but the two sockets.
@@ -228,12 +236,11 @@ fn find_command(commands: &[std::ffi::CString]) -> Result<u32, Trouble> {
 
 /// init's life: reap whatever becomes an orphan until the payload's own process ends; then end everything else, tell the
 /// launcher how it went, and go. No signal handlers: signals for the payload come from the supervisor, by pidfd.
-fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd) -> ! {
+fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd, io: Option<OwnedFd>) -> ! {
     // Our copies of the payload's socket and streams would keep their ends open: whoever reads the payload's output must
     // see its end when the payload closes it.
     let _ = process::close_range(gate.as_raw_fd(), gate.as_raw_fd());
     let _ = process::close_range(0, 2);
-    let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0);
     memory::drop_own_file_pages();
     let status = loop {
         match process::wait_any() {
@@ -254,7 +261,7 @@ fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd) -> ! {
         read_bytes: u64::MAX,
         write_bytes: u64::MAX,
     };
-    if let Ok(io) = io {
+    if let Some(io) = io {
         let mut text = [0_u8; 512];
         if let Ok(length) = fs::read_full(io.as_fd(), &mut text) {
             read_io(text.get(..length).unwrap_or_default(), &mut ended);

@@ -73,7 +73,7 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
             format!("{why}: the limit on processes (RLIMIT_NPROC, pids.max) is reached"),
             "end some processes or raise the limit",
         ),
-        _ => Failure::site(what, why, "run `bailey check` and see docs/install.md"),
+        _ => Failure::site(what, why, "see docs/install.md for what a host needs"),
     }
 }
 

@@ -412,7 +412,7 @@ impl Builder {
             return Err(Failure::usage(
                 what(),
                 format!("{} is bailey's own inside", clean.display()),
-                "choose a target outside /proc, /dev and /sys",
+                "choose a target outside /proc and other than /dev itself",
             ));
         }
         self.make_point(&clean, kind_of(&object.stat)).map_err(|why| {

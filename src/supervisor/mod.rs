@@ -117,7 +117,7 @@ pub fn supervise(
     let mut settle_at = start.checked_add(SETTLED);
     let mut stop_at = deadline.wall_time.and_then(|limit| start.checked_add(limit));
     let mut kill_at: Option<Instant> = None;
-    let mut passed_on: Option<i32> = None;
+    let mut passed_on = SignalSet::default();
     let mut timed_out = false;
     let (ended, not_executed) = loop {
         let next = [stop_at, kill_at, settle_at].into_iter().flatten().min();
@@ -148,7 +148,7 @@ pub fn supervise(
         let (on_signal, on_control, on_gate) = wait(&running, signals, next.map(|at| at - now));
         if on_signal {
             while let Some(signal) = signals.next() {
-                passed_on = Some(signal);
+                passed_on.add(signal);
                 running.signal(signal);
             }
         }
@@ -166,13 +166,10 @@ pub fn supervise(
     let cause = match status {
         _ if timed_out => Cause::WallTime,
         None if not_executed.is_none() => Cause::InitLost,
-        Some(status) => match passed_on {
-            Some(signal) if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == signal => {
-                Cause::PilotSignal(signal)
-            }
-            _ => Cause::Payload,
-        },
-        None => Cause::Payload,
+        Some(status) if libc::WIFSIGNALED(status) && passed_on.has(libc::WTERMSIG(status)) => {
+            Cause::PilotSignal(libc::WTERMSIG(status))
+        }
+        Some(_) | None => Cause::Payload,
     };
     let duration = start.elapsed();
     match ended {
@@ -209,6 +206,24 @@ fn wait(running: &Running, signals: &Signals, timeout: Option<Duration>) -> (boo
     }
     let [signal, control, third] = fds.map(|fd| fd.any().unwrap_or(false));
     (signal, control, gate.is_some() && third)
+}
+
+/// Signals 1 to 64.
+#[derive(Default)]
+struct SignalSet(u64);
+
+impl SignalSet {
+    const fn bit(signal: i32) -> u64 {
+        if signal >= 1 && signal <= 64 { 1 << (signal - 1) } else { 0 }
+    }
+
+    const fn add(&mut self, signal: i32) {
+        self.0 |= Self::bit(signal);
+    }
+
+    const fn has(&self, signal: i32) -> bool {
+        self.0 & Self::bit(signal) != 0
+    }
 }
 
 /// The name of a signal, `SIGTERM`; real-time signals by number.
