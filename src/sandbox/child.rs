@@ -46,14 +46,14 @@ fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trou
 
 /// init: `control` is its end of the launcher's socket, `gate` the end that the payload will use.
 pub(super) fn init(plan: &Blueprint, control: &OwnedFd, gate: &OwnedFd) -> ! {
-    let ready = match set_up(plan, control.as_fd(), gate.as_fd()) {
-        Ok(ready) => ready,
+    let (ready, io) = match set_up(plan, control.as_fd(), gate.as_fd()) {
+        Ok(done) => done,
         Err(trouble) => give_up(control.as_fd(), trouble),
     };
     // The payload is a copy of this process as it now is: no capability, no way back to the host's files.
     match clone::fork_payload() {
         Ok(0) => payload(plan, gate.as_fd(), ready),
-        Ok(pid) => reap(pid, control.as_fd(), gate),
+        Ok(pid) => reap(pid, control.as_fd(), gate, io),
         Err(errno) => give_up(control.as_fd(), Trouble { stage: Stage::Fork, index: 0, errno }),
     }
 }
@@ -64,7 +64,11 @@ fn give_up(to: BorrowedFd<'_>, trouble: Trouble) -> ! {
     process::exit_now(REPORTED)
 }
 
-fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Result<Ready, Trouble> {
+fn set_up(
+    plan: &Blueprint,
+    control: BorrowedFd<'_>,
+    gate: BorrowedFd<'_>,
+) -> Result<(Ready, Counters), Trouble> {
     // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
     // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
     at(Stage::Descriptors, 0, keep_only(control.as_raw_fd(), gate.as_raw_fd()))?;
@@ -78,6 +82,9 @@ fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Re
     // The limits are opened while the host's /proc is in view, but set only after the last mount: a limit of zero mount
     // namespaces makes open_tree and fsmount fail, because a detached mount counts as one.
     let limits = if plan.forbid_nesting { open_limits()? } else { Limits::default() };
+
+    // Our own I/O counters, for the end record: root's alone once we are undumpable (EACCES), but a descriptor stays good.
+    let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0);
 
     // From here on no process of the same uid can ptrace, read or core-dump us (S3 in docs/threat-model.md).
     at(Stage::Undumpable, 0, process::set_undumpable())?;
@@ -123,7 +130,7 @@ fn set_up(plan: &Blueprint, control: BorrowedFd<'_>, gate: BorrowedFd<'_>) -> Re
 
     // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
     argv::set_title(&plan.title);
-    Ok(Ready { keyring, ..Ready::default() })
+    Ok((Ready { keyring, ..Ready::default() }, io))
 }
 
 /// Closes everything above standard error but the two sockets.
@@ -138,6 +145,9 @@ fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     let file = fs::open_at(fs::cwd(), path, libc::O_WRONLY, 0)?;
     fs::write_all(file.as_fd(), text)
 }
+
+/// proc_pid_io(5) of init; a kernel without task I/O accounting has none.
+type Counters = Result<OwnedFd, Errno>;
 
 type Limits = [Option<OwnedFd>; LIMIT_FILES.len()];
 
@@ -233,12 +243,11 @@ fn find_command(commands: &[std::ffi::CString]) -> Result<u32, Trouble> {
 
 /// init's life: reap whatever becomes an orphan until the payload's own process ends; then end everything else, tell the
 /// launcher how it went, and go. No signal handlers: signals for the payload come from the supervisor, by pidfd.
-fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd) -> ! {
+fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd, io: Counters) -> ! {
     // Our copies of the payload's socket and streams would keep their ends open: whoever reads the payload's output must
     // see its end when the payload closes it.
     let _ = process::close_range(gate.as_raw_fd(), gate.as_raw_fd());
     let _ = process::close_range(0, 2);
-    let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0);
     let status = loop {
         match process::wait_any() {
             Ok(reaped) if reaped.pid == payload => break reaped.status,
