@@ -166,7 +166,9 @@ fn usage(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let first: Vec<&str> = text
         .lines()
-        .take_while(|line| !line.trim_start().starts_with("Usage:"))
+        .take_while(|line| {
+            !["Usage:", "For more information"].iter().any(|end| line.trim_start().starts_with(end))
+        })
         .map(|line| line.trim().trim_start_matches("error: "))
         .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
         .collect();
