@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::request::{Bind, DeclaredIdentity, EnvName, Network, Request, parse_duration, parse_size};
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -164,20 +164,52 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
 /// clap's error as one sentence; its own text has several lines and a usage block.
 fn usage(error: &clap::Error) -> Failure {
     let text = error.to_string();
-    let first: Vec<&str> = text
-        .lines()
-        .take_while(|line| {
-            !["Usage:", "For more information"].iter().any(|end| line.trim_start().starts_with(end))
-        })
-        .map(|line| line.trim().trim_start_matches("error: "))
-        .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
-        .collect();
     let next = text.lines().find_map(|line| line.trim().strip_prefix("tip: ").map(ToOwned::to_owned));
+    let (why, next) = match without_the_secret(error) {
+        Some(why) => (why, None),
+        None => (first_lines(&text), next),
+    };
     Failure::usage(
         "cannot understand the command line",
-        first.join(" "),
+        why,
         next.unwrap_or_else(|| "see bailey exec --help; the command comes after --".to_owned()),
     )
+}
+
+fn first_lines(text: &str) -> String {
+    let is_end = |line: &str| ["Usage:", "For more information"].iter().any(|end| line.starts_with(end));
+    let first: Vec<&str> = text
+        .lines()
+        .map(|line| line.trim().trim_start_matches("error: "))
+        .take_while(|line| !is_end(line))
+        .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
+        .collect();
+    first.join(" ")
+}
+
+/// The line goes to the pilot's output and into the log. What stands where a variable's value may stand is not repeated in
+/// it, and of an argument that belongs nowhere only what is plainly an option's name.
+fn without_the_secret(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    match error.kind() {
+        ErrorKind::ValueValidation
+            if argument.starts_with("--env ") || argument.starts_with("--pass-env ") =>
+        {
+            let why = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
+            Some(format!("the value of '{argument}' cannot be used: {why}"))
+        }
+        ErrorKind::UnknownArgument => {
+            let plain = argument.strip_prefix("--").is_some_and(|name| {
+                name.starts_with(|c: char| c.is_ascii_lowercase())
+                    && name.len() <= 32
+                    && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+            });
+            (!plain).then(|| "there is an argument that is no option and stands before --".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// `SRC[:DST[:ro|rw]]`. A path with a colon cannot be written this way.
@@ -298,8 +330,19 @@ mod tests {
 
     #[test]
     fn an_error_does_not_repeat_a_secret() {
-        let failure = request(&["--env", "hunter2", "--", "x"]).unwrap_err();
-        assert!(failure.why.contains("NAME=VALUE"), "{failure}");
+        for (args, word) in [
+            (&["--env", "hunter2", "--", "x"][..], "NAME=VALUE"),
+            (&["--env=hunter2", "--", "x"], "NAME=VALUE"),
+            (&["--env", "=hunter2", "--", "x"], "empty"),
+            (&["--pass-env", "TOKEN=hunter2", "--", "x"], "no '='"),
+            (&["hunter2", "--", "x"], "before --"),
+            (&["-xhunter2", "--", "x"], "before --"),
+            (&["-----BEGIN hunter2", "--", "x"], "before --"),
+            (&["--token=hunter2", "--", "x"], "--token"),
+        ] {
+            let line = request(args).unwrap_err().to_string();
+            assert!(line.contains(word) && !line.contains("hunter2"), "{args:?}: {line}");
+        }
     }
 
     #[test]
