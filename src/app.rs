@@ -66,8 +66,16 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
         print(text);
         return Ok(0);
     }
-    let config = config::load(&Place::system())?;
     let id = new_id()?;
+    let config = match config::load(&Place::system()) {
+        Ok(config) => config,
+        Err(failure) => {
+            if let Ok(Parsed::Request(request)) = &parsed {
+                refuse_unconfigured(request, &caller, id, &failure);
+            }
+            return Err(failure);
+        }
+    };
     match parsed {
         Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &caller, id),
         Ok(Parsed::Help(_)) => Ok(0),
@@ -75,6 +83,14 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
             refuse_unread(&config, &caller, id, &failure);
             Err(failure)
         }
+    }
+}
+
+/// Without a configuration nobody knows where the log is; the pilot still learns whose fault it is.
+fn refuse_unconfigured(request: &Request, caller: &Caller, id: LaunchId, failure: &Failure) {
+    if !request.dry_run {
+        let config = Config::default();
+        pipeline::refuse_without_log(&mut Desk::new(&config, caller, request, id), failure);
     }
 }
 

@@ -31,6 +31,8 @@ pub fn launch(request: &Request, config: &Config, caller: &Caller, id: LaunchId)
             desk.write_status(&outcome.status);
             Ok(outcome.status.exit_code)
         }
+        // A question leaves no trace, whatever its answer is.
+        Err(failure) if request.dry_run => Err(failure),
         Err(failure) => {
             if !request.dry_run {
                 refuse(&mut desk, &failure);
@@ -44,6 +46,13 @@ pub fn launch(request: &Request, config: &Config, caller: &Caller, id: LaunchId)
 pub fn refuse(desk: &mut Desk<'_>, failure: &Failure) {
     desk.record_failure(failure);
     desk.write_status(&Status::not_run(failure));
+}
+
+/// Tells the pilot of a launch that failed before its log was known, because the configuration says where that is.
+pub fn refuse_without_log(desk: &mut Desk<'_>, failure: &Failure) {
+    if desk.check_status_file().is_ok() {
+        desk.write_status(&Status::not_run(failure));
+    }
 }
 
 fn story(request: &Request, config: &Config, caller: &Caller, desk: &mut Desk<'_>) -> Result<Told, Failure> {
@@ -84,6 +93,7 @@ impl Decided {
     ) -> Result<Self, Failure> {
         // First, so that no signal, not even one for a file too large, ends bailey where it could still say why.
         let signals = Signals::take()?;
+        desk.check_status_file()?;
         let identity = identity::declare(
             &request.identity,
             request.identity_file.as_deref(),
@@ -91,9 +101,6 @@ impl Decided {
             config.identity.undeclared,
         )?;
         desk.learn_identity(&identity);
-        if let Some(path) = &request.status_file {
-            report::check_status_file(&plan::absolute(path, caller, "--status-file")?)?;
-        }
         let plan = plan::decide(desk.id(), request, config, caller, &desk.log_dir()?)?;
         desk.learn_facts(plan.facts.clone());
         Ok(Self { identity, plan, signals })
@@ -175,7 +182,9 @@ impl Recorded {
     /// Lets the payload execute.
     fn release(self) -> Result<Running, Failure> {
         let Self { frozen, receipt, facts, explainer, deadline, signals } = self;
-        Ok(Running { payload: frozen.release(receipt)?, facts, explainer, deadline, signals })
+        let payload = frozen.release(receipt)?;
+        report::hand_over_streams();
+        Ok(Running { payload, facts, explainer, deadline, signals })
     }
 }
 

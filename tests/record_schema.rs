@@ -5,11 +5,10 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-
 use bailey::audit::chain::{Body, Link};
 use bailey::audit::record::{self, Action, Assurance, EndBy, Record, Role};
 use bailey::audit::{Durability, EmbeddedLog, Timestamp};
+use common::ecs::{check, ecs};
 use common::{Scratch, id, lines, options};
 use serde_json::Value;
 
@@ -104,62 +103,6 @@ fn all_records() -> Vec<Value> {
     assert_eq!(own.len(), 2);
     values.extend(own);
     values
-}
-
-// ---- ECS, as an index with `dynamic: strict` would see it ----
-
-type Fields = BTreeMap<String, (String, bool)>;
-
-fn ecs() -> Fields {
-    include_str!("data/ecs-fields.csv")
-        .lines()
-        .skip(2)
-        .map(|line| {
-            let cells: Vec<&str> = line.split(',').collect();
-            (cells[0].to_owned(), (cells[1].to_owned(), cells[2] == "true"))
-        })
-        .collect()
-}
-
-fn check(path: &str, value: &Value, fields: &Fields, wrong: &mut Vec<String>) {
-    if path.starts_with("grid") || path.starts_with("chain") {
-        return;
-    }
-    if let Value::Object(members) = value {
-        for (name, member) in members {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            check(&path, member, fields, wrong);
-        }
-        return;
-    }
-    let Some((kind, array)) = fields.get(path) else {
-        wrong.push(format!("{path} is no field of ECS that we know"));
-        return;
-    };
-    // process.args is an array by nature; ECS marks it so.
-    let elements = match (value, array) {
-        (Value::Array(elements), true) => elements.iter().collect(),
-        (Value::Array(_), false) | (_, true) => {
-            wrong.push(format!("{path} must {}be an array", if *array { "" } else { "not " }));
-            return;
-        }
-        (one, false) => vec![one],
-    };
-    for element in elements {
-        let fits = match kind.as_str() {
-            "keyword" | "match_only_text" => element.is_string(),
-            "long" => element.is_i64(),
-            "boolean" => element.is_boolean(),
-            "ip" => element.as_str().is_some_and(|ip| ip.parse::<std::net::IpAddr>().is_ok()),
-            "date" => element
-                .as_str()
-                .is_some_and(|date| date.ends_with('Z') && Timestamp::parse_rfc3339(date).is_some()),
-            other => panic!("{path}: no check for type {other}"),
-        };
-        if !fits {
-            wrong.push(format!("{path} is {element}, which is no {kind}"));
-        }
-    }
 }
 
 fn leaves(path: &str, value: &Value, into: &mut Vec<String>) {

@@ -7,7 +7,7 @@ mod records;
 mod status;
 
 pub use records::{Frozen, handed_over_hash, start_time};
-pub use status::{Payload, Status, check as check_status_file};
+pub use status::{Payload, Status};
 
 use crate::audit::journal;
 use crate::audit::log::{Durability, EmbeddedLog, LiveSlot, LogOptions};
@@ -37,6 +37,7 @@ pub struct Desk<'a> {
     log: Option<EmbeddedLog>,
     slot: Option<LiveSlot>,
     base: Option<Record>,
+    status_file_refused: bool,
 }
 
 impl<'a> Desk<'a> {
@@ -53,6 +54,7 @@ impl<'a> Desk<'a> {
             log: None,
             slot: None,
             base: None,
+            status_file_refused: false,
         }
     }
 
@@ -170,11 +172,25 @@ impl<'a> Desk<'a> {
         self.record_stop(&reason);
     }
 
+    /// Refuses a status file that could not be written later, before anything runs.
+    pub fn check_status_file(&mut self) -> Result<(), Failure> {
+        let Some(path) = &self.request.status_file else {
+            return Ok(());
+        };
+        let checked =
+            crate::plan::absolute(path, self.caller, "--status-file").and_then(|path| status::check(&path));
+        self.status_file_refused = checked.is_err();
+        checked
+    }
+
     /// Writes the status file, if one was asked for.
     pub fn write_status(&self, status: &Status) {
         let Some(path) = &self.request.status_file else {
             return;
         };
+        if self.status_file_refused {
+            return; // that is the failure, and its one line is enough
+        }
         let written = crate::plan::absolute(path, self.caller, "--status-file")
             .and_then(|path| status::write(&path, self.id, status));
         // Of a launch that came to nothing the reason is what the user must read, in one line.
@@ -199,6 +215,17 @@ pub fn say(text: &str) {
 pub fn print(text: &str) {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Leaves standard input and output to the payload alone, which has been released: whoever reads its output must see the
+/// end, and whoever writes to it the broken pipe, when the payload closes them. Standard error stays, for notices.
+pub fn hand_over_streams() {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    if let Ok(null) = null {
+        // Whatever fails here costs nobody the payload; an end that comes late is the worst.
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+    }
 }
 
 /// The fault in the words of the status file.

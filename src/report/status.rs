@@ -99,7 +99,7 @@ pub(super) fn write(path: &Path, id: LaunchId, status: &Status) -> Result<(), Fa
 }
 
 /// Refuses a status file that could not be written later, before anything runs.
-pub fn check(path: &Path) -> Result<(), Failure> {
+pub(super) fn check(path: &Path) -> Result<(), Failure> {
     let cannot = |why: &str| {
         Err(Failure::usage(
             format!("cannot use the status file {}", path.display()),
@@ -113,6 +113,9 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     let Some(dir) = path.parent().filter(|_| path.file_name().is_some()) else {
         return cannot("it names no file");
     };
+    if dir.metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+        return cannot(&crate::failure::errno_text(nix::errno::Errno::ENOTDIR));
+    }
     match nix::unistd::access(dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK) {
         Ok(()) => Ok(()),
         Err(errno) => cannot(&crate::failure::errno_text(errno)),

@@ -9,39 +9,32 @@ use crate::sandbox::protocol::{Ended, Trouble};
 use crate::sandbox::{News, Running};
 use crate::sys::memory;
 use crate::sys::process::Usage;
+use crate::sys::signal::{AllSignals, Arrived};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Blocks every signal that can be blocked and gives the descriptor to read them from. Comes before the clone.
-pub struct Signals {
-    fd: SignalFd,
-}
+pub struct Signals(AllSignals);
 
 impl Signals {
     /// See the type.
     pub fn take() -> Result<Self, Failure> {
-        let all = SigSet::all();
-        let cannot = |errno: nix::errno::Errno| {
+        AllSignals::block().map(Self).map_err(|errno| {
             Failure::site(
                 "cannot take over the process's signals",
                 crate::failure::errno_text(errno),
                 "raise the limit on open files (ulimit -n)",
             )
-        };
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).map_err(cannot)?;
-        let fd =
-            SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(cannot)?;
-        Ok(Self { fd })
+        })
     }
 
-    /// The next signal to pass on. SIGCHLD is ours; a SIGPIPE or the like that this very process caused is not for others.
+    /// The next signal to pass on. SIGCHLD is ours; a SIGPIPE or SIGXFSZ that this very process caused is not for others.
     fn next(&self) -> Option<i32> {
-        while let Ok(Some(info)) = self.fd.read_signal() {
-            let signal = info.ssi_signo as i32;
-            let own = info.ssi_pid == std::process::id() && signal == libc::SIGPIPE;
+        while let Some(Arrived { signal, sender }) = self.0.next() {
+            let own =
+                [0, std::process::id()].contains(&sender) && [libc::SIGPIPE, libc::SIGXFSZ].contains(&signal);
             if signal != libc::SIGCHLD && !own {
                 return Some(signal);
             }
@@ -193,7 +186,7 @@ pub fn supervise(
 fn wait(running: &Running, signals: &Signals, timeout: Option<Duration>) -> (bool, bool, bool) {
     let (control, gate) = running.descriptors();
     let mut fds = [
-        PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
         PollFd::new(control, PollFlags::POLLIN),
         PollFd::new(gate.unwrap_or(control), PollFlags::POLLIN),
     ];

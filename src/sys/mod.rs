@@ -15,6 +15,7 @@ pub mod memory;
 pub mod mount;
 pub mod pidfd;
 pub mod process;
+pub mod signal;
 pub mod socket;
 pub mod start;
 

@@ -12,8 +12,11 @@
 )]
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::BufRead as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,7 +35,8 @@ pub fn image() -> PathBuf {
 
 /// Says that a test cannot run here, and why. Without tests/test.sh, which counts and prints it, that is a failure.
 pub fn skip(test: &str, reason: &str) {
-    let Some(dir) = std::env::var_os("BAILEY_SKIP_DIR") else { panic!("{test} cannot run here: {reason}") };
+    let dir = std::env::var_os("BAILEY_SKIP_DIR").filter(|dir| !dir.is_empty());
+    let Some(dir) = dir else { panic!("{test} cannot run here: {reason}") };
     fs::write(Path::new(&dir).join(test), reason).unwrap();
 }
 
@@ -146,6 +150,35 @@ impl World {
         self.records().into_iter().filter(|record| record["event"]["action"] == action).collect()
     }
 
+    /// Every launch that the log knows has exactly one record that closes it.
+    pub fn assert_closed(&self) {
+        let mut closers: BTreeMap<String, u32> = BTreeMap::new();
+        for record in self.records() {
+            let Some(id) = record["event"]["id"].as_str() else { continue };
+            let count = closers.entry(id.to_owned()).or_default();
+            match record["event"]["action"].as_str().unwrap() {
+                "payload-end" | "payload-deny" | "launch-failed" => *count += 1,
+                _ => {}
+            }
+        }
+        let wrong: Vec<_> = closers.iter().filter(|(_, count)| **count != 1).collect();
+        assert!(wrong.is_empty(), "not closed once: {wrong:?}");
+    }
+
+    /// A configuration file that bailey trusts, for `BAILEY_CONFIG`.
+    pub fn config(&self, text: &str) -> PathBuf {
+        let path = self.file("bailey.toml", text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        path
+    }
+
+    /// A file in the world that can be executed.
+    pub fn program(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.file(name, content);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
     /// `bailey verify` says that the chain is whole.
     pub fn assert_chain(&self) {
         let output = self.admin(&["verify"]);
@@ -195,6 +228,62 @@ pub fn assert_refused(output: &Output, expected: i32, words: &[&str]) {
     for word in words {
         assert!(lines[0].contains(word), "'{word}' is not in: {said}");
     }
+}
+
+/// A status file.
+pub fn status(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("no status file {}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A running program whose standard output is read line by line, killed when the test ends.
+pub struct Started {
+    pub child: Guard,
+    pub lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Started {
+    /// Starts it with stdin and stdout as pipes.
+    pub fn new(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child: Guard(child), lines }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.0.id() as i32
+    }
+
+    /// The next line that the payload prints.
+    pub fn line(&mut self) -> String {
+        self.lines.next().expect("the payload closed its output").unwrap()
+    }
+
+    /// Sends a signal, by number: real-time ones have no name.
+    pub fn signal(&self, signal: i32) {
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), self.pid().to_string()]).status().unwrap();
+        assert!(sent.success(), "kill -{signal}");
+    }
+
+    /// Closes its stdin and waits for its end.
+    pub fn end(&mut self) -> std::process::ExitStatus {
+        drop(self.child.0.stdin.take());
+        self.child.0.wait().unwrap()
+    }
+}
+
+/// A field of /proc/PID/status, `None` when the process is gone.
+pub fn proc_status(pid: i32, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Every pid of this host.
+pub fn pids() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Waits until `condition` holds; panics after ten seconds.
