@@ -33,6 +33,9 @@ const LIMIT_FILES: [&CStr; 3] = [
     c"/proc/sys/user/max_net_namespaces",
 ];
 
+/// Milliseconds after which a payload counts as one that runs for long.
+const SETTLED_MS: i32 = 100;
+
 /// Exit code of a child that reported its trouble; nobody reads it.
 const REPORTED: i32 = 1;
 
@@ -241,7 +244,10 @@ fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd, io: Option<OwnedF
     // see its end when the payload closes it.
     let _ = process::close_range(gate.as_raw_fd(), gate.as_raw_fd());
     let _ = process::close_range(0, 2);
-    memory::drop_own_file_pages();
+    // A payload that is still there after this time will be for long, and this process then only waits.
+    if !process::ends_within(payload, SETTLED_MS) {
+        memory::drop_own_file_pages();
+    }
     let status = loop {
         match process::wait_any() {
             Ok(reaped) if reaped.pid == payload => break reaped.status,

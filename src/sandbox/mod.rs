@@ -11,6 +11,7 @@ pub mod environment;
 pub mod explain;
 pub mod layout;
 pub mod observe;
+mod pathmap;
 pub mod protocol;
 pub mod tree;
 

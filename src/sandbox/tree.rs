@@ -10,12 +10,12 @@
 //!    an overlay doubles the price of open and stat. In a writable bind nothing is ever created: that is an error.
 #![forbid(unsafe_code)]
 
+use super::pathmap::{PathMap, depth};
 use crate::failure::{Failure, errno_text};
 use crate::sys::fs::{Stat, stat_at};
 use crate::sys::mount::Attr;
 use crate::sys::{Errno, fs};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -143,7 +143,21 @@ impl HostObject {
     /// Opens `path` (symlinks are followed: the caller means what it points to) and asks the kernel what that really is.
     pub fn open(path: &Path) -> Result<Self, Errno> {
         let text = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-        let fd = fs::open_following(&text, libc::O_PATH)?;
+        // As a directory first: only then does the kernel mount what autofs has there, as the child's copy will.
+        let open =
+            |how: &dyn Fn(libc::c_int) -> Result<OwnedFd, Errno>| match how(libc::O_PATH | libc::O_DIRECTORY)
+            {
+                Err(Errno::ENOTDIR) => how(libc::O_PATH),
+                other => other,
+            };
+        // A clean path without any symlink is canonical as it stands; that saves asking /proc.
+        if is_clean(path)
+            && let Ok(fd) = open(&|flags| fs::open_how(fs::cwd(), &text, flags, 0, fs::Resolve::NoSymlinks))
+        {
+            let stat = stat_at(fd.as_fd(), c"")?;
+            return Ok(Self { path: path.to_path_buf(), stat, fd });
+        }
+        let fd = open(&|flags| fs::open_following(&text, flags))?;
         let stat = stat_at(fd.as_fd(), c"")?;
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let canonical = nix::fcntl::readlink(link.as_str())?;
@@ -193,7 +207,7 @@ enum Backing {
 #[derive(Debug)]
 struct Opened {
     fd: OwnedFd,
-    seen: RefCell<BTreeMap<PathBuf, Option<Kind>>>,
+    seen: RefCell<PathMap<Option<Kind>>>,
 }
 
 impl Opened {
@@ -235,8 +249,8 @@ pub enum Kind {
 /// Builds a [`Tree`] mount by mount, keeping a view of what the payload would see so far.
 #[derive(Debug)]
 pub struct Builder {
-    nodes: BTreeMap<PathBuf, Node>,
-    layers: BTreeMap<PathBuf, Layer>,
+    nodes: PathMap<Node>,
+    layers: PathMap<Layer>,
     skeletons: u32,
 }
 
@@ -261,18 +275,18 @@ const MAX_SKELETON: usize = 2000;
 impl Builder {
     /// A tree whose root is a directory of our own (host's system), to be filled.
     pub fn from_nothing() -> Self {
-        let mut builder = Self { nodes: BTreeMap::new(), layers: BTreeMap::new(), skeletons: 0 };
+        let mut builder = Self { nodes: PathMap::default(), layers: PathMap::default(), skeletons: 0 };
         builder.private_dir(Path::new("/"), "root", 0o755, READ_ONLY);
         builder
     }
 
     /// A tree whose root is this directory, read-only, or with a layer that takes the writes.
     pub fn from_image(image: HostObject, writable: bool) -> Self {
-        let mut builder = Self { nodes: BTreeMap::new(), layers: BTreeMap::new(), skeletons: 0 };
+        let mut builder = Self { nodes: PathMap::default(), layers: PathMap::default(), skeletons: 0 };
         let (path, dev, ino) = (cstring(image.path.as_os_str()), image.stat.dev, image.stat.ino);
         let (source, attr, backing) = if writable {
-            builder.nodes.insert(UPPER.into(), Node::Dir(0o755));
-            builder.nodes.insert("overlay-work".into(), Node::Dir(0o700));
+            builder.nodes.insert(UPPER, Node::Dir(0o755));
+            builder.nodes.insert("overlay-work", Node::Dir(0o700));
             let backing = Backing::Layered { dir: Opened::new(image.fd), path: image.path };
             (Source::Overlay { path, dev, ino }, WRITABLE, backing)
         } else {
@@ -291,9 +305,9 @@ impl Builder {
 
     /// A directory of our own at `target`, which must be clean. `name` is its place in the private tmpfs.
     fn private_dir(&mut self, target: &Path, name: &str, mode: u32, attr: Attr) {
-        self.nodes.insert(name.into(), Node::Dir(mode));
+        self.nodes.insert(name, Node::Dir(mode));
         self.layers.insert(
-            target.into(),
+            target,
             Layer {
                 backing: Backing::Base(name.into()),
                 source: Source::Base(cstring(OsStr::new(name))),
@@ -321,7 +335,7 @@ impl Builder {
     /// A generated file over whatever the image has there. `name` is its place in the private tmpfs.
     pub fn add_private_file(&mut self, target: &Path, name: &str, content: Vec<u8>) -> Result<(), Failure> {
         self.make_real(target, Kind::File)?;
-        self.nodes.insert(name.into(), Node::File(0o444, content));
+        self.nodes.insert(name, Node::File(0o444, content));
         self.insert(
             target,
             Backing::File { host: None },
@@ -436,7 +450,7 @@ impl Builder {
             Some(Kind::Link) | None => return,
         };
         if self.make_point(path, kind).is_ok() {
-            self.nodes.insert(name.into(), node);
+            self.nodes.insert(name, node);
             self.insert(path, backing, Source::Base(cstring(OsStr::new(name))), READ_ONLY, Origin::System);
         }
     }
@@ -469,7 +483,7 @@ impl Builder {
         let clean = self.resolve(inside).ok()?;
         let (layer, rest) = self.locate(&clean);
         match &layer.backing {
-            Backing::HostDir { path, .. } | Backing::Layered { path, .. } => Some(join(path, &rest)),
+            Backing::HostDir { path, .. } | Backing::Layered { path, .. } => Some(join(path, rest)),
             Backing::File { host } => host.clone(),
             _ => None,
         }
@@ -479,14 +493,14 @@ impl Builder {
     pub fn kind(&self, path: &Path) -> Option<Kind> {
         let (layer, rest) = self.locate(path);
         match &layer.backing {
-            Backing::Base(base) => self.nodes.get(&join(base, &rest)).map(Node::kind),
+            Backing::Base(base) => self.nodes.get(&join(base, rest)).map(Node::kind),
             Backing::HostDir { .. } | Backing::Layered { .. } if rest.as_os_str().is_empty() => {
                 Some(Kind::Dir)
             }
-            Backing::HostDir { dir, .. } => dir.kind(&rest),
+            Backing::HostDir { dir, .. } => dir.kind(rest),
             Backing::Layered { dir, .. } => {
-                let own = self.nodes.get(&Path::new(UPPER).join(&rest)).map(Node::kind);
-                own.or_else(|| dir.kind(&rest))
+                let own = self.nodes.get(&Path::new(UPPER).join(rest)).map(Node::kind);
+                own.or_else(|| dir.kind(rest))
             }
             Backing::File { .. } => rest.as_os_str().is_empty().then_some(Kind::File),
             Backing::Closed => rest.as_os_str().is_empty().then_some(Kind::Dir),
@@ -539,8 +553,8 @@ impl Builder {
 
     /// The plan. `start_dir` must exist inside.
     pub fn finish(self, scratch_size: u64, start_dir: &Path) -> Tree {
-        let mut layers: Vec<(PathBuf, Layer)> = self.layers.into_iter().collect();
-        layers.sort_by_key(|(path, _)| path.components().count());
+        let mut layers: Vec<(PathBuf, Layer)> = self.layers.into_entries().collect();
+        layers.sort_by_key(|(path, _)| depth(path));
         let places = places(&layers);
         let parents: Vec<usize> = places
             .iter()
@@ -548,7 +562,7 @@ impl Builder {
             .collect();
         Tree {
             follows_host: layers.iter().any(|(_, layer)| layer.follow_host),
-            nodes: self.nodes.into_iter().map(|(path, node)| (cstring(path.as_os_str()), node)).collect(),
+            nodes: self.nodes.into_entries().map(|(path, node)| (cstring(path.as_os_str()), node)).collect(),
             mounts: layers
                 .into_iter()
                 .zip(places)
@@ -585,21 +599,19 @@ impl Builder {
         } else {
             Backing::File { host: Some(object.path) }
         };
-        self.layers.insert(target.into(), Layer { backing, source, attr, follow_host, origin });
+        self.layers.insert(target, Layer { backing, source, attr, follow_host, origin });
     }
 
     fn insert(&mut self, target: &Path, backing: Backing, source: Source, attr: Attr, origin: Origin) {
-        self.layers.insert(target.into(), Layer { backing, source, attr, follow_host: false, origin });
+        self.layers.insert(target, Layer { backing, source, attr, follow_host: false, origin });
     }
 
     /// The layer on which a clean path lies, and the rest of the path in it. The root layer is always there.
-    fn locate(&self, path: &Path) -> (&Layer, PathBuf) {
-        for ancestor in path.ancestors() {
-            if let Some(layer) = self.layers.get(ancestor) {
-                return (layer, path.strip_prefix(ancestor).unwrap_or(path).to_path_buf());
-            }
+    fn locate<'a>(&self, path: &'a Path) -> (&Layer, &'a Path) {
+        match self.layers.nearest(path) {
+            Some(found) => found,
+            None => unreachable!("the constructors insert the root layer"),
         }
-        unreachable!("the constructors insert the root layer")
     }
 
     /// Makes a node at a clean path whose parents exist, where that is ours to do. False: it is not.
@@ -607,7 +619,7 @@ impl Builder {
         let (layer, rest) = self.locate(path);
         match &layer.backing {
             Backing::Base(base) => {
-                let place = join(base, &rest);
+                let place = join(base, rest);
                 self.nodes.insert(place, node);
                 true
             }
@@ -615,9 +627,9 @@ impl Builder {
                 let mut place = PathBuf::from(UPPER);
                 for part in rest.parent().into_iter().flat_map(Path::components) {
                     place.push(part);
-                    self.nodes.entry(place.clone()).or_insert(Node::Dir(0o755));
+                    self.nodes.insert_new(&place, Node::Dir(0o755));
                 }
-                self.nodes.insert(Path::new(UPPER).join(&rest), node);
+                self.nodes.insert(Path::new(UPPER).join(rest), node);
                 true
             }
             _ => false,
@@ -627,12 +639,12 @@ impl Builder {
     fn link(&self, path: &Path) -> Option<PathBuf> {
         let (layer, rest) = self.locate(path);
         match &layer.backing {
-            Backing::Base(base) => match self.nodes.get(&join(base, &rest))? {
+            Backing::Base(base) => match self.nodes.get(&join(base, rest))? {
                 Node::Link(to) => Some(PathBuf::from(OsStr::from_bytes(to.to_bytes()))),
                 _ => None,
             },
             Backing::HostDir { dir, .. } | Backing::Layered { dir, .. } => {
-                nix::fcntl::readlinkat(&dir.fd, rest.as_path()).ok().map(PathBuf::from)
+                nix::fcntl::readlinkat(&dir.fd, rest).ok().map(PathBuf::from)
             }
             _ => None,
         }
@@ -705,7 +717,7 @@ impl Builder {
                 .map_err(|errno| {
                     format!("{}, and its directory cannot be listed: {}", missing(), errno_text(errno))
                 })?;
-                (opened, path.join(&rest))
+                (opened, path.join(rest))
             }
             _ => return Err(missing()),
         };
@@ -728,7 +740,7 @@ impl Builder {
         for entry in entries {
             let part = OsStr::from_bytes(entry.to_bytes());
             let inside = dir.join(part);
-            if inside == without && !self.layers.contains_key(&inside) {
+            if inside == without && !self.layers.contains(&inside) {
                 continue;
             }
             let node = name.join(part);
@@ -784,6 +796,13 @@ impl Builder {
     }
 }
 
+/// Absolute, without `.`, `..`, `//` and slash at the end.
+fn is_clean(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    let mut parts = bytes.split(|byte| *byte == b'/');
+    parts.next() == Some(b"") && parts.all(|part| !part.is_empty() && part != b"." && part != b"..")
+}
+
 /// A file name or path without NUL; the kernel hands out no other, and front ends refuse them.
 fn cstring(text: &OsStr) -> CString {
     CString::new(text.as_bytes()).unwrap_or_default()
@@ -793,28 +812,28 @@ fn cstring(text: &OsStr) -> CString {
 fn places(layers: &[(PathBuf, Layer)]) -> Vec<Place> {
     let mut parents: Vec<usize> = Vec::new();
     let mut places = Vec::with_capacity(layers.len());
-    for (path, layer) in layers {
+    let mut earlier: PathMap<usize> = PathMap::default();
+    for (index, (path, layer)) in layers.iter().enumerate() {
         let rest = path.strip_prefix("/").unwrap_or(path);
-        let below =
-            path.ancestors().skip(1).find_map(|dir| layers.iter().enumerate().find(|(_, (at, _))| at == dir));
         // Directories of our own only, and few enough for the child to keep their descriptors.
-        let own = below.filter(|(index, (dir, parent))| {
-            dir != Path::new("/")
-                && matches!(parent.backing, Backing::Base(_))
+        let own = earlier.nearest(path).filter(|(index, _)| {
+            **index != 0
+                && layers.get(**index).is_some_and(|(_, parent)| matches!(parent.backing, Backing::Base(_)))
                 && (parents.contains(index) || parents.len() < MAX_PARENTS)
         });
         places.push(if rest.as_os_str().is_empty() {
             Place::Root
-        } else if let Some((index, (dir, _))) = own {
-            if !parents.contains(&index) {
-                parents.push(index);
+        } else if let Some((parent, below)) = own {
+            if !parents.contains(parent) {
+                parents.push(*parent);
             }
-            Place::Under(index, cstring(path.strip_prefix(dir).unwrap_or(rest).as_os_str()))
-        } else if rest.components().count() == 1 && !matches!(layer.backing, Backing::File { .. }) {
+            Place::Under(*parent, cstring(below.as_os_str()))
+        } else if depth(path) == 1 && !matches!(layer.backing, Backing::File { .. }) {
             Place::InRoot(cstring(rest.as_os_str()))
         } else {
             Place::Path(cstring(rest.as_os_str()))
         });
+        earlier.insert(path.clone(), index);
     }
     places
 }
