@@ -194,36 +194,55 @@ fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failur
     }
 }
 
-/// Covers, or refuses, what the binds would show of the pilot's and bailey's own. Comes after all binds.
+/// Covers, or refuses, what would show of the pilot's and bailey's own, whoever put it there. Comes after all binds.
 ///
 /// # Errors
-/// A writable bind that holds the log or the status file, and any bind of something inside bailey's own places.
+/// A writable bind that holds the log or the status file, and anything that lies inside bailey's own places.
 pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failure> {
-    let handed: Vec<(PathBuf, PathBuf, bool)> = builder
-        .handed()
-        .map(|(host, inside, writable)| (host.to_path_buf(), inside.to_path_buf(), writable))
+    let shown: Vec<(PathBuf, PathBuf, bool, Origin)> = builder
+        .shown()
+        .map(|(host, inside, writable, origin)| (host.to_path_buf(), inside.to_path_buf(), writable, origin))
         .collect();
+    // A site may keep one of the places elsewhere, behind a link: both names are closed.
+    let mut own_places: Vec<PathBuf> = OWN_PLACES.iter().map(PathBuf::from).collect();
+    own_places.extend(OWN_PLACES.iter().filter_map(|own| std::fs::canonicalize(own).ok()));
+    own_places.dedup();
     let mut covers: Vec<PathBuf> = Vec::new();
-    for (host, inside, writable) in &handed {
+    for (host, inside, writable, origin) in &shown {
         let below = |path: &Path| path.strip_prefix(host).ok().map(|rest| inside.join(rest));
+        let handed = *origin == Origin::Handed;
         let refuse = |what: &str, path: &Path| {
-            Failure::usage(
-                format!("cannot hand over {}", host.display()),
-                format!("{what} {} lies in it", path.display()),
-                "bind a directory beside it, or put the log or status file elsewhere (audit.dir, --status-file)",
-            )
+            let what = format!("{what} {} lies in it", path.display());
+            if handed {
+                let next = "bind a directory beside it, or put the log or status file elsewhere (audit.dir, --status-file)";
+                return Failure::usage(format!("cannot hand over {}", host.display()), what, next);
+            }
+            let next =
+                "take it, or the symbolic link that leads to it, out of [root], or name another --image";
+            Failure::site(format!("cannot show {} to the payload", host.display()), what, next)
         };
-        for own in OWN_PLACES.iter().map(Path::new).chain(protected.log_dir.as_deref()) {
+        for own in &own_places {
             if host.starts_with(own) {
                 return Err(refuse("it is bailey's own:", own));
             }
-            match below(own) {
-                Some(_) if *writable && own.exists() && Some(own) == protected.log_dir.as_deref() => {
-                    return Err(refuse("the audit log", own));
+            covers.extend(below(own));
+        }
+        if let Some(log) = protected.log_dir.as_deref() {
+            if host.starts_with(log) {
+                return Err(refuse("it is bailey's own:", log));
+            }
+            match below(log) {
+                Some(_) if *writable => return Err(refuse("the audit log", log)),
+                // The first launch makes the log after this, so what is not there yet is covered as well.
+                Some(place) if builder.kind(&place).is_none() => {
+                    builder.cover_in_advance(&place).map_err(|_| refuse("the audit log", log))?;
                 }
                 Some(place) => covers.push(place),
                 None => {}
             }
+        }
+        if !handed {
+            continue;
         }
         if let Some(status) = &protected.status_file {
             match below(status) {
@@ -234,7 +253,9 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
         }
         for credential in &protected.credentials {
             // Bound by its own name it was handed over on purpose.
-            if credential != host && !handed.iter().any(|(other, ..)| other == credential) {
+            if credential != host
+                && !shown.iter().any(|(other, .., by)| *by == Origin::Handed && other == credential)
+            {
                 covers.extend(below(credential));
             }
         }

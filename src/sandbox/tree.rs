@@ -355,18 +355,32 @@ impl Builder {
         }
     }
 
+    /// Covers a directory that does not exist yet, but will while the payload runs.
+    pub fn cover_in_advance(&mut self, path: &Path) -> Result<(), String> {
+        self.make_point(path, Kind::Dir)?;
+        self.cover(path);
+        Ok(())
+    }
+
     /// Where host paths that the command line handed over lie inside: (path on the host, path inside, writable).
     pub fn handed(&self) -> impl Iterator<Item = (&Path, &Path, bool)> {
-        self.layers.iter().filter(|(_, layer)| layer.origin == Origin::Handed).filter_map(
-            |(inside, layer)| {
-                let (Backing::HostDir { path: host, .. } | Backing::File { host: Some(host) }) =
-                    &layer.backing
-                else {
-                    return None;
-                };
-                Some((host.as_path(), inside.as_path(), !layer.attr.read_only))
-            },
-        )
+        self.shown()
+            .filter(|(.., origin)| *origin == Origin::Handed)
+            .map(|(host, inside, writable, _)| (host, inside, writable))
+    }
+
+    /// Everything of the host that is visible inside: (path on the host, path inside, writable there, who asked for it).
+    pub fn shown(&self) -> impl Iterator<Item = (&Path, &Path, bool, Origin)> {
+        self.layers.iter().filter_map(|(inside, layer)| {
+            let (Backing::HostDir { path: host, .. }
+            | Backing::Layered { path: host, .. }
+            | Backing::File { host: Some(host) }) = &layer.backing
+            else {
+                return None;
+            };
+            let on_host = !layer.attr.read_only && !matches!(layer.backing, Backing::Layered { .. });
+            Some((host.as_path(), inside.as_path(), on_host, layer.origin))
+        })
     }
 
     /// Does the path, seen from inside, exist and lie on something that the command line handed over?
