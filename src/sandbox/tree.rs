@@ -521,6 +521,14 @@ impl Builder {
 
     /// Makes a node at a clean path whose parents exist, where that is ours to do. False: it is not.
     fn add_node(&mut self, path: &Path, node: Node) -> bool {
+        // What a skeleton bound back of the image gives way, unless something else was put on or below it.
+        let below = || self.layers.iter().filter(|(at, _)| at.starts_with(path));
+        if path != Path::new("/")
+            && self.layers.contains_key(path)
+            && below().all(|(_, layer)| layer.origin == Origin::Image)
+        {
+            self.layers.retain(|at, _| !at.starts_with(path));
+        }
         let (layer, rest) = self.locate(path);
         match &layer.backing {
             Backing::Base(base) => {
