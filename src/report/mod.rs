@@ -172,7 +172,10 @@ impl<'a> Desk<'a> {
         };
         let written = crate::plan::absolute(path, self.caller, "--status-file")
             .and_then(|path| status::write(&path, self.id, status));
-        if let Err(failure) = written {
+        // A launch that did not run has its one line already, often about this very file.
+        if let Err(failure) = written
+            && status.payload.is_some()
+        {
             say(&failure.to_string());
         }
     }
