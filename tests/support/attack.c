@@ -7,10 +7,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,6 +260,17 @@ static void prepare(const char *what, const char *arg, const char *second) {
         key(KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0);
         if (syscall(SYS_add_key, "user", arg, second, strlen(second), KEY_SPEC_SESSION_KEYRING) < 0) perror("add_key @s");
         if (syscall(SYS_add_key, "user", arg, second, strlen(second), KEY_SPEC_USER_KEYRING) < 0) perror("add_key @u");
+    } else if (!strcmp(what, "exec-no-clone3")) {
+        // An outer container's filter: clone3 fails with this errno.
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)atoi(arg)),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog filter = {sizeof code / sizeof *code, code};
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) perror("seccomp");
     } else { fprintf(stderr, "attack: no preparation %s\n", what); exit(99); }
 }
 

@@ -170,15 +170,21 @@ pub const ATTACK: &str = "/tmp/attack";
 
 impl Attack {
     pub fn new(world: &World) -> Self {
-        let source = world.file("attack/attack.c", include_str!("attack.c"));
+        // Compiled once in each test program.
+        static PROGRAM: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
         let program = world.path("attack/attack");
-        let output = world
-            .command("gcc")
-            .args(["-static", "-O1", "-o"])
-            .args([&program, &source])
-            .output()
-            .expect("gcc is missing: run tests/setup.sh");
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        let source = world.file("attack/attack.c", include_str!("attack.c"));
+        let bytes = PROGRAM.get_or_init(|| {
+            let mut gcc = world.command("gcc");
+            gcc.args(["-static", "-O1", "-o"]).args([&program, &source]);
+            let output = gcc.output().expect("gcc is missing: run tests/setup.sh");
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            fs::read(&program).unwrap()
+        });
+        if !program.exists() {
+            fs::write(&program, bytes).unwrap();
+            fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
         Self(program)
     }
 
