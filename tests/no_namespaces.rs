@@ -154,7 +154,7 @@ fn a_deleted_current_directory_matters_only_to_relative_paths() {
 fn a_noatime_host_works() {
     let world = World::new();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let proc = table.lines().filter(|line| line.split(' ').nth(4) == Some("/proc")).next_back().unwrap();
+    let proc = table.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc")).unwrap();
     assert_eq!(stdout(&launch(&world).output().unwrap()), "ran");
     if !proc.split(' ').nth(5).unwrap().split(',').any(|option| option == "noatime") {
         return skip(

@@ -288,8 +288,6 @@ fn values_of_env_and_the_pilots_command_line_are_hidden() {
     let world = World::new();
     let mark = format!("mark-{}", std::process::id());
     let seen_by_all = |pid: u32| text(&fs::read(format!("/proc/{pid}/cmdline")).unwrap());
-    let control =
-        Guard(world.command("/usr/bin/env").args(["-u", "hunter2", "sleep", "30"]).spawn().unwrap());
     let mut told = world.command("/bin/sh");
     told.args(["-c", "read x; :", "hunter2"]).stdin(Stdio::piped());
     let told = Guard(told.spawn().unwrap());
