@@ -191,55 +191,77 @@ fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failur
     }
 }
 
-/// Covers, or refuses, what image and binds would show of the pilot's and bailey's own. Comes after all binds.
+/// Covers, or refuses, what would show of the pilot's and bailey's own, whoever put it there. Comes after all binds.
 ///
 /// # Errors
 /// A writable bind in which the log or the status file lies or will lie, and anything inside bailey's own places.
 pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failure> {
-    let log_dir = protected.log_dir.as_deref();
-    let status_file = protected.status_file.as_deref();
+    // A site may keep one of the places elsewhere, behind a link: what the link leads to is closed.
     let own_places: Vec<PathBuf> = OWN_PLACES
         .iter()
         .map(|place| std::fs::canonicalize(place).unwrap_or_else(|_| place.into()))
         .collect();
     let mut covers: Vec<PathBuf> = Vec::new();
+    let mut covers_to_come: Vec<PathBuf> = Vec::new();
     for Shown { host, inside, writable, origin } in builder.shown() {
-        let refuse = |what: &str, path: &Path| {
-            Err(Failure::usage(
-                format!("cannot show {} to the payload", host.display()),
-                format!("{what} {} lies in it", path.display()),
-                "name a directory beside it, or put log and status file elsewhere (audit.dir, --status-file)",
-            ))
-        };
+        let below = |path: &Path| path.strip_prefix(host).ok().map(|rest| inside.join(rest));
         // An overlay's lower directory is never written to, so only what was handed over can be.
         let exposed = writable && origin == Origin::Handed;
-        for own in own_places.iter().map(PathBuf::as_path).chain(log_dir).chain(status_file) {
+        let refuse = |what: &str, path: &Path| {
+            let why = format!("{what} {} lies in it", path.display());
+            let what = format!("cannot show {} to the payload", host.display());
+            Err(if origin == Origin::Handed {
+                let next = "bind a directory beside it, or put the log or status file elsewhere (audit.dir, --status-file)";
+                Failure::usage(what, why, next)
+            } else {
+                let next =
+                    "take it, or the symbolic link that leads to it, out of [root], or name another --image";
+                Failure::site(what, why, next)
+            })
+        };
+        for own in &own_places {
             if host.starts_with(own) {
                 return refuse("it is bailey's own:", own);
             }
-            let Ok(rest) = own.strip_prefix(host) else { continue };
-            if exposed && (Some(own) == log_dir || Some(own) == status_file) {
-                return refuse(if Some(own) == log_dir { "the audit log" } else { "the status file" }, own);
+            covers.extend(below(own));
+        }
+        if let Some(log) = protected.log_dir.as_deref() {
+            if host.starts_with(log) {
+                return refuse("it is bailey's own:", log);
             }
-            // What is not there yet may come while the payload runs: then the nearest directory above is covered.
-            let there = rest.ancestors().find(|part| host.join(part).symlink_metadata().is_ok());
-            match there.filter(|part| !part.as_os_str().is_empty()) {
-                Some(part) if Some(own) == log_dir || host.join(part) == *own => {
-                    covers.push(inside.join(part));
-                }
-                None if Some(own) == log_dir => return refuse("the audit log", own),
-                _ => {}
+            match below(log) {
+                Some(_) if exposed => return refuse("the audit log", log),
+                // The first launch makes the log after this, so what is not there yet is covered as well.
+                Some(place) if builder.kind(&place).is_none() => covers_to_come.push(place),
+                Some(place) => covers.push(place),
+                None => {}
+            }
+        }
+        if let Some(status) = protected.status_file.as_deref() {
+            match below(status) {
+                Some(_) if exposed => return refuse("the status file", status),
+                Some(place) => covers.push(place),
+                None => {}
             }
         }
         for credential in &protected.credentials {
             // Bound by its own name it was handed over on purpose.
             let on_purpose = |shown: Shown<'_>| shown.origin == Origin::Handed && shown.host == credential;
-            if let Ok(rest) = credential.strip_prefix(host)
+            if let Some(place) = below(credential)
                 && !builder.shown().any(on_purpose)
             {
-                covers.push(inside.join(rest));
+                covers.push(place);
             }
         }
+    }
+    for place in covers_to_come {
+        builder.cover_in_advance(&place).map_err(|why| {
+            Failure::usage(
+                format!("cannot hide the audit log, which will be at {} inside", place.display()),
+                why,
+                "bind a directory beside it, or put the log elsewhere (audit.dir)",
+            )
+        })?;
     }
     for place in covers {
         builder.cover(&place);

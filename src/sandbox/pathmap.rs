@@ -27,6 +27,11 @@ impl<T> PathMap<T> {
         self.0.contains_key(path.as_os_str().as_bytes())
     }
 
+    /// Forgets the path and everything below it.
+    pub(super) fn remove_tree(&mut self, path: &Path) {
+        self.0.retain(|key, _| !Path::new(OsStr::from_bytes(key)).starts_with(path));
+    }
+
     pub(super) fn insert(&mut self, path: impl Into<PathBuf>, value: T) {
         self.0.insert(path.into().into_os_string().into_vec(), value);
     }

@@ -455,6 +455,13 @@ impl Builder {
         }
     }
 
+    /// Covers a directory that does not exist yet, but will while the payload runs.
+    pub fn cover_in_advance(&mut self, path: &Path) -> Result<(), String> {
+        self.make_point(path, Kind::Dir)?;
+        self.cover(path);
+        Ok(())
+    }
+
     /// Where directories and files of the host lie inside.
     pub fn shown(&self) -> impl Iterator<Item = Shown<'_>> {
         self.layers.iter().filter(|(_, layer)| layer.origin != Origin::System).filter_map(
@@ -616,6 +623,14 @@ impl Builder {
 
     /// Makes a node at a clean path whose parents exist, where that is ours to do. False: it is not.
     fn add_node(&mut self, path: &Path, node: Node) -> bool {
+        // What a skeleton bound back of the image gives way, unless something else was put on or below it.
+        let below = || self.layers.iter().filter(|(at, _)| at.starts_with(path));
+        if path != Path::new("/")
+            && self.layers.contains(path)
+            && below().all(|(_, layer)| layer.origin == Origin::Image)
+        {
+            self.layers.remove_tree(path);
+        }
         let (layer, rest) = self.locate(path);
         match &layer.backing {
             Backing::Base(base) => {

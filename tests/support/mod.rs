@@ -194,6 +194,176 @@ impl Drop for World {
     }
 }
 
+/// The attacks of a hostile payload or pilot (support/attack.c), compiled into the world: run plainly it shows that an
+/// attack works, bound into a payload that it does not.
+pub struct Attack(pub PathBuf);
+
+/// Where [`Attack::exec`] puts the program, inside.
+pub const ATTACK: &str = "/tmp/attack";
+
+impl Attack {
+    pub fn new(world: &World) -> Self {
+        // Compiled once in each test program.
+        static PROGRAM: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let program = world.path("attack/attack");
+        let source = world.file("attack/attack.c", include_str!("attack.c"));
+        let bytes = PROGRAM.get_or_init(|| {
+            let mut gcc = world.command("gcc");
+            gcc.args(["-static", "-O1", "-o"]).args([&program, &source]);
+            let output = gcc.output().expect("gcc is missing: run tests/setup.sh");
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            fs::read(&program).unwrap()
+        });
+        if !program.exists() {
+            fs::write(&program, bytes).unwrap();
+            fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        Self(program)
+    }
+
+    /// Runs it outside: the control.
+    pub fn plain(&self, world: &World, args: &[&str]) -> String {
+        stdout(&world.command(&self.0).args(args).output().unwrap())
+    }
+
+    /// `bailey exec OPTIONS --bind ...:/tmp/attack`, without command.
+    pub fn exec(&self, world: &World, options: &[&str]) -> Command {
+        let mut command = world.exec(&["--image"]);
+        command.arg(image()).args(options).arg("--bind").arg(self.option());
+        command
+    }
+
+    /// The value of `--bind` that hands it over.
+    pub fn option(&self) -> String {
+        format!("{}:{ATTACK}", self.0.display())
+    }
+
+    /// Runs it in a payload with the test's image.
+    pub fn inside(&self, world: &World, options: &[&str], args: &[&str]) -> String {
+        stdout(&self.exec(world, options).args(["--", ATTACK]).args(args).output().unwrap())
+    }
+}
+
+/// A copy of `command` behind others: `program ARGS... COMMAND`, with the same environment and directory.
+pub fn behind(program: &str, args: &[&str], command: &Command) -> Command {
+    let mut outer = Command::new(program);
+    outer.args(args).arg(command.get_program()).args(command.get_args()).env_clear().stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            outer.env(name, value);
+        }
+    }
+    if let Some(dir) = command.get_current_dir() {
+        outer.current_dir(dir);
+    }
+    outer
+}
+
+/// `command` as the ordinary user again, in a mount namespace of the test's own in which `script` ran with the right to
+/// mount. The script sees the command as `"$@"` and executes it itself; `$back` becomes the ordinary user.
+pub fn mounted(propagation: &str, script: &str, command: &Command) -> Command {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let script = format!("set -e; back='unshare -U --map-user={uid} --map-group={gid} --'; {script}");
+    behind("unshare", &["-Urm", "--propagation", propagation, "/bin/sh", "-c", &script, "sh"], command)
+}
+
+/// Every file below `dir` with its kind, size and mode; symbolic links are not followed, `home` (the log) is left out.
+pub fn tree(dir: &Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    fn walk(dir: &Path, found: &mut Vec<String>) {
+        let Ok(entries) = fs::read_dir(dir) else { return };
+        for entry in entries.flatten() {
+            let (path, meta) = (entry.path(), entry.path().symlink_metadata().unwrap());
+            let size = if meta.is_file() { meta.size() } else { 0 };
+            found.push(format!("{} {:o} {size}", path.display(), meta.mode()));
+            if meta.is_dir() && entry.file_name() != "home" {
+                walk(&path, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(dir, &mut found);
+    found.sort();
+    found
+}
+
+impl World {
+    /// What the world holds now; for [`World::assert_nothing_left`].
+    pub fn snapshot(&self) -> Vec<String> {
+        tree(&self.dir)
+    }
+
+    /// No process, mount, file, directory or control group is left of the launches of this world.
+    pub fn assert_nothing_left(&self, before: &[String]) {
+        assert_eq!(tree(&self.dir), before, "files changed");
+        self.assert_no_trace();
+    }
+
+    /// As [`World::assert_nothing_left`] where the payload was meant to write.
+    pub fn assert_no_trace(&self) {
+        let world = text(self.dir.as_os_str().as_encoded_bytes());
+        // pid 1 of the machine may reap late, so a moment is given.
+        wait_for("the end of every process of this world", || alive_with(&world).is_empty());
+        for record in self.records() {
+            let Some(id) = record["event"]["id"].as_str().or_else(|| record["labels"]["launch"].as_str())
+            else {
+                continue;
+            };
+            wait_for("the end of init", || alive_with(id).is_empty());
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&world) && !mounts.contains("new-root"), "{mounts}");
+        for line in fs::read_to_string("/proc/self/cgroup").unwrap().lines() {
+            let Some((controllers, path)) = line.split_once(':').and_then(|(_, rest)| rest.split_once(':'))
+            else {
+                continue;
+            };
+            for base in [
+                "/sys/fs/cgroup".to_owned(),
+                format!("/sys/fs/cgroup/{controllers}"),
+                "/sys/fs/cgroup/unified".to_owned(),
+            ] {
+                for entry in fs::read_dir(format!("{base}{path}")).into_iter().flatten().flatten() {
+                    let group = entry.path().display().to_string();
+                    assert!(!group.rsplit('/').next().unwrap().contains("bailey"), "{group}");
+                }
+            }
+        }
+    }
+}
+
+/// Something that goes on in a thread until the test ends: `step` again and again.
+pub struct Racing(std::sync::Arc<std::sync::atomic::AtomicBool>, Option<std::thread::JoinHandle<()>>);
+
+impl Racing {
+    pub fn new(mut step: impl FnMut() + Send + 'static) -> Self {
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                step();
+            }
+        });
+        Self(stop, Some(thread))
+    }
+
+    /// Swaps the two names as fast as it can (`RENAME_EXCHANGE`).
+    pub fn swap(a: &Path, b: &Path) -> Self {
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+        let (a, b) = (a.to_path_buf(), b.to_path_buf());
+        Self::new(move || renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE).unwrap())
+    }
+}
+
+impl Drop for Racing {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Bytes as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
