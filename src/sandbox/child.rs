@@ -8,6 +8,7 @@
 use super::protocol::{Ended, Message, Ready, Stage, Trouble};
 use super::{Blueprint, build};
 use crate::config::Demand;
+use crate::sys::clone::Stack;
 use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, socket};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -44,14 +45,14 @@ fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trou
 }
 
 /// init: `control` is its end of the launcher's socket, `gate` the end that the payload will use.
-pub(super) fn init(plan: &Blueprint, control: &OwnedFd, gate: &OwnedFd) -> ! {
+pub(super) fn init(plan: &Blueprint, stack: &mut Stack, control: &OwnedFd, gate: &OwnedFd) -> ! {
     let (ready, io) = match set_up(plan, control.as_fd(), gate.as_fd()) {
         Ok(done) => done,
         Err(trouble) => give_up(control.as_fd(), trouble),
     };
-    // The payload is a copy of this process as it now is: no capability, no way back to the host's files.
-    match clone::fork_payload() {
-        Ok(0) => payload(plan, gate.as_fd(), ready),
+    // The payload's process is as this one now is: no capability, no way back to the host's files.
+    let run = || -> () { payload(plan, gate.as_fd(), ready) };
+    match clone::spawn_sharing_memory(stack, &run) {
         Ok(pid) => reap(pid, control.as_fd(), gate, io),
         Err(errno) => give_up(control.as_fd(), Trouble { stage: Stage::Fork, index: 0, errno }),
     }
@@ -175,7 +176,8 @@ fn send_namespaces(control: BorrowedFd<'_>) -> Result<(), Trouble> {
     at(Stage::Namespaces, 7, socket::send(control, &Message::Namespaces.encode(), &numbers))
 }
 
-/// The payload's side of the fork: last preparations, report, wait for the release, execve.
+/// The payload's process: last preparations, report, wait for the release, execve. It still lives in init's memory, so what it
+/// changes there it changes for init: nothing but its own stack.
 fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> ! {
     let ready = match prepare_payload(plan, ready) {
         Ok(ready) => ready,

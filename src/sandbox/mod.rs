@@ -21,7 +21,7 @@ use crate::audit::Receipt;
 use crate::config::Demand;
 use crate::failure::{Failure, errno_text};
 use crate::request::LaunchId;
-use crate::sys::clone::Side;
+use crate::sys::clone::{Side, Stack};
 use crate::sys::process::{ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -109,8 +109,9 @@ impl Blueprint {
     pub fn start(self) -> Result<(Building, Explainer), Failure> {
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
+        let mut stack = Stack::new();
         match clone::clone_into(self.namespaces) {
-            Ok(Side::Child) => child::init(&self, &child_control, &child_gate),
+            Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate),
             Ok(Side::Parent { pid, pidfd }) => {
                 let init = Init { pid, pidfd, reaped: false };
                 let explainer = Explainer { commands: self.commands, tree: self.tree };

@@ -51,9 +51,11 @@ fn parse_status(text: &str) -> Observed {
     let first =
         |value: &str| value.split_ascii_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or(u32::MAX);
     for line in text.lines() {
-        let Some((name, value)) = line.split_once(':') else {
+        // Few of the sixty lines matter, and this is read while the payload waits.
+        if !line.starts_with(['U', 'G', 'N', 'C', 'S']) {
             continue;
-        };
+        }
+        let Some((name, value)) = line.split_once(':') else { continue };
         let value = value.trim();
         let hex = || u64::from_str_radix(value, 16).unwrap_or(u64::MAX);
         let [inheritable, permitted, effective, bounding, ambient] = &mut observed.capabilities;

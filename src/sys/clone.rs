@@ -61,10 +61,47 @@ pub fn clone_into(namespaces: libc::c_int) -> Result<Side, Errno> {
     Ok(Side::Parent { pid: pid as i32, pidfd })
 }
 
-/// init's fork of the payload: no new namespace, no pidfd. Returns 0 in the child, its pid (inside) in init.
-pub fn fork_payload() -> Result<i32, Errno> {
-    let mut args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
-    // SAFETY: as in `clone_into`: own copy of the address space, single-threaded caller (it was cloned itself).
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
-    Ok(pid as i32)
+/// Stack of the payload's process until its execve: it runs our code in init's memory, but not on init's stack.
+pub struct Stack(Box<[u8]>);
+
+impl Stack {
+    /// Enough for a few system calls and buffers of a page or two. Pages that are never touched cost nothing.
+    pub fn new() -> Self {
+        Self(vec![0; 64 << 10].into_boxed_slice())
+    }
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// init's start of the payload's process, as posix_spawn(3) does it: the new process shares init's memory, so that no page
+/// table is copied and none torn down again at the execve (a twentieth of a whole launch), and the kernel holds init until
+/// the new process has executed or ended. `main` is what the new process runs; it does
+/// not return. Returns the pid.
+pub fn spawn_sharing_memory<F: Fn()>(stack: &mut Stack, main: &F) -> Result<i32, Errno> {
+    extern "C" fn run<F: Fn()>(main: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `main` is the reference that was passed to clone below; the caller's frame, in which it lives, stands still
+        // until this process has gone its own way (CLONE_VFORK).
+        let main = unsafe { &*main.cast::<F>() };
+        main();
+        libc::EXIT_FAILURE
+    }
+    // SAFETY: the end of the boxed slice is one past its last byte, and rounding down keeps it inside. The stack belongs to
+    // the new process alone: init does not touch it, and is suspended anyway until that process has left this memory by
+    // execve or _exit (clone(2), CLONE_VM with CLONE_VFORK). Without CLONE_FILES, CLONE_FS and CLONE_SIGHAND everything else
+    // is its own copy. The kernel wakes init early only to die by SIGKILL, which ends the whole pid namespace.
+    let pid = unsafe {
+        let end = stack.0.as_mut_ptr().add(stack.0.len());
+        let top = end.sub(end as usize % 16);
+        libc::clone(
+            run::<F>,
+            top.cast(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            std::ptr::from_ref(main).cast_mut().cast(),
+        )
+    };
+    check(libc::c_long::from(pid)).map(|pid| pid as i32)
 }
