@@ -69,7 +69,7 @@ impl Stage {
             wait: Duration::from_secs(10),
             network_filesystem: false,
             writer: "receipt-test".to_owned(),
-            host: host::node(),
+            host: host::node().unwrap(),
             clock: Timestamp::now,
         };
         EmbeddedLog::open(&self.world.path("log"), options).unwrap()
@@ -128,7 +128,7 @@ impl Launch {
 
     fn record_as(log: &mut EmbeddedLog, id: LaunchId, pid: i32, pidfd: OwnedFd) -> (Receipt, LiveSlot) {
         let mut record = Record::new(Action::PayloadLaunch, id);
-        record.host = host::node();
+        record.host = host::node().unwrap();
         record.process.pid = Some(i64::from(pid));
         log.append_launch(&record, id, pidfd).unwrap()
     }

@@ -81,7 +81,7 @@ impl<'a> Desk<'a> {
     /// Where the embedded log is.
     pub fn log_dir(&self) -> Result<PathBuf, Failure> {
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
-        place::place(&self.config.audit, self.caller.uid, &env, &host::id())
+        place::place(&self.config.audit, self.caller.uid, &env, &host::id()?)
     }
 
     /// Opens the log and makes what all records have in common. Meant for the time in which the child builds its root.
@@ -89,7 +89,7 @@ impl<'a> Desk<'a> {
         if self.log.is_some() {
             return Ok(());
         }
-        let node = host::node();
+        let node = host::node()?;
         let options = LogOptions {
             wait: self.config.audit.wait,
             network_filesystem: self.config.audit.network_filesystem,
@@ -206,9 +206,9 @@ fn no_log() -> Failure {
     Failure::record("cannot write the audit record", "the log is not open", "report this as a defect")
 }
 
-/// One line on stderr. A closed stderr is no reason to fail.
+/// One line on stderr, in one write, so that it stays whole among the lines of others. A closed stderr is no reason to fail.
 pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "bailey: {}", Printable(text));
+    let _ = std::io::stderr().write_all(format!("bailey: {}\n", Printable(text)).as_bytes());
 }
 
 /// Text for stdout, written at once. A closed stdout is no reason to fail.
