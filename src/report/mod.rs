@@ -99,6 +99,7 @@ impl<'a> Desk<'a> {
         };
         self.log = Some(EmbeddedLog::open(&self.log_dir()?, options)?);
         self.base = Some(records::base(self, node));
+        self.copy_own_to_journal(); // the ends of lost launches also when this one comes to nothing
         Ok(())
     }
 
@@ -124,10 +125,11 @@ impl<'a> Desk<'a> {
     /// Records that bailey is about to stop the payload. A log that fails now cannot be helped; the end record will say it.
     pub fn record_stop(&mut self, reason: &str) {
         let record = records::stop(self, reason);
-        if let Some(log) = &mut self.log {
-            let _ = log.append(&record, Durability::Written);
+        if let Some(log) = &mut self.log
+            && log.append(&record, Durability::Written).is_ok()
+        {
+            self.copy_to_journal(&record);
         }
-        self.copy_to_journal(&record);
     }
 
     /// Records a launch that came to nothing, where the log can be reached: `payload-deny` or `launch-failed`.
@@ -155,9 +157,16 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    fn copy_to_journal(&self, record: &Record) {
+    /// What the log wrote by itself meanwhile comes first, as it does in the log.
+    fn copy_to_journal(&mut self, record: &Record) {
+        self.copy_own_to_journal();
         let Some(log) = &self.log else { return };
         journal::copy(self.config.audit.journald, record, log.last_line());
+    }
+
+    fn copy_own_to_journal(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        journal::copy_own(self.config.audit.journald, &log.take_own_lines());
     }
 
     /// Says on stderr what is about to happen to the payload, and records it.
