@@ -94,7 +94,7 @@ impl Stage {
     }
 
     /// No process of either launch, no child at all, and nothing ran.
-    fn assert_nothing_ran(&self, launches: &[(PathBuf, String, i32)]) {
+    fn assert_nothing_ran(launches: &[(PathBuf, String, i32)]) {
         for (marker, mark, pid) in launches {
             assert!(!marker.exists(), "{mark} ran");
             wait_for("the end of the payload's process", || !pid_exists(*pid));
@@ -167,7 +167,7 @@ fn another_launchs_receipt_releases_nothing(stage: &Stage) {
     assert_defect(a.frozen.release(for_b), "another launch");
     assert_defect(b.frozen.release(for_a), "another launch");
     a_moment();
-    stage.assert_nothing_ran(&traces);
+    Stage::assert_nothing_ran(&traces);
     stage.close(log, vec![slot_a, slot_b]);
 }
 
@@ -187,8 +187,8 @@ fn a_receipt_for_another_process_releases_nothing(stage: &Stage) {
     assert_defect(a.frozen.release(receipt), "another process");
     drop(b);
     a_moment();
-    stage.assert_nothing_ran(&traces);
-    stage.assert_nothing_ran(&[third]);
+    Stage::assert_nothing_ran(&traces);
+    Stage::assert_nothing_ran(&[third]);
     stage.close(log, vec![slot, other]);
 }
 
@@ -200,7 +200,7 @@ fn another_launch_same_process(stage: &Stage) {
     let (receipt, slot) = Launch::record_as(&mut log, other, a.frozen.pid(), a.pidfd.take().unwrap());
     assert_defect(a.frozen.release(receipt), "another launch");
     a_moment();
-    stage.assert_nothing_ran(&traces);
+    Stage::assert_nothing_ran(&traces);
     stage.close(log, vec![slot]);
 }
 
@@ -215,8 +215,8 @@ fn a_receipt_whose_payload_is_gone_releases_nothing(stage: &Stage) {
     let second = again.traces();
     assert_defect(again.frozen.release(receipt), "another process");
     a_moment();
-    stage.assert_nothing_ran(&traces);
-    stage.assert_nothing_ran(&[second]);
+    Stage::assert_nothing_ran(&traces);
+    Stage::assert_nothing_ran(&[second]);
     stage.close(log, vec![slot]);
 }
 
@@ -229,7 +229,7 @@ fn a_dropped_payload_never_ran(stage: &Stage) {
     drop(a); // with one
     drop(receipt);
     a_moment();
-    stage.assert_nothing_ran(&traces);
+    Stage::assert_nothing_ran(&traces);
     stage.close(log, vec![slot]);
 }
 
@@ -251,7 +251,7 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
         assert_eq!(fs::read_to_string(marker).unwrap(), "ran\n");
         fs::remove_file(marker).unwrap();
     }
-    stage.assert_nothing_ran(&traces); // no process is left either
+    Stage::assert_nothing_ran(&traces); // no process is left either
     stage.close(log, vec![slot_a, slot_b]);
 }
 
