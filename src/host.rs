@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::record;
+use crate::failure::{Failure, io_text};
 use crate::sys::clock;
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -50,33 +52,43 @@ impl Caller {
 }
 
 /// The node, as every record names it.
-pub fn node() -> record::Host {
-    record::Host {
+pub fn node() -> Result<record::Host, Failure> {
+    Ok(record::Host {
         name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()),
-        id: Some(id()),
-        boot: record::Boot { id: read("/proc/sys/kernel/random/boot_id") },
+        id: Some(id()?),
+        // Launches of another boot are closed as lost, so a boot that is unknown only this once must not pass for another.
+        boot: record::Boot { id: read("/proc/sys/kernel/random/boot_id")? },
         ip: addresses(),
         pid_ns_ino: std::fs::metadata("/proc/self/ns/pid")
             .ok()
             .map(|meta| std::os::unix::fs::MetadataExt::ino(&meta).to_string()),
+    })
+}
+
+/// machine-id(5); a host without one (some containers) goes by its name. The log's place depends on it, so that it cannot be
+/// read is an error: another name would be another log.
+pub fn id() -> Result<String, Failure> {
+    let machine =
+        read("/etc/machine-id")?.filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    Ok(machine.unwrap_or_else(|| {
+        let name =
+            nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        format!("host-{plain}")
+    }))
+}
+
+/// A file of one line; `None` where there is none.
+fn read(path: &str) -> Result<Option<String>, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Failure::record(
+            format!("cannot tell which host this is from {path}"),
+            io_text(&error),
+            "try again; if it stays, make the file readable",
+        )),
     }
-}
-
-/// machine-id(5); a host without one (some containers) goes by its name.
-pub fn id() -> String {
-    read("/etc/machine-id")
-        .filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()))
-        .unwrap_or_else(|| {
-            let name =
-                nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-            let plain: String =
-                name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-            format!("host-{plain}")
-        })
-}
-
-fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// All addresses but loopback's (getifaddrs(3)), each once, in the kernel's order.

@@ -18,6 +18,9 @@ needs=(
     newuidmap:uidmap
     useradd:passwd
     file:file
+    readelf:binutils
+    perl:perl-base
+    /lib/systemd/systemd-journald:systemd
     ps:procps
     shellcheck:shellcheck
     mandoc:mandoc

@@ -7,6 +7,7 @@
 #   BAILEY_TEST_IMAGE    a Debian root directory
 #   BAILEY_TEST_TMP      a fresh 0700 directory of the user on a disk, removed at the end
 #   BAILEY_TEST_RELEASE  the release `bailey`, built without test hooks
+#   BAILEY_TEST_FUSE     a FUSE device that the user may open, where /dev/fuse is root's alone (containers)
 #   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and
 #                        returns. Without the variable it must fail: a skip is never silent.
 #
@@ -27,6 +28,9 @@ BAILEY_SKIP_DIR=$work/skipped
 mkdir -p "$BAILEY_SKIP_DIR/plain-user" "$BAILEY_SKIP_DIR/builder"
 chmod 0777 "$BAILEY_SKIP_DIR"/*
 BAILEY_TEST_RELEASE=$RELEASE/bailey
+if is_root && [ -c /dev/fuse ] && ! as_user test -w /dev/fuse && mknod -m 0666 "$work/fuse" c 10 229; then
+    export BAILEY_TEST_FUSE=$work/fuse
+fi
 export BAILEY_TEST_TMP BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
 
 build=(--locked --features "test-hooks,schema")

@@ -161,5 +161,5 @@ fn run_verify(options: &Verify) -> Result<(String, u8), Failure> {
 fn default_log() -> Result<PathBuf, Failure> {
     let config = config::load(&config::Place::system())?;
     let uid = nix::unistd::Uid::effective().as_raw();
-    place::place(&config.audit, uid, &|name| std::env::var_os(name), &crate::host::id())
+    place::place(&config.audit, uid, &|name| std::env::var_os(name), &crate::host::id()?)
 }

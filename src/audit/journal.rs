@@ -56,6 +56,18 @@ pub fn copy(mode: Journald, record: &Record, line: &[u8]) -> Copied {
     Copied::Sent
 }
 
+/// [`copy`] of lines that the log wrote by itself.
+pub fn copy_own(mode: Journald, lines: &[Vec<u8>]) {
+    if mode == Journald::Off {
+        return;
+    }
+    for line in lines {
+        if let Ok(record) = serde_json::from_slice(line) {
+            copy(mode, &record, line);
+        }
+    }
+}
+
 /// The journal's MESSAGE.
 fn sentence(action: Action) -> &'static str {
     match action {

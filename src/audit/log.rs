@@ -122,6 +122,8 @@ pub struct EmbeddedLog {
     tip: Option<Tip>,
     /// Our last line, with its newline.
     last: Vec<u8>,
+    /// Lines that the log wrote by itself and nobody has copied yet.
+    own: Vec<Vec<u8>>,
     /// A launch whose line is written but could not be made durable: it never runs, and its `launch-failed` frees the slot.
     unreleased: Option<LiveSlot>,
 }
@@ -148,6 +150,7 @@ impl EmbeddedLog {
             segment: None,
             tip: None,
             last: Vec::new(),
+            own: Vec::new(),
             unreleased: None,
         };
         log.locked(|log| {
@@ -238,6 +241,12 @@ impl EmbeddedLog {
     /// The line of the last record that this value wrote, without its newline, for copies elsewhere (the journal).
     pub fn last_line(&self) -> &[u8] {
         self.last.strip_suffix(b"\n").unwrap_or(&self.last)
+    }
+
+    /// The lines, without newlines, that the log wrote by itself since the last call: segments, repairs, ends of lost launches.
+    /// For copies elsewhere too.
+    pub fn take_own_lines(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.own)
     }
 
     /// Where the log is.
@@ -382,10 +391,10 @@ impl EmbeddedLog {
             // A crash came between the making of the segment and its first line.
             let (previous, link) = self.link_before(&name)?;
             self.tip = Some(Tip { len: 0, seq: link.seq, hash: Some(link.hash) });
-            self.write_line(&self.segment_open(&name, previous)?)?;
+            self.write_own(&self.segment_open(&name, previous)?)?;
         }
         match torn {
-            Some(repair) => self.write_line(&Body::new(&repair)?).map(drop),
+            Some(repair) => self.write_own(&Body::new(&repair)?),
             None => Ok(()),
         }
     }
@@ -465,7 +474,7 @@ impl EmbeddedLog {
             self.dir.open_own(&name, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL)?;
         self.segment = Some(Segment { name: name.clone(), file });
         self.tip = Some(Tip { len: 0, seq: link.seq, hash: Some(link.hash) });
-        self.write_line(&self.segment_open(&name, previous)?)?;
+        self.write_own(&self.segment_open(&name, previous)?)?;
         if let Some(segment) = &self.segment {
             segment
                 .file
@@ -491,6 +500,13 @@ impl EmbeddedLog {
         };
         let last = &self.last;
         Link { seq: tip.seq, hash: *tip.hash.get_or_insert_with(|| hash(last)) }
+    }
+
+    /// Writes a line about the log itself.
+    fn write_own(&mut self, body: &Body) -> Result<(), Failure> {
+        self.write_line(body)?;
+        self.own.push(self.last_line().to_vec());
+        Ok(())
     }
 
     /// Writes one line, whole or not at all.
@@ -628,6 +644,7 @@ impl EmbeddedLog {
                 Some(record) => {
                     let body = Body::new(&self.lost(entry.launch, record))?;
                     self.close_entry(index, &entry, &body)?;
+                    self.own.push(self.last_line().to_vec());
                 }
                 None => self.write_slot(index, index, None)?,
             }

@@ -1,8 +1,10 @@
 //! Where the embedded log is.
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
 
+use super::segment::io_failure;
 use crate::config;
 use crate::failure::Failure;
 
@@ -33,8 +35,12 @@ fn place_under(
         return Ok(dir.clone());
     }
     let made = site.join(uid.to_string());
-    if made.is_dir() {
-        return Ok(made);
+    // What cannot be looked at is not "not made": the launch would be recorded elsewhere, where nobody looks.
+    match std::fs::metadata(&made) {
+        Ok(meta) if meta.is_dir() => return Ok(made),
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => {}
+        Err(error) => return Err(io_failure("look for the audit log's directory", &made, &error)),
     }
     // The XDG base directory specification: a relative path is invalid and counts as unset.
     let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -81,7 +81,7 @@ impl<'a> Desk<'a> {
     /// Where the embedded log is.
     pub fn log_dir(&self) -> Result<PathBuf, Failure> {
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
-        place::place(&self.config.audit, self.caller.uid, &env, &host::id())
+        place::place(&self.config.audit, self.caller.uid, &env, &host::id()?)
     }
 
     /// Opens the log and makes what all records have in common. Meant for the time in which the child builds its root.
@@ -89,7 +89,7 @@ impl<'a> Desk<'a> {
         if self.log.is_some() {
             return Ok(());
         }
-        let node = host::node();
+        let node = host::node()?;
         let options = LogOptions {
             wait: self.config.audit.wait,
             network_filesystem: self.config.audit.network_filesystem,
@@ -99,6 +99,7 @@ impl<'a> Desk<'a> {
         };
         self.log = Some(EmbeddedLog::open(&self.log_dir()?, options)?);
         self.base = Some(records::base(self, node));
+        self.copy_own_to_journal(); // the ends of lost launches also when this one comes to nothing
         Ok(())
     }
 
@@ -124,10 +125,11 @@ impl<'a> Desk<'a> {
     /// Records that bailey is about to stop the payload. A log that fails now cannot be helped; the end record will say it.
     pub fn record_stop(&mut self, reason: &str) {
         let record = records::stop(self, reason);
-        if let Some(log) = &mut self.log {
-            let _ = log.append(&record, Durability::Written);
+        if let Some(log) = &mut self.log
+            && log.append(&record, Durability::Written).is_ok()
+        {
+            self.copy_to_journal(&record);
         }
-        self.copy_to_journal(&record);
     }
 
     /// Records a launch that came to nothing, where the log can be reached: `payload-deny` or `launch-failed`.
@@ -155,9 +157,16 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    fn copy_to_journal(&self, record: &Record) {
+    /// What the log wrote by itself meanwhile comes first, as it does in the log.
+    fn copy_to_journal(&mut self, record: &Record) {
+        self.copy_own_to_journal();
         let Some(log) = &self.log else { return };
         journal::copy(self.config.audit.journald, record, log.last_line());
+    }
+
+    fn copy_own_to_journal(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        journal::copy_own(self.config.audit.journald, &log.take_own_lines());
     }
 
     /// Says on stderr what is about to happen to the payload, and records it.
@@ -206,9 +215,9 @@ fn no_log() -> Failure {
     Failure::record("cannot write the audit record", "the log is not open", "report this as a defect")
 }
 
-/// One line on stderr. A closed stderr is no reason to fail.
+/// One line on stderr, in one write, so that it stays whole among the lines of others. A closed stderr is no reason to fail.
 pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "bailey: {}", Printable(text));
+    let _ = std::io::stderr().write_all(format!("bailey: {}\n", Printable(text)).as_bytes());
 }
 
 /// Text for stdout, written at once. A closed stdout is no reason to fail.

@@ -765,25 +765,22 @@ impl Builder {
                     .insert(node, if is_file { Node::File(0o644, Vec::new()) } else { Node::Dir(0o755) });
                 continue;
             }
-            let Ok(stat) = stat_at(fd.as_fd(), &entry) else {
-                continue;
+            // What cannot be looked at would be missing inside, silently; only what was removed meanwhile may be.
+            let unseen = |errno| format!("{}, and {}: {}", missing(), inside.display(), errno_text(errno));
+            let stat = match stat_at(fd.as_fd(), &entry) {
+                Ok(stat) => stat,
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(unseen(errno)),
             };
             match kind_of(&stat) {
                 Kind::Link => {
-                    if let Ok(to) = nix::fcntl::readlinkat(&fd, entry.as_c_str()) {
-                        self.nodes.insert(node, Node::Link(cstring(&to)));
-                    }
+                    let to = nix::fcntl::readlinkat(&fd, entry.as_c_str()).map_err(unseen)?;
+                    self.nodes.insert(node, Node::Link(cstring(&to)));
                 }
                 Kind::Dir => {
-                    let Ok(child) = fs::open_how(
-                        fd.as_fd(),
-                        &entry,
-                        libc::O_PATH | libc::O_DIRECTORY,
-                        0,
-                        fs::Resolve::BeneathNoSymlinks,
-                    ) else {
-                        continue;
-                    };
+                    let flags = libc::O_PATH | libc::O_DIRECTORY;
+                    let child = fs::open_how(fd.as_fd(), &entry, flags, 0, fs::Resolve::BeneathNoSymlinks)
+                        .map_err(unseen)?;
                     self.nodes.insert(node, Node::Dir(0o755));
                     let path = host.join(part);
                     let source =
