@@ -361,9 +361,9 @@ fn every_error_in_init_is_a_refusal() {
     let all = steps(&series);
     assert_covered(&all);
     let (mut refused, mut without) = (0, Vec::new());
-    // Init until it forks the payload, and the payload until its execve. What comes later is supervision.
+    // Init until it starts the payload, and the payload until its execve. What comes later is supervision.
     let mut tried: Vec<&Step> = Vec::new();
-    for (process, last) in [(1, "clone3"), (2, "execve")] {
+    for (process, last) in [(1, "clone"), (2, "execve")] {
         let own = || all.iter().filter(move |step| step.process == process);
         let end = own().position(|step| step.call == last).unwrap_or_else(|| panic!("no {last}"));
         tried.extend(own().take(end + 1).filter(|step| step.is_beyond(&all)));

@@ -31,6 +31,14 @@ impl Copied {
     }
 }
 
+/// Whether copies have anywhere to go on this host, for `grid.sandbox.journald`.
+pub fn state() -> String {
+    match std::fs::metadata("/run/systemd/journal/socket") {
+        Ok(_) => "on".to_owned(),
+        Err(error) => format!("off: no journal here: {}", crate::failure::io_text(&error)),
+    }
+}
+
 /// Copies one line, as it stands in the log, where the site asks for it.
 pub fn copy(mode: Journald, record: &Record, line: &[u8]) -> Copied {
     let wanted = match mode {

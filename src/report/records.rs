@@ -3,12 +3,14 @@
 
 use super::Desk;
 use crate::audit::chain::hex;
+use crate::audit::journal;
 use crate::audit::record::{
     Action, EndBy, ErrorInfo, Host, Id, Identity, Mount, Outcome, Record, Role, entity_id,
 };
 use crate::audit::redact;
 use crate::audit::time::Timestamp;
 use crate::audit::{record, redact::Args};
+use crate::config::Journald;
 use crate::failure::{Code, Failure};
 use crate::plan::HandedOver;
 use crate::sandbox::NAMESPACES;
@@ -124,6 +126,9 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
     record.grid.sandbox.insert("stdio".to_owned(), stdio());
+    if desk.config.audit.journald != Journald::Off {
+        record.grid.sandbox.insert("journald".to_owned(), journal::state());
+    }
 }
 
 /// A copy of the common part with the constants of another action.
