@@ -14,7 +14,7 @@ use crate::config::Journald;
 use crate::failure::{Code, Failure};
 use crate::plan::HandedOver;
 use crate::sandbox::NAMESPACES;
-use crate::sandbox::observe::Observed;
+use crate::sandbox::observe::{Observed, capability_names};
 use crate::sandbox::protocol::Ready;
 use crate::supervisor::{Cause, End, signal_name};
 use crate::sys::elf;
@@ -187,6 +187,11 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
             pid_depth: u32::try_from(observed.pid_depth).ok(),
         };
         record.process.user = Id { id: Some(observed.uid.to_string()) };
+        let [_, permitted, effective, ..] = observed.capabilities;
+        record.process.thread.capabilities = record::Capabilities {
+            permitted: capability_names(permitted),
+            effective: capability_names(effective),
+        };
     }
     record
 }

@@ -11,7 +11,6 @@ pub mod environment;
 pub mod explain;
 pub mod layout;
 pub mod observe;
-mod pathmap;
 pub mod protocol;
 pub mod tree;
 

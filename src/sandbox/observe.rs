@@ -80,7 +80,8 @@ impl Observed {
     /// Refuses a payload that is less locked in than every payload must be.
     pub fn check(&self) -> Result<(), Failure> {
         let wrong = if self.capabilities.iter().any(|set| *set != 0) {
-            format!("the kernel shows capabilities ({:x?})", self.capabilities)
+            let held = self.capabilities.iter().fold(0, |all, set| all | set);
+            format!("the kernel shows capabilities: {}", capability_names(held).join(", "))
         } else if !self.no_new_privs {
             "the kernel shows no no_new_privs".to_owned()
         } else if self.pid_depth < 2 {
@@ -96,6 +97,20 @@ impl Observed {
     }
 }
 
+/// The names of the capabilities in a set, such as `CAP_SYS_ADMIN`; numbers that this build does not know as numbers.
+pub fn capability_names(set: u64) -> Vec<String> {
+    if set == 0 {
+        return Vec::new();
+    }
+    let mut known: Vec<caps::Capability> = caps::all().into_iter().collect();
+    known.sort_unstable_by_key(caps::Capability::index);
+    let mut names: Vec<String> =
+        known.iter().filter(|one| set & one.bitmask() != 0).map(ToString::to_string).collect();
+    let rest = known.iter().fold(set, |rest, one| rest & !one.bitmask());
+    names.extend((0..64).filter(|bit| rest & (1 << bit) != 0).map(|bit| format!("capability {bit}")));
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +124,12 @@ mod tests {
         let observed = parse_status(STATUS);
         assert_eq!((observed.uid, observed.gid, observed.pid_depth), (1000, 100, 2));
         assert!(observed.check().is_ok());
+    }
+
+    #[test]
+    fn capabilities_have_names() {
+        assert_eq!(capability_names(1 | 1 << 21 | 1 << 62), ["CAP_CHOWN", "CAP_SYS_ADMIN", "capability 62"]);
+        assert!(capability_names(0).is_empty());
     }
 
     #[test]

@@ -1,0 +1,62 @@
+//! A file or directory of the host, opened and judged once.
+#![forbid(unsafe_code)]
+
+use crate::sys::fs::{Stat, stat_at};
+use crate::sys::{Errno, fs};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A file or directory of the host, opened and judged.
+#[derive(Debug)]
+pub struct HostObject {
+    /// Canonical path, as the kernel gives it for the descriptor.
+    pub path: PathBuf,
+    /// What it is.
+    pub stat: Stat,
+    pub(super) fd: OwnedFd,
+}
+
+impl HostObject {
+    /// Opens `path` (symlinks are followed: the caller means what it points to) and asks the kernel what that really is.
+    pub fn open(path: &Path) -> Result<Self, Errno> {
+        let text = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+        // As a directory first: only then does the kernel mount what autofs has there, as the child's copy will.
+        let open =
+            |how: &dyn Fn(libc::c_int) -> Result<OwnedFd, Errno>| match how(libc::O_PATH | libc::O_DIRECTORY)
+            {
+                Err(Errno::ENOTDIR) => how(libc::O_PATH),
+                other => other,
+            };
+        // A clean path without any symlink is canonical as it stands; that saves asking /proc.
+        if is_clean(path)
+            && let Ok(fd) = open(&|flags| fs::open_how(fs::cwd(), &text, flags, 0, fs::Resolve::NoSymlinks))
+        {
+            let stat = stat_at(fd.as_fd(), c"")?;
+            return Ok(Self { path: path.to_path_buf(), stat, fd });
+        }
+        let fd = open(&|flags| fs::open_following(&text, flags))?;
+        let stat = stat_at(fd.as_fd(), c"")?;
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let canonical = nix::fcntl::readlink(link.as_str())?;
+        let path = PathBuf::from(canonical);
+        // An unlinked file or directory has " (deleted)" at its end and no name that the child could open.
+        if !path.is_absolute() || path.as_os_str().as_bytes().ends_with(b" (deleted)") {
+            return Err(Errno::ENOENT);
+        }
+        Ok(Self { path, stat, fd })
+    }
+
+    /// The magic number of its file system (statfs(2)).
+    pub fn file_system(&self) -> i64 {
+        nix::sys::statfs::fstatfs(&self.fd).map_or(0, |fs| fs.filesystem_type().0)
+    }
+}
+
+/// Absolute, without `.`, `..`, `//` and slash at the end.
+fn is_clean(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    let mut parts = bytes.split(|byte| *byte == b'/');
+    parts.next() == Some(b"") && parts.all(|part| !part.is_empty() && part != b"." && part != b"..")
+}
