@@ -477,6 +477,45 @@ fn the_old_root_is_out_of_reach() {
     }
 }
 
+// F4, F9, S1: a skeleton binds each entry of a directory by itself, so that nothing is copied together with what lies below.
+#[test]
+fn a_skeleton_shows_no_hidden_file_system() {
+    let world = World::new();
+    for name in ["parent/proc", "parent/cg", "own/proc-of-host", "own/usr"] {
+        world.directory(name);
+    }
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), world.path("own").join(name)).unwrap();
+    }
+    let (parent, own) = (world.path("parent").display().to_string(), world.path("own").display().to_string());
+    let set_up = format!(
+        "group=$(awk '$3 ~ /^cgroup/ {{ print $2; exit }}' /proc/mounts); mount --rbind /proc {parent}/proc; \
+         mount --rbind $group {parent}/cg; mount --rbind /proc {own}/proc-of-host; exec $back \"$@\""
+    );
+    let look = "for dir in /data/proc /data/cg /proc-of-host; do ls $dir 2>/dev/null | wc -l; done";
+    let bind = format!("{parent}:/data");
+    let usr = format!("{}:/usr", image().join("usr").display());
+    let missing = "/etc/hostname:/data/missing";
+    // Whoever looks without walls sees them.
+    let mut control = world.command("sh");
+    control.args([
+        "-c",
+        &format!("ls {parent}/cg/cgroup.procs {parent}/proc/self/comm {own}/proc-of-host/self/comm | wc -l"),
+    ]);
+    assert_eq!(stdout(&mounted("private", &set_up, &control).output().unwrap()), "3");
+    // Without a skeleton, with one of the bind, and with one of the image's root.
+    for (root, options) in [
+        (image(), vec!["--bind", &bind]),
+        (image(), vec!["--bind", &bind, "--bind", missing]),
+        (world.path("own"), vec!["--bind", &usr]),
+        (world.path("own"), vec!["--bind", &usr, "--bind", &bind, "--bind", missing]),
+    ] {
+        let mut launch = world.exec(&["--image"]);
+        launch.arg(root).args(&options).args(["--", "/bin/sh", "-c", look]);
+        assert_eq!(stdout(&mounted("private", &set_up, &launch).output().unwrap()), "0\n0\n0", "{options:?}");
+    }
+}
+
 // F9, S7
 #[test]
 fn control_groups_are_out_of_reach() {

@@ -36,12 +36,10 @@ pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
         let why = "it is a file, not a directory; SIF and SquashFS images are not supported yet";
         return Err(Failure::usage(&what, why, next));
     }
-    if object.path == Path::new("/") {
-        return Err(Failure::usage(
-            &what,
-            "it is the host's own root, with everything that a payload must not see",
-            "leave out --image: the host's system is then shown read-only, as root.host says",
-        ));
+    if let Some(why) = object.refusal() {
+        let next =
+            "name a root directory; without --image the host's system is shown read-only, as root.host says";
+        return Err(Failure::usage(&what, why, next));
     }
     let path = object.path.clone();
     Ok(Image {
@@ -72,10 +70,23 @@ pub fn host(root: &config::Root) -> Result<Image, Failure> {
     Ok(Image { builder, path: None, content_ids: Vec::new() })
 }
 
+/// What the site's lists name must be as harmless as what a command line may name.
+fn judge(object: HostObject, source: &Path) -> Result<HostObject, Failure> {
+    match object.refusal() {
+        // Parts of sysfs are listed on purpose.
+        Some(why) if !object.path.starts_with("/sys/") => Err(Failure::site(
+            format!("cannot show {} to the payload", source.display()),
+            why,
+            "take it, or the symbolic link that leads to it, out of the [root] lists in /etc/bailey/bailey.toml",
+        )),
+        _ => Ok(object),
+    }
+}
+
 /// Binds a path read-only at its own name, or does nothing when the host has no such thing.
 pub fn bind_if_there(builder: &mut Builder, source: &Path, target: &Path) -> Result<(), Failure> {
     match HostObject::open(source) {
-        Ok(object) => builder.add_system_bind(object, target, READ_ONLY, Origin::Image),
+        Ok(object) => builder.add_system_bind(judge(object, source)?, target, READ_ONLY, Origin::Image),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(()),
         Err(errno) => Err(Failure::site(
             format!("cannot show {} to the payload", source.display()),
@@ -89,7 +100,7 @@ pub fn bind_if_there(builder: &mut Builder, source: &Path, target: &Path) -> Res
 pub fn bind_over(builder: &mut Builder, paths: &[PathBuf]) -> Result<(), Failure> {
     for path in paths {
         if let Ok(object) = HostObject::open(path) {
-            builder.add_bind(object, path, READ_ONLY, false, Origin::Site)?;
+            builder.add_bind(judge(object, path)?, path, READ_ONLY, false, Origin::Site)?;
         }
     }
     Ok(())
@@ -100,7 +111,7 @@ pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Fai
     for path in &root.always {
         if let Ok(object) = HostObject::open(path) {
             let follow = root.late_mounts.iter().any(|listed| path.starts_with(listed));
-            builder.add_bind(object, path, READ_ONLY, follow, Origin::Site)?;
+            builder.add_bind(judge(object, path)?, path, READ_ONLY, follow, Origin::Site)?;
         }
     }
     Ok(())

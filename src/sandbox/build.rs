@@ -15,6 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// File systems of the host that must never show in a payload's tree, wherever a bind brought them along.
 const HIDDEN: [&[u8]; 3] = [b"cgroup", b"cgroup2", b"proc"];
+/// Their magic numbers (statfs(2)).
+const HIDDEN_MAGIC: [i64; 3] = [libc::CGROUP_SUPER_MAGIC, libc::CGROUP2_SUPER_MAGIC, libc::PROC_SUPER_MAGIC];
 
 /// Turns an errno into the report of where it happened.
 fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
@@ -37,9 +39,9 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
 
     let mut root: Option<OwnedFd> = None;
     let mut parents: [Option<(usize, OwnedFd)>; MAX_PARENTS] = Default::default();
-    let mut recursive = false;
+    let mut hidden = false;
     for (index, step) in tree.mounts.iter().enumerate() {
-        let source = source(base.as_fd(), step, index, tree.follows_host, proc_attr, &mut recursive)?;
+        let source = source(base.as_fd(), step, index, tree.follows_host, proc_attr, &mut hidden)?;
         let attached = match (&step.place, &root) {
             (Place::Root, _) => mount::attach(source.as_fd(), base.as_fd(), c"new-root"),
             (Place::InRoot(name), Some(root)) => mount::attach(source.as_fd(), root.as_fd(), name),
@@ -79,8 +81,7 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
     if at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
-        // Only a recursive copy can have brought along what nobody named.
-        if recursive { cover_hidden() } else { Ok(()) }
+        if hidden { cover_hidden() } else { Ok(()) }
     } else {
         Err(Trouble { stage: Stage::StartDir, index: 1, errno: Errno::ENOENT })
     }
@@ -118,11 +119,11 @@ fn source(
     index: usize,
     follows_host: bool,
     proc_attr: u64,
-    recursive: &mut bool,
+    hidden: &mut bool,
 ) -> Result<OwnedFd, Trouble> {
     match &step.source {
         Source::Host { path, dev, ino } => {
-            let tree = host_tree(path, *dev, *ino, index, recursive)?;
+            let tree = host_tree(path, *dev, *ino, index, hidden)?;
             if follows_host || step.attr != DEVICE {
                 let set = mount::set_attributes(tree.as_fd(), step.attr, step.follow_host);
                 at(Stage::Attributes, index, set)?;
@@ -150,7 +151,7 @@ fn source(
             at(Stage::Source, index, mounted)
         }
         Source::Overlay { path, dev, ino } => {
-            let lower = host_tree(path, *dev, *ino, index, recursive)?;
+            let lower = host_tree(path, *dev, *ino, index, hidden)?;
             at(Stage::Attributes, index, mount::set_attributes(lower.as_fd(), READ_ONLY, false))?;
             at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
         }
@@ -162,21 +163,19 @@ fn source(
 ///
 /// What is mounted below it must come along: it may cover what the host wants covered, and in a new user namespace the
 /// kernel locks it in place, so that a copy without it is EINVAL. Asking for that copy first tells whether there is any.
-fn host_tree(
-    path: &CStr,
-    dev: u64,
-    ino: u64,
-    index: usize,
-    recursive: &mut bool,
-) -> Result<OwnedFd, Trouble> {
+/// `hidden` becomes true when the finished tree must be searched for what must not show.
+fn host_tree(path: &CStr, dev: u64, ino: u64, index: usize, hidden: &mut bool) -> Result<OwnedFd, Trouble> {
     let tree = match mount::clone_tree(fs::cwd(), path, false) {
         Err(Errno::EINVAL) => {
-            *recursive = true;
+            *hidden = true;
             mount::clone_tree(fs::cwd(), path, true)
         }
         other => other,
     };
     let tree = at(Stage::Source, index, tree)?;
+    // The copy itself may be of a file system that must not show: a skeleton names each entry of a directory.
+    let kind = nix::sys::statfs::fstatfs(&tree).map(|fs| fs.filesystem_type().0);
+    *hidden |= HIDDEN_MAGIC.contains(&at(Stage::Source, index, kind)?);
     let found = at(Stage::Source, index, fs::stat_at(tree.as_fd(), c""))?;
     if (found.dev, found.ino) == (dev, ino) {
         Ok(tree)

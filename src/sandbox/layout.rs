@@ -57,11 +57,6 @@ const PILOT_NAMES: &[&str] = &[
 /// Places that a payload never sees, whatever was bound.
 const OWN_PLACES: [&str; 4] = ["/etc/bailey", "/var/log/bailey", "/var/lib/bailey", "/run/bailey"];
 
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-const SYSFS_MAGIC: i64 = 0x6265_6572;
-const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
-const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-
 /// The private parts of the tree. `account` is the payload's name, uid and gid.
 pub fn add_private_parts(
     builder: &mut Builder,
@@ -175,19 +170,11 @@ pub fn add_bind(builder: &mut Builder, bind: &Bind, late_mounts: &[PathBuf]) -> 
 
 fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failure> {
     let object = HostObject::open(path).map_err(|errno| Failure::usage(what, errno_text(errno), next))?;
-    let refuse = |why: &str| {
-        Err(Failure::usage(what, why, "bind the file or directory that the payload needs, not more"))
-    };
-    if object.path == Path::new("/") {
-        return refuse("it is the host's own root, with everything that a payload must not see");
-    }
-    match object.file_system() {
-        PROC_SUPER_MAGIC => refuse("it lies on the host's proc, which shows other processes"),
-        SYSFS_MAGIC if object.stat.is_dir() => {
-            refuse("it lies on the host's sysfs; the site lists what of it is shown (root.sys)")
+    match object.refusal() {
+        Some(why) => {
+            Err(Failure::usage(what, why, "bind the file or directory that the payload needs, not more"))
         }
-        CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC => refuse("it lies on the control group file system"),
-        _ => Ok(object),
+        None => Ok(object),
     }
 }
 

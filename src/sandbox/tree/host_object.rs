@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+const SYSFS_MAGIC: i64 = 0x6265_6572;
+
 /// A file or directory of the host, opened and judged.
 #[derive(Debug)]
 pub struct HostObject {
@@ -48,9 +50,21 @@ impl HostObject {
         Ok(Self { path, stat, fd })
     }
 
-    /// The magic number of its file system (statfs(2)).
-    pub fn file_system(&self) -> i64 {
-        nix::sys::statfs::fstatfs(&self.fd).map_or(0, |fs| fs.filesystem_type().0)
+    /// Why no payload is shown it, where its file system (statfs(2)) or its being the host's root says so.
+    pub fn refusal(&self) -> Option<&'static str> {
+        if self.path == Path::new("/") {
+            return Some("it is the host's own root, with everything that a payload must not see");
+        }
+        match nix::sys::statfs::fstatfs(&self.fd).map_or(0, |fs| fs.filesystem_type().0) {
+            libc::PROC_SUPER_MAGIC => Some("it lies on the host's proc, which shows other processes"),
+            SYSFS_MAGIC if self.stat.is_dir() => {
+                Some("it lies on the host's sysfs; the site lists what of it is shown (root.sys)")
+            }
+            libc::CGROUP_SUPER_MAGIC | libc::CGROUP2_SUPER_MAGIC => {
+                Some("it lies on the control group file system")
+            }
+            _ => None,
+        }
     }
 }
 
