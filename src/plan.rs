@@ -434,7 +434,7 @@ pub fn describe(plan: &Plan, id: LaunchId, identity: &Identity, request: &Reques
     put(
         "scratch",
         &format!(
-            "{} MiB in memory for /tmp, /var/tmp, /dev/shm and the private directory",
+            "{} MiB in memory for /tmp, /var/tmp, /dev/shm, /dev, /run and the private directory",
             facts.scratch >> 20
         ),
     );

@@ -61,7 +61,7 @@ struct Exec {
     /// Show a file or directory, read-only unless rw; repeatable
     #[arg(long, value_name = "SRC[:DST[:ro|rw]]", value_parser = bind(), help_heading = "What it sees")]
     bind: Vec<Bind>,
-    /// Memory for /tmp, /var/tmp, /dev/shm and the private directory
+    /// Memory for /tmp, /var/tmp, /dev/shm, /dev, /run and the private directory
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What it sees")]
     scratch_size: Option<u64>,
     /// Set a variable; wiped from bailey's own argument list; repeatable
