@@ -1,4 +1,4 @@
-//! The name it was called by and the first word → who does the work. The one place that turns a result into a message on
+//! The first word → who does the work. The one place that turns a result into a message on
 //! stderr and an exit code.
 #![forbid(unsafe_code)]
 

@@ -286,6 +286,8 @@ fn what_is_no_root_directory_is_refused() {
         (world.path("to-root"), 125, "host's own root"),
         ("/".into(), 125, "host's own root"),
         ("/usr/..".into(), 125, "host's own root"),
+        ("/proc".into(), 125, "host's proc"),
+        ("/sys".into(), 125, "host's sysfs"),
         (closed, 125, ""),
         (empty.clone(), 127, "/p"),
         (world.path("a\nb"), 125, "ENOENT"),

@@ -641,8 +641,8 @@ fn nested_namespaces_are_forbidden_unless_the_site_grants_them() {
     let seen = attack.inside(&world, &[], &["namespaces"]);
     assert_eq!(seen, "unshare: ENOSPC\nclone: ENOSPC\nclone3: ENOSPC");
     let script = "for f in /proc/sys/user/max_*_namespaces; do (echo 9 >$f) 2>/dev/null && echo written; done; \
-                  cat /proc/sys/user/max_user_namespaces; unshare -Ur true 2>/dev/null || echo refused";
-    assert_eq!(inside(&world, script), "0\nrefused");
+                  cd /proc/sys/user; cat max_user_namespaces max_mnt_namespaces max_net_namespaces; unshare -Ur true 2>/dev/null || echo refused";
+    assert_eq!(inside(&world, script), "0\n0\n0\nrefused");
     assert_eq!(plain(&world, "unshare -Ur true && echo granted"), "granted");
 
     let refused = world.shell(&["--nested"], "true");

@@ -62,7 +62,7 @@ struct Exec {
     #[arg(long, value_name = "SRC[:DST[:ro|rw]]", value_parser = bind(), help_heading = "What it sees")]
     bind: Vec<Bind>,
     /// Memory for /tmp, /var/tmp, /dev/shm, /dev, /run and the private directory
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What it sees")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "What it sees")]
     scratch_size: Option<u64>,
     /// Set a variable; wiped from bailey's own argument list; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment(), help_heading = "What it sees")]
@@ -78,10 +78,10 @@ struct Exec {
     #[arg(long, help_heading = "Walls and limits")]
     nested: bool,
     /// Stop it after this time
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Walls and limits")]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true, help_heading = "Walls and limits")]
     wall_time: Option<Duration>,
     /// Between SIGTERM and SIGKILL
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Walls and limits")]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true, help_heading = "Walls and limits")]
     grace: Option<Duration>,
 
     /// Write how it ended as JSON

@@ -9,6 +9,11 @@ use crate::sys::Errno;
 
 /// A clone3 that failed: which limit or which policy of the host forbids user namespaces.
 pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
+    why_no_clone(errno, namespaces, &read_sysctl)
+}
+
+/// `sysctl` reads a file below /proc/sys; empty when there is none.
+fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> String) -> Failure {
     let what = "cannot make the payload's namespaces (clone3)";
     let why = errno_text(errno);
     match errno {
@@ -25,10 +30,7 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
             let asked = kinds.iter().filter(|(flag, _)| namespaces & flag != 0);
             let limits: Vec<(String, String)> = asked
                 .map(|(_, kind)| {
-                    (
-                        format!("user.max_{kind}_namespaces"),
-                        read_sysctl(&format!("user/max_{kind}_namespaces")),
-                    )
+                    (format!("user.max_{kind}_namespaces"), sysctl(&format!("user/max_{kind}_namespaces")))
                 })
                 .collect();
             let at_fault = limits.iter().find(|(_, value)| value == "0").or_else(|| limits.first());
@@ -40,15 +42,16 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
                 format!("as root: sysctl -w {name}=65536, and make it last in /etc/sysctl.d"),
             )
         }
+        Errno::EMFILE | Errno::ENFILE => no_descriptors(what, errno),
         Errno::EPERM => {
-            if read_sysctl("kernel/unprivileged_userns_clone") == "0" {
+            if sysctl("kernel/unprivileged_userns_clone") == "0" {
                 return Failure::site(
                     what,
                     format!("{why}: kernel.unprivileged_userns_clone is 0"),
                     "as root: sysctl -w kernel.unprivileged_userns_clone=1",
                 );
             }
-            if read_sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
+            if sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
                 return Failure::site(
                     what,
                     format!("{why}: kernel.apparmor_restrict_unprivileged_userns is 1"),
@@ -77,6 +80,11 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
     }
 }
 
+/// Every step opens files, so that the limit on them shows anywhere.
+fn no_descriptors(what: &str, errno: Errno) -> Failure {
+    Failure::site(what, errno_text(errno), "raise the limit on open files (ulimit -n)")
+}
+
 fn read_sysctl(name: &str) -> String {
     std::fs::read_to_string(format!("/proc/sys/{name}"))
         .map(|text| text.trim().to_owned())
@@ -96,6 +104,9 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         Source::Proc => "a new proc".to_owned(),
         Source::DevPts => "a new devpts".to_owned(),
     });
+    if matches!(errno, Errno::EMFILE | Errno::ENFILE) {
+        return no_descriptors("cannot set up the sandbox", errno);
+    }
     match stage {
         Stage::Descriptors => {
             site("cannot close inherited descriptors (close_range)", "bailey needs kernel 5.9 or later")
@@ -252,5 +263,50 @@ pub fn command(trouble: Trouble, explainer: &Explainer) -> Failure {
             why,
             "check that it is a file with execute permission for this uid, on a mount without noexec",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(errno: Errno, settings: &[(&str, &str)]) -> String {
+        let sysctl = |name: &str| {
+            settings
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map_or_else(String::new, |(_, value)| (*value).to_owned())
+        };
+        why_no_clone(errno, libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID, &sysctl).to_string()
+    }
+
+    #[test]
+    fn the_setting_that_forbids_user_namespaces_is_named() {
+        let said = why(Errno::EPERM, &[("kernel/unprivileged_userns_clone", "0")]);
+        assert!(
+            said.contains("kernel.unprivileged_userns_clone is 0") && said.contains("sysctl -w"),
+            "{said}"
+        );
+        let apparmor = [
+            ("kernel/unprivileged_userns_clone", "1"),
+            ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+        ];
+        let said = why(Errno::EPERM, &apparmor);
+        assert!(
+            said.contains("apparmor_restrict_unprivileged_userns is 1") && said.contains("AppArmor profile"),
+            "{said}"
+        );
+        let said = why(Errno::EPERM, &[]);
+        assert!(said.contains("chroot") && said.contains("seccomp"), "{said}");
+    }
+
+    #[test]
+    fn the_limit_that_is_used_up_is_named() {
+        let limits = [("user/max_user_namespaces", "96365"), ("user/max_pid_namespaces", "0")];
+        let said = why(Errno::ENOSPC, &limits);
+        assert!(said.contains("user.max_pid_namespaces is 0"), "{said}");
+        let said = why(Errno::ENOSPC, &[("user/max_user_namespaces", "7")]);
+        assert!(said.contains("user.max_user_namespaces is 7"), "{said}");
+        assert!(why(Errno::EMFILE, &[]).contains("ulimit -n"));
     }
 }

@@ -305,8 +305,7 @@ impl World {
         // pid 1 of the machine may reap late, so a moment is given.
         wait_for("the end of every process of this world", || alive_with(&world).is_empty());
         for record in self.records() {
-            let Some(id) = record["event"]["id"].as_str().or_else(|| record["labels"]["launch"].as_str())
-            else {
+            let Some(id) = record["event"]["id"].as_str() else {
                 continue;
             };
             wait_for("the end of init", || alive_with(id).is_empty());

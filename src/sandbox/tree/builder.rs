@@ -182,6 +182,17 @@ impl Builder {
                 "choose a target outside /proc and other than /dev itself",
             ));
         }
+        match (self.kind(&clean), kind_of(&object.stat)) {
+            (Some(Kind::Dir), Kind::File) => {
+                let why = format!("{} is a directory inside and the source is a file", clean.display());
+                return Err(Failure::usage(what(), why, "choose a target in it, with the file's name"));
+            }
+            (Some(Kind::File), Kind::Dir) => {
+                let why = format!("{} is a file inside and the source is a directory", clean.display());
+                return Err(Failure::usage(what(), why, "choose another target"));
+            }
+            _ => {}
+        }
         self.make_point(&clean, kind_of(&object.stat)).map_err(|why| {
             Failure::usage(
                 what(),
