@@ -315,6 +315,11 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
                 format!("arrive as on the host below {}", shown.join(", "))
             },
         ),
+        (
+            "pilot_credentials_covered",
+            "on, by name: until the pilot renames another file over one, and not for names that come later"
+                .to_owned(),
+        ),
         ("new_session", on()),
         ("descriptors_closed", on()),
         ("clean_environment", on()),

@@ -545,3 +545,31 @@ fn hostile_working_directories_are_refused() {
         launch(&world, &["--workdir", world.path("link").to_str().unwrap()], &[], "pwd -P").output().unwrap();
     assert_eq!(stdout(&output), real.display().to_string());
 }
+
+/// The same directory under another name, by a mount of it: as a home behind an automounter may be.
+#[test]
+fn the_log_is_recognised_under_another_name() {
+    let world = World::new();
+    assert_eq!(code(&world.shell(&[], "true")), 0); // now there is a log
+    let (alias, inner) = (world.directory("alias"), world.directory("inner"));
+    let set_up = format!(
+        "mount --bind {home} {alias}; mount --bind {log} {inner}; exec $back \"$@\"",
+        home = world.path("home").display(),
+        alias = alias.display(),
+        log = world.log_dir().display(),
+        inner = inner.display(),
+    );
+    let run = |bind: String, script: &str| {
+        let mut launch = world.exec(&["--bind", &bind, "--image"]);
+        launch.arg(image()).args(["--", "/bin/sh", "-c", script]);
+        mounted("private", &set_up, &launch).output().unwrap()
+    };
+    let find = "find /data -name '*.ndjson' | wc -l";
+    let mut control = world.command("sh");
+    control.args(["-c", &format!("find {} -name '*.ndjson' | wc -l", alias.display())]);
+    assert_eq!(stdout(&mounted("private", &set_up, &control).output().unwrap()), "1");
+
+    assert_refused(&run(format!("{}:/data:rw", alias.display()), find), 125, &["audit log"]);
+    assert_refused(&run(format!("{}:/data", inner.display()), find), 125, &["bailey's own"]);
+    assert_eq!(stdout(&run(format!("{}:/data", alias.display()), find)), "0");
+}

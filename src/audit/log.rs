@@ -4,7 +4,9 @@
 //! 2. A whole line is never taken back. A write that fails is undone under the lock, before anybody could chain to it.
 //! 3. fdatasync runs after the lock is free. That is sound: the lines before ours are in the same file, so our fdatasync
 //!    covers them, and a segment is synced before the next one begins. So a durable line has all lines before it durable,
-//!    and nobody is released before the fdatasync of its own line returned.
+//!    and nobody is released before the fdatasync of its own line returned. (Where an fdatasync failed, the kernel tells only those
+//!    who had the file open: a later launcher's may succeed over a hole. That launcher's own line is durable all the same;
+//!    `verify` shows the hole after a crash of the host.)
 //! 4. `lock` holds the boot and the name of the newest segment. It is emptied before a segment is made and written after, so
 //!    whoever finds the name of its own open segment there needs not list the directory.
 //! 5. The clock decides only when a segment begins. When it goes back, lines go on into the newest one.
@@ -249,6 +251,11 @@ impl EmbeddedLog {
         std::mem::take(&mut self.own)
     }
 
+    /// Whether a launch record is written that could not be made durable: its launch never runs, and must be closed.
+    pub fn owes_an_end(&self) -> bool {
+        self.unreleased.is_some()
+    }
+
     /// Where the log is.
     pub fn directory(&self) -> &Path {
         self.dir.path()
@@ -349,6 +356,8 @@ impl EmbeddedLog {
             .map_err(|error| io_failure("look at", &self.dir.path().join(&name), &error))?
             .size();
         if !known {
+            // Whoever made the segment may have died before its name was durable.
+            self.dir.sync()?;
             self.name_in_lock(&name)?;
         }
         self.segment = Some(Segment { name, file });

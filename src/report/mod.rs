@@ -132,16 +132,18 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Records a launch that came to nothing, where the log can be reached: `payload-deny` or `launch-failed`.
+    /// Records a launch that came to nothing, where the log can be reached: `payload-deny` or `launch-failed`. That this
+    /// fails as well is not said: the user reads one line, the reason why nothing ran.
     pub fn record_failure(&mut self, failure: &Failure) {
-        // The log itself failed: there is nowhere to write it but stderr and the status file.
-        if failure.code == Code::RecordFailed || self.open_log().is_err() {
+        let owed = self.slot.is_some() || self.log.as_ref().is_some_and(EmbeddedLog::owes_an_end);
+        // When the log itself failed there is nowhere to write it, unless a launch record is there that must be closed.
+        if (failure.code == Code::RecordFailed && !owed) || self.open_log().is_err() {
             return;
         }
         let record = records::failure(self, failure);
-        if let Err(why) = self.close(&record, Durability::Synced) {
-            say(&why.to_string());
-        }
+        let durability =
+            if failure.code == Code::RecordFailed { Durability::Written } else { Durability::Synced };
+        let _ = self.close(&record, durability);
     }
 
     fn close(&mut self, record: &Record, durability: Durability) -> Result<(), Failure> {

@@ -123,7 +123,7 @@ fn source(
 ) -> Result<OwnedFd, Trouble> {
     match &step.source {
         Source::Host { path, dev, ino } => {
-            let tree = host_tree(path, *dev, *ino, index, hidden)?;
+            let tree = host_tree(path, *dev, *ino, index, step.follow_host, hidden)?;
             if follows_host || step.attr != DEVICE {
                 let set = mount::set_attributes(tree.as_fd(), step.attr, step.follow_host);
                 at(Stage::Attributes, index, set)?;
@@ -151,7 +151,7 @@ fn source(
             at(Stage::Source, index, mounted)
         }
         Source::Overlay { path, dev, ino } => {
-            let lower = host_tree(path, *dev, *ino, index, hidden)?;
+            let lower = host_tree(path, *dev, *ino, index, false, hidden)?;
             at(Stage::Attributes, index, mount::set_attributes(lower.as_fd(), READ_ONLY, false))?;
             at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
         }
@@ -163,10 +163,19 @@ fn source(
 ///
 /// What is mounted below it must come along: it may cover what the host wants covered, and in a new user namespace the
 /// kernel locks it in place, so that a copy without it is EINVAL. Asking for that copy first tells whether there is any.
+/// (`all` takes what is below along in any case: a mount that came from the host after the clone is not locked.)
 /// `hidden` becomes true when the finished tree must be searched for what must not show.
-fn host_tree(path: &CStr, dev: u64, ino: u64, index: usize, hidden: &mut bool) -> Result<OwnedFd, Trouble> {
-    let tree = match mount::clone_tree(fs::cwd(), path, false) {
-        Err(Errno::EINVAL) => {
+fn host_tree(
+    path: &CStr,
+    dev: u64,
+    ino: u64,
+    index: usize,
+    all: bool,
+    hidden: &mut bool,
+) -> Result<OwnedFd, Trouble> {
+    *hidden |= all;
+    let tree = match mount::clone_tree(fs::cwd(), path, all) {
+        Err(Errno::EINVAL) if !all => {
             *hidden = true;
             mount::clone_tree(fs::cwd(), path, true)
         }

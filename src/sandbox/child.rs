@@ -207,7 +207,7 @@ fn prepare_payload(plan: &Blueprint, ready: Ready) -> Result<Ready, Trouble> {
     if securebits != process::SECUREBITS {
         return Err(Trouble { stage: Stage::ReadBack, index: 0, errno: Errno::EPERM });
     }
-    if plan.forbid_nesting && process::can_make_user_namespace() {
+    if plan.forbid_nesting && !at(Stage::ReadBack, 2, process::user_namespaces_are_forbidden())? {
         // All capabilities and no_new_privs do not stop it; only the limit does, so it is tried.
         return Err(Trouble { stage: Stage::ReadBack, index: 1, errno: Errno::EPERM });
     }

@@ -107,6 +107,9 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
     if matches!(errno, Errno::EMFILE | Errno::ENFILE) {
         return no_descriptors("cannot set up the sandbox", errno);
     }
+    if errno == Errno::EFBIG {
+        return Failure::site("cannot set up the sandbox", why, "raise the limit on file sizes (ulimit -f)");
+    }
     match stage {
         Stage::Descriptors => {
             site("cannot close inherited descriptors (close_range)", "bailey needs kernel 5.9 or later")

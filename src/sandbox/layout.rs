@@ -9,6 +9,7 @@ use crate::image;
 use crate::request::Bind;
 use crate::sys::mount::Attr;
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where a payload without `--workdir` starts: a private directory, gone at the end.
@@ -178,6 +179,41 @@ fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failur
     }
 }
 
+/// A place of the host that must not show, with the identity of every directory above it: a bind of one of those shows it,
+/// whatever name the bind goes by.
+struct Closed<'a> {
+    path: &'a Path,
+    /// (device, inode) and what is left of the path below.
+    chain: Vec<((u64, u64), &'a Path)>,
+}
+
+impl<'a> Closed<'a> {
+    fn new(path: &'a Path) -> Self {
+        let identity = |at: &Path| std::fs::metadata(at).ok().map(|meta| (meta.dev(), meta.ino()));
+        let below = |at: &Path| path.strip_prefix(at).unwrap_or(path);
+        let chain = path.ancestors().filter_map(|at| Some((identity(at)?, below(at)))).collect();
+        Self { path, chain }
+    }
+
+    /// Where it is below what is shown, by identity or by name; empty when it is just that.
+    fn below(&self, shown: &Shown<'_>) -> Option<&'a Path> {
+        let known =
+            self.chain.iter().find(|(identity, _)| *identity == shown.identity).map(|(_, rest)| *rest);
+        known.or_else(|| self.path.strip_prefix(shown.host).ok())
+    }
+
+    /// Is what is shown the place itself or inside it?
+    fn holds(&self, shown: &Shown<'_>) -> bool {
+        let Some((own, rest)) = self.chain.first() else { return shown.host.starts_with(self.path) };
+        shown.host.starts_with(self.path)
+            || (rest.as_os_str().is_empty()
+                && shown
+                    .host
+                    .ancestors()
+                    .any(|at| std::fs::metadata(at).is_ok_and(|meta| (meta.dev(), meta.ino()) == *own)))
+    }
+}
+
 /// Covers, or refuses, what would show of the pilot's and bailey's own, whoever put it there. Comes after all binds.
 ///
 /// # Errors
@@ -188,16 +224,20 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
         .iter()
         .map(|place| std::fs::canonicalize(place).unwrap_or_else(|_| place.into()))
         .collect();
+    let own_places: Vec<Closed<'_>> = own_places.iter().map(|place| Closed::new(place)).collect();
+    let log = protected.log_dir.as_deref().map(Closed::new);
+    let status_file = protected.status_file.as_deref().map(Closed::new);
+    let credentials: Vec<Closed<'_>> = protected.credentials.iter().map(|path| Closed::new(path)).collect();
     let mut covers: Vec<PathBuf> = Vec::new();
     let mut covers_to_come: Vec<PathBuf> = Vec::new();
-    for Shown { host, inside, writable, origin } in builder.shown() {
-        let below = |path: &Path| path.strip_prefix(host).ok().map(|rest| inside.join(rest));
+    for shown in builder.shown() {
+        let below = |place: &Closed<'_>| place.below(&shown).map(|rest| join_inside(shown.inside, rest));
         // An overlay's lower directory is never written to, so only what was handed over can be.
-        let exposed = writable && origin == Origin::Handed;
+        let exposed = shown.writable && shown.origin == Origin::Handed;
         let refuse = |what: &str, path: &Path| {
             let why = format!("{what} {} lies in it", path.display());
-            let what = format!("cannot show {} to the payload", host.display());
-            Err(if origin == Origin::Handed {
+            let what = format!("cannot show {} to the payload", shown.host.display());
+            Err(if shown.origin == Origin::Handed {
                 let next = "bind a directory beside it, or put the log or status file elsewhere (audit.dir, --status-file)";
                 Failure::usage(what, why, next)
             } else {
@@ -207,33 +247,34 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
             })
         };
         for own in &own_places {
-            if host.starts_with(own) {
-                return refuse("it is bailey's own:", own);
+            if own.holds(&shown) {
+                return refuse("it is bailey's own:", own.path);
             }
             covers.extend(below(own));
         }
-        if let Some(log) = protected.log_dir.as_deref() {
-            if host.starts_with(log) {
-                return refuse("it is bailey's own:", log);
+        if let Some(log) = &log {
+            if log.holds(&shown) {
+                return refuse("it is bailey's own:", log.path);
             }
             match below(log) {
-                Some(_) if exposed => return refuse("the audit log", log),
+                Some(_) if exposed => return refuse("the audit log", log.path),
                 // The first launch makes the log after this, so what is not there yet is covered as well.
                 Some(place) if builder.kind(&place).is_none() => covers_to_come.push(place),
                 Some(place) => covers.push(place),
                 None => {}
             }
         }
-        if let Some(status) = protected.status_file.as_deref() {
+        if let Some(status) = &status_file {
             match below(status) {
-                Some(_) if exposed => return refuse("the status file", status),
+                Some(_) if exposed => return refuse("the status file", status.path),
                 Some(place) => covers.push(place),
                 None => {}
             }
         }
-        for credential in &protected.credentials {
+        for credential in &credentials {
             // Bound by its own name it was handed over on purpose.
-            let on_purpose = |shown: Shown<'_>| shown.origin == Origin::Handed && shown.host == credential;
+            let on_purpose =
+                |shown: Shown<'_>| shown.origin == Origin::Handed && shown.host == credential.path;
             if let Some(place) = below(credential)
                 && !builder.shown().any(on_purpose)
             {
@@ -254,6 +295,10 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
         builder.cover(&place);
     }
     Ok(())
+}
+
+fn join_inside(inside: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { inside.to_path_buf() } else { inside.join(rest) }
 }
 
 /// The pilot's own names in its working directory, as canonical host paths (a link's target is what must be covered).

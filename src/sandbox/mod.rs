@@ -239,6 +239,14 @@ impl Building {
 }
 
 fn lost(errno: Errno) -> Failure {
+    // A message whose descriptors found no room is cut (EMSGSIZE).
+    if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::EMSGSIZE) {
+        return Failure::site(
+            "cannot set up the sandbox",
+            errno_text(errno),
+            "raise the limit on open files (ulimit -n)",
+        );
+    }
     Failure::site(
         "the sandbox ended before the payload was ready",
         errno_text(errno),

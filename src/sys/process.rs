@@ -93,10 +93,15 @@ pub fn new_session() -> Result<(), Errno> {
     check(libc::c_long::from(unsafe { libc::setsid() })).map(drop)
 }
 
-/// Tries to make a user namespace. `Ok(true)`: it worked, which is what a launcher that forbade it must not see.
-pub fn can_make_user_namespace() -> bool {
-    // SAFETY: no pointers; a process that succeeds is ended by its caller.
-    check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER) }).is_ok()
+/// Tries to make a user namespace: true when the limit (`ENOSPC`) or a filter (`EPERM`) forbids it, false when it worked. Any
+/// other failure proves nothing and is the error. A process that succeeds is ended by its caller.
+pub fn user_namespaces_are_forbidden() -> Result<bool, Errno> {
+    // SAFETY: no pointers.
+    match check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER) }) {
+        Ok(_) => Ok(false),
+        Err(Errno::ENOSPC | Errno::EPERM) => Ok(true),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// The default action for every signal, and none blocked. SIGKILL and SIGSTOP cannot be changed; that error is expected.

@@ -40,6 +40,8 @@ pub struct Shown<'a> {
     pub writable: bool,
     /// Who asked for it.
     pub origin: Origin,
+    /// Device and inode: the same directory may have several names, by a mount of it elsewhere.
+    pub identity: (u64, u64),
 }
 
 /// What stands behind a path of the planned tree.
@@ -111,7 +113,16 @@ impl Builder {
                 else {
                     return None;
                 };
-                Some(Shown { host, inside, writable: !layer.attr.read_only, origin: layer.origin })
+                let (Source::Host { dev, ino, .. } | Source::Overlay { dev, ino, .. }) = layer.source else {
+                    return None;
+                };
+                Some(Shown {
+                    host,
+                    inside,
+                    writable: !layer.attr.read_only,
+                    origin: layer.origin,
+                    identity: (dev, ino),
+                })
             },
         )
     }
