@@ -488,7 +488,7 @@ fn a_record_that_cannot_be_written_or_synced_is_122() {
                     assert_one_line(&said, &inject);
                     assert!(said.contains(error), "{inject}: {said}");
                     // A launch record that could not be made durable is closed as what it was, not as a launcher that died.
-                    let ids = |action: &str| -> Vec<serde_json::Value> {
+                    let ids = |action: &str| -> Vec<Value> {
                         series.world.records_of(action).iter().map(|r| r["event"]["id"].clone()).collect()
                     };
                     let (ended, failed) = (ids("payload-end"), ids("launch-failed"));

@@ -219,9 +219,10 @@ impl<'a> Closed<'a> {
 /// # Errors
 /// A writable bind in which the log or the status file lies or will lie, and anything inside bailey's own places.
 pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failure> {
-    // A site may keep one of the places elsewhere, behind a link: what the link leads to is closed.
+    // What is not there shows nothing. A site may keep one of the places elsewhere, behind a link: what it leads to is closed.
     let own_places: Vec<PathBuf> = OWN_PLACES
         .iter()
+        .filter(|place| Path::new(place).symlink_metadata().is_ok())
         .map(|place| std::fs::canonicalize(place).unwrap_or_else(|_| place.into()))
         .collect();
     let own_places: Vec<Closed<'_>> = own_places.iter().map(|place| Closed::new(place)).collect();
