@@ -75,7 +75,7 @@ as_user() { (exec_as_user "$@"); }
 # run as that user, so then the tree is copied and built below BAILEY_TEST_DIR, under a lock for the life of the script.
 enter_workspace() {
     ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-    have cargo || die "cargo is not in PATH: install Rust 1.88 or later (rustup.rs or your distribution)"
+    have cargo || die "cargo is not in PATH: install Rust 1.91 or later (rustup.rs or your distribution)"
     TRIPLE=$(rustc -vV | sed -n 's/^host: //p')
     CARGO_TARGET_DIR=$(cd "$ROOT" && realpath -m "${CARGO_TARGET_DIR:-$ROOT/target}")
     if is_root; then

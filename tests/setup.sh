@@ -50,9 +50,9 @@ if [ "${#missing[@]}" -gt 0 ]; then
         --no-install-recommends "${missing[@]}"
 fi
 
-have cargo || die "cargo is not in PATH: install Rust 1.88 or later (rustup.rs or your distribution)"
+have cargo || die "cargo is not in PATH: install Rust 1.91 or later (rustup.rs or your distribution)"
 version=$(cargo --version | awk '{ print $2 }')
-least=1.88.0
+least=1.91.0
 [ "$(printf '%s\n%s\n' "$least" "${version%%-*}" | sort -V | head -n 1)" = "$least" ] ||
     die "cargo $version is too old: Rust $least or later is needed"
 
