@@ -1,4 +1,4 @@
-//! What runs between the clone and the execve: init (pid 1 of the sandbox) and the payload that it forks.
+//! What runs between the clone and the execve: init (pid 1 of the sandbox) and the payload that it starts.
 //!
 //! 1. Every function here MUST end in `_exit` or execve, and MUST NOT allocate, panic or touch the launcher's objects.
 //! 2. The order below is the design. Each step says why it stands where it stands; `docs/architecture.md` has the table.

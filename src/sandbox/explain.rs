@@ -207,7 +207,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             site("cannot drop all capabilities", "report this with the kernel's version; nothing has run")
         }
         Stage::Fork => site(
-            "cannot fork the payload's process",
+            "cannot start the payload's process",
             "the limit on processes (RLIMIT_NPROC, pids.max) is reached",
         ),
         Stage::ReadBack => Failure::site(

@@ -193,7 +193,7 @@ impl Building {
                 match message {
                     Some(Message::Ready(report)) => ready = Some((report, pid)),
                     Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
-                    // The payload's end of the gate is also init's until it forks: its end says nothing that init does not.
+                    // The payload's end of the gate is also init's until the execve: its end says nothing that init does not.
                     _ => return Err(self.last_words(explainer)),
                 }
             } else if on_control {

@@ -1,4 +1,4 @@
-//! clone3(2): the launcher's child in its namespaces, and init's fork of the payload.
+//! clone3(2): the launcher's child in its namespaces, and init's start of the payload.
 
 use super::{Errno, check};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
