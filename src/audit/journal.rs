@@ -88,6 +88,13 @@ fn sentence(action: Action) -> &'static str {
         Action::SegmentOpen => "a segment of the audit log begins",
         Action::LogRepair => "the end of the audit log was torn by a crash and is repaired",
         Action::Checkpoint => "checkpoint of the audit log",
+        Action::RecorderStart => "the recorder serves",
+        Action::RecorderStop => "the recorder ends",
+        Action::HostRestart => "the host went down while the recorder served",
+        Action::LiveList => "the launches that are live",
+        Action::LogPrune => "old segments of the audit log are removed",
+        Action::Query => "somebody asked the audit log",
+        Action::NodeDrain => "the node's drain flag changed",
     }
 }
 

@@ -13,7 +13,9 @@ pub mod receipt;
 pub mod record;
 pub mod redact;
 pub mod segment;
+pub mod sign;
 pub mod time;
+pub mod wire;
 
 pub use log::{Durability, EmbeddedLog, LiveSlot, LogOptions, Position};
 pub use receipt::Receipt;

@@ -76,6 +76,8 @@ mod tests {
     ) -> Result<PathBuf, Failure> {
         let audit = config::Audit {
             dir: dir.map(PathBuf::from),
+            recorder: config::Demand::Off,
+            socket: PathBuf::new(),
             wait: Duration::ZERO,
             network_filesystem: false,
             journald: config::Journald::Off,

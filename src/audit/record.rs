@@ -62,6 +62,10 @@ macro_rules! objects {
     )*};
 }
 
+mod grid;
+
+pub use grid::*;
+
 /// What happened: `event.action`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -85,6 +89,20 @@ pub enum Action {
     LogRepair,
     /// The sequence number and hash reached, signed.
     Checkpoint,
+    /// The recorder began to serve.
+    RecorderStart,
+    /// The recorder ended in order.
+    RecorderStop,
+    /// The host went down since the recorder's last record.
+    HostRestart,
+    /// The launches that are live at this point of the log.
+    LiveList,
+    /// Old segments are about to be removed; signed.
+    LogPrune,
+    /// Somebody asked the log.
+    Query,
+    /// The node takes no more payloads, or takes them again.
+    NodeDrain,
 }
 
 impl Action {
@@ -96,13 +114,35 @@ impl Action {
             Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
             Self::PayloadStop => ("change", Some(Outcome::Success)),
             Self::LaunchFailed => ("end", Some(Outcome::Failure)),
-            Self::PayloadNotice | Self::SegmentOpen | Self::LogRepair | Self::Checkpoint => ("info", None),
+            Self::Query => ("access", Some(Outcome::Success)),
+            Self::NodeDrain => ("change", Some(Outcome::Success)),
+            Self::PayloadNotice
+            | Self::SegmentOpen
+            | Self::LogRepair
+            | Self::Checkpoint
+            | Self::RecorderStart
+            | Self::RecorderStop
+            | Self::HostRestart
+            | Self::LiveList
+            | Self::LogPrune => ("info", None),
         }
     }
 
     /// Whether the record is about the log and not about a payload.
     pub const fn is_log_life(self) -> bool {
-        matches!(self, Self::SegmentOpen | Self::LogRepair | Self::Checkpoint)
+        matches!(
+            self,
+            Self::SegmentOpen
+                | Self::LogRepair
+                | Self::Checkpoint
+                | Self::RecorderStart
+                | Self::RecorderStop
+                | Self::HostRestart
+                | Self::LiveList
+                | Self::LogPrune
+                | Self::Query
+                | Self::NodeDrain
+        )
     }
 
     /// Whether the record closes a launch.
@@ -451,284 +491,6 @@ objects! {
         pub code: Option<String>,
         /// What was tried, what the system said, what to do.
         pub message: Option<String>,
-    }
-
-    /// `grid.*`: what ECS has no name for.
-    pub struct Grid {
-        /// Virtual organisation.
-        pub vo: Option<String>,
-        /// Who, and who says so.
-        pub identity: Identity,
-        /// What kind of work it is.
-        pub role: Option<Role>,
-        /// Launch id of the payload inside which this launcher runs.
-        pub parent_launch: Option<String>,
-        /// Every bind.
-        pub mounts: Vec<Mount>,
-        /// From the configuration.
-        pub site: Site,
-        /// The pilot.
-        pub pilot: Pilot,
-        /// The pilot's job.
-        pub job: Job,
-        /// Where the payload is before it runs.
-        pub cgroup: Cgroup,
-        /// Inode numbers of the payload's namespaces.
-        pub namespaces: Namespaces,
-        /// Each mechanism with `on`, `off` or the reason why it is not.
-        pub sandbox: BTreeMap<String, String>,
-        /// Read from the frozen payload.
-        pub observed: Observed,
-        /// What the payload may use.
-        pub limits: Limits,
-        /// What let it in.
-        pub policy: Policy,
-        /// The program that wrote this.
-        pub launcher: Launcher,
-        /// The clock.
-        pub clock: Clock,
-        /// The payload's start in clock ticks since boot, field 22 of `proc_pid_stat(5)`.
-        pub start_ticks: Option<u64>,
-        /// The argument list, where `process.args` does not have all of it.
-        pub args: ArgsInfo,
-        /// How it ended.
-        pub end: End,
-        /// What it used.
-        pub usage: Usage,
-        /// The log's own life.
-        pub log: LogInfo,
-        /// What a checkpoint attests.
-        pub checkpoint: Checkpoint,
-    }
-
-    /// `grid.identity.*`
-    pub struct Identity {
-        /// Who stands behind it.
-        pub assurance: Option<Assurance>,
-        /// `command-line`, `file`, `job-ad`, `x509`, `wlcg-token`, …
-        pub source: Option<String>,
-        /// The token's or certificate's issuer.
-        pub issuer: Option<String>,
-        /// The subject.
-        pub subject: Option<String>,
-        /// Groups or FQANs.
-        pub groups: Vec<String>,
-        /// The token's own id; the token never appears.
-        pub jti: Option<String>,
-        /// When the credential runs out.
-        pub not_after: Option<Timestamp>,
-        /// The name under which the site ties a person's names together.
-        pub person: Option<String>,
-        /// Weaker statements, and those that contradict.
-        pub others: Vec<OtherIdentity>,
-    }
-
-    /// One element of `grid.identity.others`.
-    pub struct OtherIdentity {
-        /// Who stands behind it.
-        pub assurance: Option<Assurance>,
-        /// Where it comes from.
-        pub source: Option<String>,
-        /// Issuer.
-        pub issuer: Option<String>,
-        /// Subject.
-        pub subject: Option<String>,
-        /// Groups or FQANs.
-        pub groups: Vec<String>,
-        /// The token's own id.
-        pub jti: Option<String>,
-    }
-
-    /// One element of `grid.mounts`.
-    pub struct Mount {
-        /// On the host.
-        pub source: Option<String>,
-        /// Inside.
-        pub target: Option<String>,
-        /// `ro` or `rw`.
-        pub mode: Option<String>,
-    }
-
-    /// `grid.site.*`
-    pub struct Site {
-        /// For example the GOCDB name.
-        pub name: Option<String>,
-        /// What the world sees of nodes behind NAT.
-        pub public_ip: Vec<IpAddr>,
-    }
-
-    /// `grid.pilot.*`
-    pub struct Pilot {
-        /// The pilot's own id.
-        pub id: Option<String>,
-        /// The pilot's or robot's identity.
-        pub subject: Option<String>,
-        /// Ids of every batch layer found, `htcondor:12.0`, `slurm:77`.
-        pub batch_job_id: Vec<String>,
-    }
-
-    /// `grid.job.*`
-    pub struct Job {
-        /// The VO's job id.
-        pub id: Option<String>,
-        /// The VO's task id.
-        pub task: Option<String>,
-    }
-
-    /// `grid.cgroup.*`
-    pub struct Cgroup {
-        /// Below the hierarchy's root.
-        pub path: Option<String>,
-        /// Inode number, which is the kernel's cgroup id.
-        pub id: Option<String>,
-        /// 1 or 2.
-        pub version: Option<u8>,
-    }
-
-    /// `grid.namespaces.*`
-    pub struct Namespaces {
-        /// User namespace.
-        pub user: Option<u64>,
-        /// Mount namespace.
-        pub mnt: Option<u64>,
-        /// Pid namespace.
-        pub pid: Option<u64>,
-        /// IPC namespace.
-        pub ipc: Option<u64>,
-        /// UTS namespace.
-        pub uts: Option<u64>,
-        /// Network namespace.
-        pub net: Option<u64>,
-        /// Cgroup namespace.
-        pub cgroup: Option<u64>,
-    }
-
-    /// `grid.observed.*`
-    pub struct Observed {
-        /// Whether `NoNewPrivs` is set.
-        pub no_new_privs: Option<bool>,
-        /// Seccomp mode: 0, 1 or 2 (filter).
-        pub seccomp: Option<u32>,
-        /// How many pid namespaces deep.
-        pub pid_depth: Option<u32>,
-    }
-
-    /// `grid.limits.*`; absent means no limit of bailey's.
-    pub struct Limits {
-        /// Bytes.
-        pub memory: Option<u64>,
-        /// CPUs, in thousandths.
-        pub cpus_milli: Option<u64>,
-        /// Processes.
-        pub pids: Option<u64>,
-        /// Seconds.
-        pub wall_time: Option<u64>,
-        /// Bytes.
-        pub scratch: Option<u64>,
-    }
-
-    /// `grid.policy.*`
-    pub struct Policy {
-        /// Which rule let it in, or refused it.
-        pub rule: Option<String>,
-        /// Digest of the ban lists.
-        pub bans_version: Option<String>,
-        /// Digest of the configuration.
-        pub config_hash: Option<String>,
-    }
-
-    /// `grid.launcher.*`
-    pub struct Launcher {
-        /// bailey's version.
-        pub version: Option<String>,
-        /// GNU build id of the launcher's binary, lowercase hex.
-        pub build_id: Option<String>,
-    }
-
-    /// `grid.clock.*`
-    pub struct Clock {
-        /// Whether the kernel says that the clock follows a source.
-        pub synchronized: Option<bool>,
-    }
-
-    /// `grid.args.*`
-    pub struct ArgsInfo {
-        /// `true` when the list was cut or only its digest is kept.
-        pub truncated: Option<bool>,
-        /// SHA-256 over the arguments as they are, each followed by a NUL byte.
-        pub sha256: Option<String>,
-        /// How many arguments there are.
-        pub count: Option<u64>,
-        /// How many values were redacted.
-        pub redacted: Option<u64>,
-    }
-
-    /// `grid.end.*`
-    pub struct End {
-        /// What ended the payload.
-        pub by: Option<EndBy>,
-        /// The signal's name, `SIGKILL`, when a signal ended the main process.
-        pub signal: Option<String>,
-    }
-
-    /// `grid.usage.*`; what the kernel does not tell is absent.
-    pub struct Usage {
-        /// `cgroup2`, `cgroup1` or `rusage`.
-        pub source: Option<String>,
-        /// Microseconds in user mode.
-        pub cpu_user_us: Option<u64>,
-        /// Microseconds in the kernel.
-        pub cpu_system_us: Option<u64>,
-        /// Bytes.
-        pub memory_peak_bytes: Option<u64>,
-        /// From block devices.
-        pub io_read_bytes: Option<u64>,
-        /// To block devices.
-        pub io_write_bytes: Option<u64>,
-        /// By `read()` and its kind; a socket's recv is not in it.
-        pub read_chars: Option<u64>,
-        /// By `write()` and its kind.
-        pub write_chars: Option<u64>,
-        /// Most processes at one time.
-        pub processes_peak: Option<u64>,
-        /// Faults that needed the disk.
-        pub page_faults_major: Option<u64>,
-        /// Processes killed for memory.
-        pub oom_kills: Option<u64>,
-    }
-
-    /// `grid.log.*`
-    pub struct LogInfo {
-        /// The segment that begins.
-        pub segment: Option<String>,
-        /// The segment before it.
-        pub previous: Option<String>,
-        /// The torn bytes that were taken out.
-        pub torn: Torn,
-    }
-
-    /// `grid.log.torn.*`: what a crash left after the last whole line.
-    pub struct Torn {
-        /// The segment where they were.
-        pub segment: Option<String>,
-        /// Their first byte's offset.
-        pub offset: Option<u64>,
-        /// How many.
-        pub length: Option<u64>,
-        /// Their SHA-256.
-        pub sha256: Option<String>,
-        /// The bytes ([`super::redact::text`]), the first 8 KiB of them.
-        pub text: Option<String>,
-    }
-
-    /// `grid.checkpoint.*`
-    pub struct Checkpoint {
-        /// The sequence number reached.
-        pub seq: Option<u64>,
-        /// The hash reached.
-        pub hash: Option<String>,
-        /// Signature over both.
-        pub signature: Option<String>,
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Args, Audit, Config, Demand, Environment, Identity, Journald, Limits, Root, Sandbox, Site, Undeclared,
+    Args, Audit, Config, Demand, Environment, Identity, Journald, Limits, Recorder, Retention, Root, Sandbox,
+    Site, Undeclared,
 };
 
 /// SHA-256 of no bytes at all (FIPS 180-4): the hash of "no file was there", spared at every start.
@@ -98,12 +99,28 @@ impl Default for Config {
             identity: Identity { undeclared: Undeclared::Record },
             audit: Audit {
                 dir: None,
+                recorder: Demand::Preferred,
+                socket: PathBuf::from("/run/bailey/recorder.sock"),
                 wait: Duration::from_secs(10),
                 network_filesystem: false,
                 journald: Journald::Off,
                 args: Args::Full,
                 user_name: false,
             },
+            recorder: Recorder {
+                dir: PathBuf::from("/var/log/bailey"),
+                state: PathBuf::from("/var/lib/bailey"),
+                metrics: None,
+                segment_size: 64 << 20,
+                live_list_every: 2 << 20,
+                checkpoint_records: 1000,
+                checkpoint_every: Duration::from_secs(60),
+                reserve: 32 << 20,
+                live_per_uid: 1500,
+                launches_per_second: 100,
+                bytes_per_day: 4 << 30,
+            },
+            retention: Retention { days: Some(180), size: None },
             root: Root {
                 host: paths(&HOST),
                 host_etc: paths(&HOST_ETC),

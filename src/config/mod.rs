@@ -39,6 +39,10 @@ pub struct Config {
     pub identity: Identity,
     /// `[audit]`
     pub audit: Audit,
+    /// `[recorder]`
+    pub recorder: Recorder,
+    /// `[retention]`
+    pub retention: Retention,
     /// `[root]`
     pub root: Root,
     /// `[environment]`
@@ -83,7 +87,11 @@ pub enum Undeclared {
 pub struct Audit {
     /// `dir`: place of the embedded log; `None` = the default places.
     pub dir: Option<PathBuf>,
-    /// `wait`: how long a launch waits for the log's lock.
+    /// `recorder`: whether records go to the node's recorder instead of the embedded log.
+    pub recorder: Demand,
+    /// `socket`: where the recorder listens.
+    pub socket: PathBuf,
+    /// `wait`: how long a launch waits for the log's lock, or for a recorder that restarts.
     pub wait: Duration,
     /// `network_filesystem = true` allows the embedded log on NFS and the like.
     pub network_filesystem: bool,
@@ -93,6 +101,42 @@ pub struct Audit {
     pub args: Args,
     /// `user_name = true`: the display name goes into the record.
     pub user_name: bool,
+}
+
+/// `[recorder]`: the node's recorder, `bailey-recorder`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorder {
+    /// `dir`: where its log is.
+    pub dir: PathBuf,
+    /// `state`: where its key is.
+    pub state: PathBuf,
+    /// `metrics`: the text file for Prometheus; `None` = `metrics.prom` in `state`.
+    pub metrics: Option<PathBuf>,
+    /// `segment_size`: bytes after which a new segment begins, beside the one of each day.
+    pub segment_size: u64,
+    /// `live_list_every`: bytes of log between two lists of what is live.
+    pub live_list_every: u64,
+    /// `checkpoint_records`: records between two signed checkpoints.
+    pub checkpoint_records: u64,
+    /// `checkpoint_every`: time between two signed checkpoints, when there was anything to sign.
+    pub checkpoint_every: Duration,
+    /// `reserve`: bytes kept on the disk for the end records of what is live.
+    pub reserve: u64,
+    /// `live_per_uid`: payloads of one uid that may be live at one time.
+    pub live_per_uid: u64,
+    /// `launches_per_second`: of one uid, on average.
+    pub launches_per_second: u64,
+    /// `bytes_per_day`: that one uid may fill.
+    pub bytes_per_day: u64,
+}
+
+/// `[retention]`: how long the recorder's log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// `days`: whole segments older than this are removed. `None`: none is.
+    pub days: Option<u64>,
+    /// `size`: the oldest segments are removed while all take more bytes. `None`: no limit.
+    pub size: Option<u64>,
 }
 
 /// Copies of records to the system journal.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::values::{
-    EtcName, ImageEtc, LogDir, Pass, Read, SearchPath, Shown, SiteName, Size, SysDir, Umask, WallTime,
+    Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
+    Umask, Unless, WallTime,
 };
 use super::{Args, Config, Demand, Journald, Undeclared};
 
@@ -21,6 +22,8 @@ pub(super) struct Keys {
     site: Site,
     identity: Identity,
     audit: Audit,
+    recorder: Recorder,
+    retention: Retention,
     root: Root,
     environment: Environment,
     sandbox: Sandbox,
@@ -44,11 +47,36 @@ struct Identity {
 #[serde(deny_unknown_fields, default, expecting = "a section, written [audit]")]
 struct Audit {
     dir: One<LogDir>,
+    recorder: One<Demand>,
+    socket: One<Place>,
     wait: One<Duration>,
     network_filesystem: Option<bool>,
     journald: One<Journald>,
     args: One<Args>,
     user_name: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [recorder]")]
+struct Recorder {
+    dir: One<Place>,
+    state: One<Place>,
+    metrics: One<Metrics>,
+    segment_size: One<Size>,
+    live_list_every: One<Size>,
+    checkpoint_records: One<Count>,
+    checkpoint_every: One<Duration>,
+    reserve: One<Size>,
+    live_per_uid: One<Count>,
+    launches_per_second: One<Count>,
+    bytes_per_day: One<Size>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [retention]")]
+struct Retention {
+    days: One<Unless<Count>>,
+    size: One<Unless<Size>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -95,7 +123,22 @@ impl Keys {
         let Self {
             site: Site { name, public_ip },
             identity: Identity { undeclared },
-            audit: Audit { dir, wait, network_filesystem, journald, args, user_name },
+            audit: Audit { dir, recorder, socket, wait, network_filesystem, journald, args, user_name },
+            recorder:
+                Recorder {
+                    dir: recorder_dir,
+                    state,
+                    metrics,
+                    segment_size,
+                    live_list_every,
+                    checkpoint_records,
+                    checkpoint_every,
+                    reserve,
+                    live_per_uid,
+                    launches_per_second,
+                    bytes_per_day,
+                },
+            retention: Retention { days, size },
             root: Root { host, host_etc, image_etc, always, late_mounts, sys, scratch_size },
             environment: Environment { pass, path },
             sandbox:
@@ -114,11 +157,26 @@ impl Keys {
         set(&mut config.site.public_ip, list(public_ip, |v| v));
         set(&mut config.identity.undeclared, undeclared.map(|v| v.0));
         set(&mut config.audit.dir, dir.map(|v| v.0.0));
+        set(&mut config.audit.recorder, recorder.map(|v| v.0));
+        set(&mut config.audit.socket, socket.map(|v| v.0.0));
         set(&mut config.audit.wait, wait.map(|v| v.0));
         set(&mut config.audit.network_filesystem, network_filesystem);
         set(&mut config.audit.journald, journald.map(|v| v.0));
         set(&mut config.audit.args, args.map(|v| v.0));
         set(&mut config.audit.user_name, user_name);
+        set(&mut config.recorder.dir, recorder_dir.map(|v| v.0.0));
+        set(&mut config.recorder.state, state.map(|v| v.0.0));
+        set(&mut config.recorder.metrics, metrics.map(|v| v.0.0));
+        set(&mut config.recorder.segment_size, segment_size.map(|v| v.0.0));
+        set(&mut config.recorder.live_list_every, live_list_every.map(|v| v.0.0));
+        set(&mut config.recorder.checkpoint_records, checkpoint_records.map(|v| v.0.0));
+        set(&mut config.recorder.checkpoint_every, checkpoint_every.map(|v| v.0));
+        set(&mut config.recorder.reserve, reserve.map(|v| v.0.0));
+        set(&mut config.recorder.live_per_uid, live_per_uid.map(|v| v.0.0));
+        set(&mut config.recorder.launches_per_second, launches_per_second.map(|v| v.0.0));
+        set(&mut config.recorder.bytes_per_day, bytes_per_day.map(|v| v.0.0));
+        set(&mut config.retention.days, days.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.retention.size, size.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.root.host, list(host, |v| v.0));
         set(&mut config.root.host_etc, list(host_etc, |v| v.0));
         set(&mut config.root.image_etc, list(image_etc, |v| v.0));

@@ -9,7 +9,19 @@ use super::{Args, Config, Demand, Journald, Undeclared};
 
 /// Every key with the value that holds. Comments name the files it came from and their hash.
 pub fn show(config: &Config) -> String {
-    let Config { site, identity, audit, root, environment, sandbox, limits, hash, files } = config;
+    let Config {
+        site,
+        identity,
+        audit,
+        recorder,
+        retention,
+        root,
+        environment,
+        sandbox,
+        limits,
+        hash,
+        files,
+    } = config;
     let mut out = Text(String::from("# The configuration of bailey as it holds on this host.\n"));
     for file in files {
         out.line(format_args!("# from {}", file.display().to_string().escape_default()));
@@ -29,11 +41,31 @@ pub fn show(config: &Config) -> String {
     out.section("audit");
     let dir = audit.dir.as_ref().map(|dir| dir.to_string_lossy());
     out.text("dir", dir.as_deref().unwrap_or("default"));
+    out.text("recorder", audit.recorder.as_str());
+    out.text("socket", &audit.socket.to_string_lossy());
     out.text("wait", &span(audit.wait));
     out.line(format_args!("network_filesystem = {}", audit.network_filesystem));
     out.text("journald", audit.journald.as_str());
     out.text("args", audit.args.as_str());
     out.line(format_args!("user_name = {}", audit.user_name));
+
+    out.section("recorder");
+    out.text("dir", &recorder.dir.to_string_lossy());
+    out.text("state", &recorder.state.to_string_lossy());
+    let metrics = recorder.metrics.as_ref().map(|path| path.to_string_lossy());
+    out.text("metrics", metrics.as_deref().unwrap_or("default"));
+    out.text("segment_size", &size(recorder.segment_size));
+    out.text("live_list_every", &size(recorder.live_list_every));
+    out.text("checkpoint_records", &recorder.checkpoint_records.to_string());
+    out.text("checkpoint_every", &span(recorder.checkpoint_every));
+    out.text("reserve", &size(recorder.reserve));
+    out.text("live_per_uid", &recorder.live_per_uid.to_string());
+    out.text("launches_per_second", &recorder.launches_per_second.to_string());
+    out.text("bytes_per_day", &size(recorder.bytes_per_day));
+
+    out.section("retention");
+    out.text("days", &retention.days.map_or("none".to_owned(), |days| days.to_string()));
+    out.text("size", &retention.size.map_or("none".to_owned(), size));
 
     out.section("root");
     out.list("host", texts(&root.host));

@@ -176,6 +176,47 @@ impl Value for LogDir {
     }
 }
 
+/// Where something of bailey's is.
+pub(super) struct Place(pub(super) PathBuf);
+
+impl Value for Place {
+    const EXPECTED: &'static str = "an absolute path as text";
+    fn read(text: &str) -> Result<Self, String> {
+        absolute(text).map(Self)
+    }
+}
+
+/// Where the metrics go; "default" for the recorder's state directory.
+pub(super) struct Metrics(pub(super) Option<PathBuf>);
+
+impl Value for Metrics {
+    const EXPECTED: &'static str = "an absolute path as text, or \"default\"";
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "default" { Ok(Self(None)) } else { absolute(text).map(|path| Self(Some(path))) }
+    }
+}
+
+/// A whole number above zero.
+pub(super) struct Count(pub(super) u64);
+
+impl Value for Count {
+    const EXPECTED: &'static str = "a whole number as text, such as \"1000\"";
+    fn read(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().filter(|number| *number > 0 && !text.starts_with('+'));
+        number.map(Self).ok_or_else(|| format!("'{text}' is not a whole number above zero, such as \"1000\""))
+    }
+}
+
+/// A value, or the word "none".
+pub(super) struct Unless<T>(pub(super) Option<T>);
+
+impl<T: Value> Value for Unless<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(Self(None)) } else { T::read(text).map(|value| Self(Some(value))) }
+    }
+}
+
 /// A host path that payloads may see.
 pub(super) struct Shown(pub(super) PathBuf);
 

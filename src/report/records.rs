@@ -185,6 +185,7 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
             no_new_privs: Some(observed.no_new_privs),
             seccomp: Some(observed.seccomp),
             pid_depth: u32::try_from(observed.pid_depth).ok(),
+            ..record::Observed::default()
         };
         record.process.user = Id { id: Some(observed.uid.to_string()) };
         let [_, permitted, effective, ..] = observed.capabilities;

@@ -1,0 +1,430 @@
+//! `grid.*`: the fields that ECS has no name for (`docs/record.md`).
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Absent, Assurance, EndBy, Role};
+use crate::audit::time::Timestamp;
+
+objects! {
+    /// `grid.*`: what ECS has no name for.
+    pub struct Grid {
+        /// Virtual organisation.
+        pub vo: Option<String>,
+        /// Who, and who says so.
+        pub identity: Identity,
+        /// What kind of work it is.
+        pub role: Option<Role>,
+        /// Launch id of the payload inside which this launcher runs.
+        pub parent_launch: Option<String>,
+        /// Every bind.
+        pub mounts: Vec<Mount>,
+        /// From the configuration.
+        pub site: Site,
+        /// The pilot.
+        pub pilot: Pilot,
+        /// The pilot's job.
+        pub job: Job,
+        /// Where the payload is before it runs.
+        pub cgroup: Cgroup,
+        /// Inode numbers of the payload's namespaces.
+        pub namespaces: Namespaces,
+        /// Each mechanism with `on`, `off` or the reason why it is not.
+        pub sandbox: BTreeMap<String, String>,
+        /// Read from the frozen payload.
+        pub observed: Observed,
+        /// What the payload may use.
+        pub limits: Limits,
+        /// What let it in.
+        pub policy: Policy,
+        /// The program that wrote this.
+        pub launcher: Launcher,
+        /// The clock.
+        pub clock: Clock,
+        /// The payload's start in clock ticks since boot, field 22 of `proc_pid_stat(5)`.
+        pub start_ticks: Option<u64>,
+        /// The argument list, where `process.args` does not have all of it.
+        pub args: ArgsInfo,
+        /// How it ended.
+        pub end: End,
+        /// What it used.
+        pub usage: Usage,
+        /// The log's own life.
+        pub log: LogInfo,
+        /// What a checkpoint attests.
+        pub checkpoint: Checkpoint,
+        /// Launches that are live here, in a `live-list`.
+        pub live: Vec<LiveEntry>,
+        /// Which part of its list a `live-list` is.
+        pub live_part: LivePart,
+        /// What a `log-prune` announces.
+        pub pruned: Pruned,
+        /// What was asked, in a `query`.
+        pub query: Query,
+        /// Who asked for this, as the kernel says: in `query`, `payload-stop`, `node-drain`.
+        pub peer: Peer,
+        /// The recorder.
+        pub recorder: Recorder,
+        /// What `bailey stop --preserve` kept.
+        pub preserved: Preserved,
+    }
+
+    /// `grid.identity.*`
+    pub struct Identity {
+        /// Who stands behind it.
+        pub assurance: Option<Assurance>,
+        /// `command-line`, `file`, `job-ad`, `x509`, `wlcg-token`, …
+        pub source: Option<String>,
+        /// The token's or certificate's issuer.
+        pub issuer: Option<String>,
+        /// The subject.
+        pub subject: Option<String>,
+        /// Groups or FQANs.
+        pub groups: Vec<String>,
+        /// The token's own id; the token never appears.
+        pub jti: Option<String>,
+        /// When the credential runs out.
+        pub not_after: Option<Timestamp>,
+        /// The name under which the site ties a person's names together.
+        pub person: Option<String>,
+        /// Weaker statements, and those that contradict.
+        pub others: Vec<OtherIdentity>,
+    }
+
+    /// One element of `grid.identity.others`.
+    pub struct OtherIdentity {
+        /// Who stands behind it.
+        pub assurance: Option<Assurance>,
+        /// Where it comes from.
+        pub source: Option<String>,
+        /// Issuer.
+        pub issuer: Option<String>,
+        /// Subject.
+        pub subject: Option<String>,
+        /// Groups or FQANs.
+        pub groups: Vec<String>,
+        /// The token's own id.
+        pub jti: Option<String>,
+    }
+
+    /// One element of `grid.mounts`.
+    pub struct Mount {
+        /// On the host.
+        pub source: Option<String>,
+        /// Inside.
+        pub target: Option<String>,
+        /// `ro` or `rw`.
+        pub mode: Option<String>,
+    }
+
+    /// `grid.site.*`
+    pub struct Site {
+        /// For example the GOCDB name.
+        pub name: Option<String>,
+        /// What the world sees of nodes behind NAT.
+        pub public_ip: Vec<IpAddr>,
+    }
+
+    /// `grid.pilot.*`
+    pub struct Pilot {
+        /// The pilot's own id.
+        pub id: Option<String>,
+        /// The pilot's or robot's identity.
+        pub subject: Option<String>,
+        /// Ids of every batch layer found, `htcondor:12.0`, `slurm:77`.
+        pub batch_job_id: Vec<String>,
+    }
+
+    /// `grid.job.*`
+    pub struct Job {
+        /// The VO's job id.
+        pub id: Option<String>,
+        /// The VO's task id.
+        pub task: Option<String>,
+    }
+
+    /// `grid.cgroup.*`
+    pub struct Cgroup {
+        /// Below the hierarchy's root.
+        pub path: Option<String>,
+        /// Inode number, which is the kernel's cgroup id.
+        pub id: Option<String>,
+        /// 1 or 2.
+        pub version: Option<u8>,
+    }
+
+    /// `grid.namespaces.*`
+    pub struct Namespaces {
+        /// User namespace.
+        pub user: Option<u64>,
+        /// Mount namespace.
+        pub mnt: Option<u64>,
+        /// Pid namespace.
+        pub pid: Option<u64>,
+        /// IPC namespace.
+        pub ipc: Option<u64>,
+        /// UTS namespace.
+        pub uts: Option<u64>,
+        /// Network namespace.
+        pub net: Option<u64>,
+        /// Cgroup namespace.
+        pub cgroup: Option<u64>,
+    }
+
+    /// `grid.observed.*`
+    pub struct Observed {
+        /// Whether `NoNewPrivs` is set.
+        pub no_new_privs: Option<bool>,
+        /// Seccomp mode: 0, 1 or 2 (filter).
+        pub seccomp: Option<u32>,
+        /// How many pid namespaces deep.
+        pub pid_depth: Option<u32>,
+        /// `/proc/PID/uid_map`, blanks folded, lines joined by `;`.
+        pub uid_map: Option<String>,
+        /// `/proc/PID/gid_map`, likewise.
+        pub gid_map: Option<String>,
+        /// `/proc/PID/setgroups`: `deny` or `allow`.
+        pub setgroups: Option<String>,
+        /// SHA-256 of `/proc/PID/mountinfo`.
+        pub mountinfo_sha256: Option<String>,
+        /// How far the namespaces of `grid.namespaces` are tied to the payload: `tied`, or what this kernel cannot tell.
+        pub namespaces: Option<String>,
+        /// How the payload was looked at: `pidfd-info` or `proc`.
+        pub by: Option<String>,
+        /// Where claim and observation differ, in words.
+        pub contradictions: Vec<String>,
+    }
+
+    /// `grid.limits.*`; absent means no limit of bailey's.
+    pub struct Limits {
+        /// Bytes.
+        pub memory: Option<u64>,
+        /// CPUs, in thousandths.
+        pub cpus_milli: Option<u64>,
+        /// Processes.
+        pub pids: Option<u64>,
+        /// Seconds.
+        pub wall_time: Option<u64>,
+        /// Bytes.
+        pub scratch: Option<u64>,
+    }
+
+    /// `grid.policy.*`
+    pub struct Policy {
+        /// Which rule let it in, or refused it.
+        pub rule: Option<String>,
+        /// Digest of the ban lists.
+        pub bans_version: Option<String>,
+        /// Digest of the configuration.
+        pub config_hash: Option<String>,
+    }
+
+    /// `grid.launcher.*`
+    pub struct Launcher {
+        /// bailey's version.
+        pub version: Option<String>,
+        /// GNU build id of the launcher's binary, lowercase hex.
+        pub build_id: Option<String>,
+        /// The launcher's own start in clock ticks since boot; observed.
+        pub start_ticks: Option<u64>,
+    }
+
+    /// `grid.clock.*`
+    pub struct Clock {
+        /// Whether the kernel says that the clock follows a source.
+        pub synchronized: Option<bool>,
+    }
+
+    /// `grid.args.*`
+    pub struct ArgsInfo {
+        /// `true` when the list was cut or only its digest is kept.
+        pub truncated: Option<bool>,
+        /// SHA-256 over the arguments as they are, each followed by a NUL byte.
+        pub sha256: Option<String>,
+        /// How many arguments there are.
+        pub count: Option<u64>,
+        /// How many values were redacted.
+        pub redacted: Option<u64>,
+    }
+
+    /// `grid.end.*`
+    pub struct End {
+        /// What ended the payload.
+        pub by: Option<EndBy>,
+        /// The signal's name, `SIGKILL`, when a signal ended the main process.
+        pub signal: Option<String>,
+    }
+
+    /// `grid.usage.*`; what the kernel does not tell is absent.
+    pub struct Usage {
+        /// `cgroup2`, `cgroup1` or `rusage`.
+        pub source: Option<String>,
+        /// Microseconds in user mode.
+        pub cpu_user_us: Option<u64>,
+        /// Microseconds in the kernel.
+        pub cpu_system_us: Option<u64>,
+        /// Bytes.
+        pub memory_peak_bytes: Option<u64>,
+        /// From block devices.
+        pub io_read_bytes: Option<u64>,
+        /// To block devices.
+        pub io_write_bytes: Option<u64>,
+        /// By `read()` and its kind; a socket's recv is not in it.
+        pub read_chars: Option<u64>,
+        /// By `write()` and its kind.
+        pub write_chars: Option<u64>,
+        /// Most processes at one time.
+        pub processes_peak: Option<u64>,
+        /// Faults that needed the disk.
+        pub page_faults_major: Option<u64>,
+        /// Processes killed for memory.
+        pub oom_kills: Option<u64>,
+    }
+
+    /// `grid.log.*`
+    pub struct LogInfo {
+        /// The segment that begins.
+        pub segment: Option<String>,
+        /// The segment before it.
+        pub previous: Option<String>,
+        /// The torn bytes that were taken out.
+        pub torn: Torn,
+    }
+
+    /// `grid.log.torn.*`: what a crash left after the last whole line.
+    pub struct Torn {
+        /// The segment where they were.
+        pub segment: Option<String>,
+        /// Their first byte's offset.
+        pub offset: Option<u64>,
+        /// How many.
+        pub length: Option<u64>,
+        /// Their SHA-256.
+        pub sha256: Option<String>,
+        /// The bytes ([`super::redact::text`]), the first 8 KiB of them.
+        pub text: Option<String>,
+    }
+
+    /// `grid.checkpoint.*`
+    pub struct Checkpoint {
+        /// The sequence number reached.
+        pub seq: Option<u64>,
+        /// The hash reached.
+        pub hash: Option<String>,
+        /// Ed25519 signature, lowercase hex ([`crate::audit::sign`]).
+        pub signature: Option<String>,
+        /// Which key: the first 16 hex digits of the SHA-256 of the 32 bytes of the public key.
+        pub key: Option<String>,
+    }
+
+    /// One element of `grid.live`: what a restarted recorder, or a question about this moment, must know of a launch.
+    pub struct LiveEntry {
+        /// Launch id.
+        pub id: Option<String>,
+        /// Segment of its launch record.
+        pub segment: Option<String>,
+        /// Offset of that line.
+        pub offset: Option<u64>,
+        /// `chain.seq` of that line.
+        pub seq: Option<u64>,
+        /// SHA-256 of that line.
+        pub hash: Option<String>,
+        /// `@timestamp` of that line.
+        pub since: Option<Timestamp>,
+        /// The payload's pid on the host.
+        pub pid: Option<i64>,
+        /// Its start in clock ticks since boot.
+        pub start_ticks: Option<u64>,
+        /// The launcher's pid on the host.
+        pub launcher_pid: Option<i64>,
+        /// Its start in clock ticks since boot.
+        pub launcher_ticks: Option<u64>,
+        /// The pilot's uid.
+        pub uid: Option<u32>,
+        /// `user.id`.
+        pub user: Option<String>,
+        /// `grid.vo`.
+        pub vo: Option<String>,
+        /// `grid.job.id`.
+        pub job: Option<String>,
+        /// The payload may start payloads of its own.
+        pub nested: Option<bool>,
+    }
+
+    /// `grid.live_part.*`
+    pub struct LivePart {
+        /// From 1.
+        pub number: Option<u32>,
+        /// How many parts the list has.
+        pub of: Option<u32>,
+        /// How many launches are live in all of them.
+        pub launches: Option<u64>,
+    }
+
+    /// `grid.pruned.*`
+    pub struct Pruned {
+        /// The segments, oldest first.
+        pub segments: Vec<String>,
+        /// `chain.seq` of the first line removed.
+        pub first_seq: Option<u64>,
+        /// `chain.seq` of the last line removed.
+        pub last_seq: Option<u64>,
+        /// SHA-256 of the last line removed: `chain.prev` of the first line that is kept.
+        pub last_hash: Option<String>,
+        /// `age`, `size` or `administrator`.
+        pub because: Option<String>,
+        /// Ed25519 signature, lowercase hex ([`crate::audit::sign`]).
+        pub signature: Option<String>,
+        /// Which key, as in `grid.checkpoint.key`.
+        pub key: Option<String>,
+    }
+
+    /// `grid.query.*`
+    pub struct Query {
+        /// The question, as options of `bailey trace`.
+        pub text: Option<String>,
+        /// How many payloads the answer named.
+        pub matches: Option<u64>,
+    }
+
+    /// `grid.peer.*`
+    pub struct Peer {
+        /// pid.
+        pub pid: Option<i64>,
+        /// uid.
+        pub uid: Option<u32>,
+        /// gid.
+        pub gid: Option<u32>,
+    }
+
+    /// `grid.recorder.*`
+    pub struct Recorder {
+        /// Its version.
+        pub version: Option<String>,
+        /// The newest protocol that it speaks.
+        pub protocol: Option<u32>,
+        /// Its pid.
+        pub pid: Option<i64>,
+        /// Its uid.
+        pub uid: Option<u32>,
+        /// SHA-256 of its configuration.
+        pub config_hash: Option<String>,
+        /// `grid.checkpoint.key` of the key that it signs with.
+        pub key: Option<String>,
+    }
+
+    /// `grid.preserved.*`
+    pub struct Preserved {
+        /// Directory on the host with the payload's private files.
+        pub path: Option<String>,
+        /// The payload's processes: `PID PPID STATE COMMAND`, as the host numbers them.
+        pub processes: Vec<String>,
+        /// Its open sockets: `PROTOCOL LOCAL REMOTE STATE`.
+        pub sockets: Vec<String>,
+        /// What could not be kept, in words.
+        pub missing: Vec<String>,
+    }
+}
