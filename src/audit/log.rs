@@ -651,7 +651,7 @@ impl EmbeddedLog {
             });
             match launch.filter(|_| !already) {
                 Some(record) => {
-                    let body = Body::new(&self.lost(entry.launch, record))?;
+                    let body = Body::new(&self.lost(entry.launch, &record))?;
                     self.close_entry(index, &entry, &body)?;
                     self.own.push(self.last_line().to_vec());
                 }
@@ -662,9 +662,9 @@ impl EmbeddedLog {
     }
 
     /// The end record of a launch that nobody saw end.
-    fn lost(&self, launch: LaunchId, record: Record) -> Record {
+    fn lost(&self, launch: LaunchId, record: &Record) -> Record {
         let restarted = record.host.boot.id.as_deref().is_some_and(|boot| boot != self.boot);
-        let mut end = Record::new(Action::PayloadEnd, launch);
+        let mut end = record.about(Action::PayloadEnd, launch);
         let (by, reason) = if restarted {
             (EndBy::HostRestart, "the host went down while the payload ran")
         } else {
@@ -674,16 +674,6 @@ impl EmbeddedLog {
         end.event.reason = Some(reason.to_owned());
         end.grid.end.by = Some(by);
         end.host = self.options.host.clone();
-        end.process.pid = record.process.pid;
-        end.process.start = record.process.start;
-        end.process.entity_id = record.process.entity_id;
-        end.user = record.user;
-        end.related.user = record.related.user;
-        end.container.image.name = record.container.image.name;
-        end.grid.vo = record.grid.vo;
-        end.grid.role = record.grid.role;
-        end.grid.job = record.grid.job;
-        end.grid.pilot = record.grid.pilot;
         end
     }
 
