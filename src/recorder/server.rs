@@ -153,7 +153,8 @@ impl Server {
         identity: RecorderField,
         readers: u32,
     ) -> Result<Self, Failure> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
+        let epoll =
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
         let signals = AllSignals::block().map_err(|e| failed("cannot take over signals", e))?;
         let digests = Digests::new()?;
         for (fd, token) in
@@ -270,7 +271,15 @@ impl Server {
 
     // ---- the batch ----
 
-    pub(super) fn stage(&mut self, record: Record, live: Live, durable: bool, reserved: bool, after: After, uid: u32) {
+    pub(super) fn stage(
+        &mut self,
+        record: Record,
+        live: Live,
+        durable: bool,
+        reserved: bool,
+        after: After,
+        uid: u32,
+    ) {
         self.batch.push(Job { staged: Staged { record, live, durable, reserved }, after, uid });
     }
 
@@ -295,8 +304,11 @@ impl Server {
         match after {
             After::Receipt { token, serial, begun } => match result {
                 Ok(written) => {
-                    let receipt =
-                        wire::Receipt { id: begun.id.to_string(), seq: written.seq, hash: written.hash.clone() };
+                    let receipt = wire::Receipt {
+                        id: begun.id.to_string(),
+                        seq: written.seq,
+                        hash: written.hash.clone(),
+                    };
                     self.counters.launches += 1;
                     self.begin(token, *begun, &written);
                     self.send(token, serial, &Message::Receipt(receipt));

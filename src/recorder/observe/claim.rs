@@ -47,7 +47,11 @@ pub fn contradictions(claim: &Record, peer: &Peer, observed: &Observed) -> Vec<S
     );
     differ("its seccomp mode", claimed.seccomp.map(|mode| mode.to_string()), observed.seccomp.to_string());
     let depth = observed.pids.len().saturating_sub(peer.depth().saturating_sub(1));
-    differ("its depth of pid namespaces", claimed.pid_depth.map(|depth| depth.to_string()), depth.to_string());
+    differ(
+        "its depth of pid namespaces",
+        claimed.pid_depth.map(|depth| depth.to_string()),
+        depth.to_string(),
+    );
     let [_, permitted, effective, ..] = observed.capabilities;
     let capabilities = &claim.process.thread.capabilities;
     for (what, claimed, set) in [

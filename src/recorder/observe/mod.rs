@@ -117,7 +117,9 @@ pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Obs
     let mountinfo = match directory.read(c"mountinfo", buffer) {
         Ok(bytes) => Sha256::digest(bytes).into(),
         Err(Errno::EFBIG) => {
-            return Err(refused("its list of mounts is longer than 1 MiB, which is more than can be looked at"));
+            return Err(refused(
+                "its list of mounts is longer than 1 MiB, which is more than can be looked at",
+            ));
         }
         Err(errno) => return Err(reading(errno)),
     };
@@ -218,7 +220,10 @@ fn check_line(
 /// The user namespace is the peer's, and a payload of another uid or gid than the peer's runs in one that is known to be.
 fn check_owner(peer: &Peer, status: &proc::Status, owner: Option<u32>) -> Result<(), Failure> {
     if let Some(owner) = owner.filter(|owner| *owner != peer.uid) {
-        return Err(refused(format!("its user namespace belongs to uid {owner}, the launcher is uid {}", peer.uid)));
+        return Err(refused(format!(
+            "its user namespace belongs to uid {owner}, the launcher is uid {}",
+            peer.uid
+        )));
     }
     let ([uid, ..], [gid, ..]) = (status.uids, status.gids);
     if (uid, gid) != (peer.uid, peer.gid) && owner.is_none() {
@@ -250,5 +255,9 @@ pub(super) fn sha256(digest: &[u8; 32]) -> String {
 
 /// The failure of a call on something of the recorder's own.
 pub(super) fn own(what: &str, errno: Errno) -> Failure {
-    Failure::site(format!("cannot {what}"), errno_text(errno), "raise the recorder's limits (LimitNOFILE, TasksMax)")
+    Failure::site(
+        format!("cannot {what}"),
+        errno_text(errno),
+        "raise the recorder's limits (LimitNOFILE, TasksMax)",
+    )
 }

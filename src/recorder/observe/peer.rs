@@ -40,7 +40,8 @@ impl Peer {
     /// A peer that is gone, that the recorder cannot see (hidepid, another pid namespace), or whose ancestors will not hold
     /// still.
     pub fn look(socket: BorrowedFd<'_>, group: Option<u32>) -> Result<Self, Failure> {
-        let credentials = socket::peer_credentials(socket).map_err(|errno| cannot("its credentials", errno))?;
+        let credentials =
+            socket::peer_credentials(socket).map_err(|errno| cannot("its credentials", errno))?;
         if credentials.pid <= 0 {
             return Err(Failure::site(
                 "cannot tell who asks the recorder",
@@ -166,7 +167,8 @@ fn ancestors(process: &Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>,
 /// Who enters a payload's namespaces from outside (setns(2), which only the payload's own uid can) descends from no payload and
 /// is not found.
 pub fn enclosing(peer: &Peer, live: impl Fn(i32, u64) -> Option<String>) -> Option<String> {
-    live(peer.pid, peer.start_ticks).or_else(|| peer.ancestors.iter().find_map(|(pid, ticks)| live(*pid, *ticks)))
+    live(peer.pid, peer.start_ticks)
+        .or_else(|| peer.ancestors.iter().find_map(|(pid, ticks)| live(*pid, *ticks)))
 }
 
 fn cannot(what: &str, errno: Errno) -> Failure {
