@@ -29,7 +29,7 @@ use super::live::{self, Entry, Place, Watch};
 use super::receipt::Receipt;
 use super::record::{Action, EndBy, Host, Outcome, Record};
 use super::redact;
-use super::segment::{Directory, Tail, io_failure, line_at, parse_name, tail};
+use super::segment::{Directory, House, Tail, io_failure, line_at, parse_name, tail};
 use super::time::Timestamp;
 use crate::failure::Failure;
 use crate::request::LaunchId;
@@ -137,7 +137,7 @@ impl EmbeddedLog {
     /// A forked child (bailey's init) MUST close every descriptor of the log: the lock of a live launch and the lock of the
     /// chain last as long as any copy of their descriptor.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, Failure> {
-        let dir = Directory::for_writing(dir, options.network_filesystem)?;
+        let dir = Directory::for_writing(dir, House::Embedded, options.network_filesystem)?;
         let boot = options.host.boot.id.clone().unwrap_or_else(|| "unknown".to_owned());
         let lock = open_shared(&dir, LOCK)?;
         let live = open_shared(&dir, live::NAME)?;

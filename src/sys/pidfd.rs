@@ -26,6 +26,13 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Whether the process is gone (a zombie is): a pidfd becomes readable then (pidfd_open(2)). Needs no right over the process.
+pub fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// Do both descriptors refer to the same process? By inode where pidfds have their own file system (kernel 6.9), else
 /// by the pid that `/proc/self/fdinfo` shows for each while both are unreaped. An error counts as no.
 pub fn same_process(a: impl AsFd, b: impl AsFd) -> bool {
@@ -59,7 +66,8 @@ pub fn all_live<const N: usize>(pidfds: [BorrowedFd<'_>; N]) -> bool {
     let mut polls = pidfds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
     loop {
         // SAFETY: `polls` has N elements, valid for the call, which does not wait.
-        let result = check(libc::c_long::from(unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, 0) }));
+        let result =
+            check(libc::c_long::from(unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, 0) }));
         match result {
             Ok(ready) => return ready == 0,
             Err(Errno::EINTR) => {}
@@ -117,7 +125,9 @@ pub struct Info {
 fn get_raw(pidfd: BorrowedFd<'_>, mask: u64) -> Result<RawInfo, Errno> {
     let mut raw = RawInfo { mask, ..RawInfo::default() };
     // SAFETY: the request carries the size of RawInfo, and the kernel writes no more than that.
-    check(libc::c_long::from(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut raw) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut raw)
+    }))?;
     Ok(raw)
 }
 

@@ -154,6 +154,14 @@ pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize,
     }
 }
 
+/// accept4(2) of a connection, close-on-exec and without waiting.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    use nix::sys::socket::{SockFlag, accept4};
+    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Has the other end gone? Looks without waiting and takes nothing.
 pub fn peer_is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut byte = 0_u8;

@@ -17,21 +17,20 @@ mod hidden;
 mod peer;
 
 pub use claim::{confine, contradictions, settle};
-pub use digests::{Digests, Program};
+pub use digests::Digests;
 pub use handed::{Handed, Namespace, path_of};
 pub use hidden::can_see_others;
-pub use peer::{Peer, enclosing};
+pub use peer::{Peer, enclosing, uid_of};
 
-use crate::audit::chain::hex;
 use crate::audit::record;
-use crate::failure::{Failure, errno_text};
+use crate::failure::Failure;
 use crate::proc::{self, Process};
 use crate::sys::{Errno, pidfd};
 use sha2::{Digest, Sha256};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the kernel shows of a frozen payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
     /// Its number in each pid namespace, from the recorder's to its own.
     pub pids: Vec<i32>,
@@ -45,8 +44,8 @@ pub struct Observed {
     pub no_new_privs: bool,
     /// 0, 1 or 2.
     pub seccomp: u32,
-    /// When it was made, clock ticks since boot.
-    pub start_ticks: u64,
+    /// When it was made, clock ticks since boot ([`Observed::start_ticks`]).
+    start_ticks: u64,
     /// Its control group.
     pub cgroup: record::Cgroup,
     /// Folded ([`proc::fold_map`]).
@@ -63,7 +62,7 @@ pub struct Observed {
     pub tie: String,
     /// PIDFD_GET_INFO answered.
     pub by_pidfd: bool,
-    /// Its init, as the recorder numbers it, and when that was made: the live table finds nested launchers by both.
+    /// Its init, as the recorder numbers it, and when that was made.
     pub init: (i32, u64),
 }
 
@@ -71,6 +70,16 @@ impl Observed {
     /// Its pid, as the recorder numbers it.
     pub fn pid(&self) -> i32 {
         self.pids.first().copied().unwrap_or(0)
+    }
+
+    /// When it was made, clock ticks since boot.
+    pub const fn start_ticks(&self) -> u64 {
+        self.start_ticks
+    }
+
+    /// pid and start ticks of the payload and of its init: by these a nested launcher's ancestors are found.
+    pub fn processes(&self) -> [(i32, u64); 2] {
+        [(self.pid(), self.start_ticks), self.init]
     }
 
     /// Its pid, as it numbers itself.
@@ -85,7 +94,9 @@ impl Observed {
 ///
 /// # Errors
 /// Whatever does not hold, with what the kernel shows; what cannot be seen, with the cure.
-pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Observed, Failure> {
+pub fn payload(peer: &Peer, handed: &Handed) -> Result<Observed, Failure> {
+    let mut buffer = Vec::new();
+    let buffer = &mut buffer;
     let (payload, init) = (handed.payload.as_fd(), handed.init.as_fd());
     let (pid, by_pidfd) = number(payload, "payload")?;
     let (init_pid, _) = number(init, "init")?;
@@ -115,7 +126,9 @@ pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Obs
     let mountinfo = match directory.read(c"mountinfo", buffer) {
         Ok(bytes) => Sha256::digest(bytes).into(),
         Err(Errno::EFBIG) => {
-            return Err(refused("its list of mounts is longer than 1 MiB, which is more than can be looked at"));
+            return Err(refused(
+                "its list of mounts is longer than 1 MiB, which is more than can be looked at",
+            ));
         }
         Err(errno) => return Err(reading(errno)),
     };
@@ -147,6 +160,23 @@ pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Obs
 /// lost. `None` until it is reaped.
 pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     pidfd::exit_status(pidfd)
+}
+
+/// A pidfd of the process that has this number and was made at this tick; `None` when it is gone. For what a restarted
+/// recorder finds in its live list.
+pub fn process(pid: i32, start_ticks: u64) -> Option<OwnedFd> {
+    let pidfd = pidfd::open(pid).ok()?;
+    let directory = Process::open(pid).ok()?;
+    let found = directory.stat(&mut Vec::new()).ok()?;
+    // It lives, so the number was its own all the time.
+    (found.start_ticks == start_ticks && pidfd::all_live([pidfd.as_fd()])).then_some(pidfd)
+}
+
+/// pid and start ticks of a process's parent. Sound while the caller knows that the process lives.
+pub fn parent_of(pid: i32) -> Option<(i32, u64)> {
+    peer::parent(&Process::open(pid).ok()?, &mut Vec::new())
+        .ok()?
+        .map(|(parent, stat, _)| (parent, stat.start_ticks))
 }
 
 /// The pid behind a pidfd, and whether PIDFD_GET_INFO told it.
@@ -216,7 +246,10 @@ fn check_line(
 /// The user namespace is the peer's, and a payload of another uid or gid than the peer's runs in one that is known to be.
 fn check_owner(peer: &Peer, status: &proc::Status, owner: Option<u32>) -> Result<(), Failure> {
     if let Some(owner) = owner.filter(|owner| *owner != peer.uid) {
-        return Err(refused(format!("its user namespace belongs to uid {owner}, the launcher is uid {}", peer.uid)));
+        return Err(refused(format!(
+            "its user namespace belongs to uid {owner}, the launcher is uid {}",
+            peer.uid
+        )));
     }
     let ([uid, ..], [gid, ..]) = (status.uids, status.gids);
     if (uid, gid) != (peer.uid, peer.gid) && owner.is_none() {
@@ -239,14 +272,4 @@ fn refused(why: impl Into<String>) -> Failure {
         why,
         "report this with the versions of bailey, bailey-recorder and the kernel; nothing has run",
     )
-}
-
-/// SHA-256 as the record has it.
-pub(super) fn sha256(digest: &[u8; 32]) -> String {
-    hex(digest)
-}
-
-/// The failure of a call on something of the recorder's own.
-pub(super) fn own(what: &str, errno: Errno) -> Failure {
-    Failure::site(format!("cannot {what}"), errno_text(errno), "raise the recorder's limits (LimitNOFILE, TasksMax)")
 }

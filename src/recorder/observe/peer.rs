@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// How often a walk over ancestors begins again because one of them died meanwhile.
 const WALKS: usize = 8;
 /// The most ancestors that are followed. Nobody's pilot is that deep, and a hostile one could be.
-const DEEPEST: usize = 1024;
+const DEEPEST: usize = 256;
 
 /// The process that connected.
 #[derive(Debug)]
@@ -25,9 +25,6 @@ pub struct Peer {
     pub start_ticks: u64,
     /// Its number in each pid namespace, from the recorder's to its own.
     pub pids: Vec<i32>,
-    /// pid and start ticks of its ancestors, nearest first, up to pid 1. Empty for a peer in the recorder's own pid
-    /// namespace: it is in nobody's payload, because no process leaves its pid namespace upwards.
-    pub ancestors: Vec<(i32, u64)>,
     /// It is in the group that was asked for, by its gid or a supplementary one.
     pub in_group: bool,
     pidfd: OwnedFd,
@@ -37,10 +34,11 @@ impl Peer {
     /// Looks at whoever called connect(2). `group` is for [`Peer::in_group`].
     ///
     /// # Errors
-    /// A peer that is gone, that the recorder cannot see (hidepid, another pid namespace), or whose ancestors will not hold
-    /// still.
-    pub fn look(socket: BorrowedFd<'_>, group: Option<u32>) -> Result<Self, Failure> {
-        let credentials = socket::peer_credentials(socket).map_err(|errno| cannot("its credentials", errno))?;
+    /// A peer that is gone, or that the recorder cannot see (hidepid, another pid namespace). [`uid_of`] still says whose it
+    /// was, for the janitor, who closes the connection too.
+    pub fn look(socket: BorrowedFd<'_>, group: u32) -> Result<Self, Failure> {
+        let credentials =
+            socket::peer_credentials(socket).map_err(|errno| cannot("its credentials", errno))?;
         if credentials.pid <= 0 {
             return Err(Failure::site(
                 "cannot tell who asks the recorder",
@@ -53,18 +51,14 @@ impl Peer {
             other => (other, false),
         };
         let pidfd = pidfd.map_err(|errno| cannot("its process", errno))?;
-        let in_group = match group {
-            Some(gid) if gid == credentials.gid => true,
-            Some(gid) => socket::peer_has_group(socket, gid).map_err(|errno| cannot("its groups", errno))?,
-            None => false,
-        };
+        let in_group = group == credentials.gid
+            || socket::peer_has_group(socket, group).map_err(|errno| cannot("its groups", errno))?;
         let mut peer = Self {
             pid: credentials.pid,
             uid: credentials.uid,
             gid: credentials.gid,
             start_ticks: 0,
             pids: Vec::new(),
-            ancestors: Vec::new(),
             in_group,
             pidfd,
         };
@@ -84,6 +78,11 @@ impl Peer {
     /// Whether it still runs.
     pub fn lives(&self) -> bool {
         pidfd::all_live([self.pidfd.as_fd()])
+    }
+
+    /// Another descriptor of the same process, for the live table.
+    pub fn pidfd(&self) -> Option<OwnedFd> {
+        self.pidfd.try_clone().ok()
     }
 
     /// Becomes readable when it ends.
@@ -110,22 +109,7 @@ impl Peer {
         }
         self.start_ticks = stat.start_ticks;
         self.pids = status.pids;
-        if self.depth() > 1 {
-            self.ancestors = self.walk(&process, &mut buffer)?;
-        }
         if self.lives() { Ok(status.uids) } else { Err(gone()) }
-    }
-
-    fn walk(&self, process: &Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Failure> {
-        let mut last = Errno::ESRCH;
-        for _ in 0..WALKS {
-            match ancestors(process, buffer) {
-                Ok(found) => return Ok(found),
-                Err(Errno::ESRCH | Errno::ENOENT) if self.lives() => last = Errno::ENOENT,
-                Err(errno) => return Err(self.unreadable(errno)),
-            }
-        }
-        Err(self.unreadable(last))
     }
 
     /// Why /proc does not show it, or its ancestors.
@@ -137,36 +121,71 @@ impl Peer {
     }
 }
 
-/// From a process up to pid 1. A parent's directory is opened, and then the child must still name it: had the parent died,
-/// the child would name another. So each directory is that of the real parent, whoever dies and whatever number is used
-/// again. `ESRCH` or `ENOENT` when somebody died on the way.
-fn ancestors(process: &Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Errno> {
-    let mut found = Vec::new();
-    let Stat { mut ppid, .. } = process.stat(buffer)?;
-    let mut child: Option<Process> = None;
-    while ppid > 0 {
-        if found.len() == DEEPEST {
-            return Err(Errno::ELOOP);
-        }
-        let parent = Process::open(ppid)?;
-        if child.as_ref().unwrap_or(process).stat(buffer)?.ppid != ppid {
-            return Err(Errno::ESRCH);
-        }
-        let stat = parent.stat(buffer)?;
-        found.push((ppid, stat.start_ticks));
-        ppid = stat.ppid;
-        child = Some(parent);
+/// The uid of whoever connected, also when it is gone by now.
+pub fn uid_of(socket: BorrowedFd<'_>) -> u32 {
+    socket::peer_credentials(socket).map_or(u32::MAX, |credentials| credentials.uid)
+}
+
+/// A process's parent: number, stat and directory; `None` for pid 1 and where the parent has no number here.
+///
+/// The parent's directory is opened, and then the child must still name it: had the parent died, the child would name
+/// another. So the directory is that of the real parent, whoever dies and whatever number is used again. `ESRCH` or `ENOENT`
+/// when somebody died meanwhile.
+pub(super) fn parent(child: &Process, buffer: &mut Vec<u8>) -> Result<Option<(i32, Stat, Process)>, Errno> {
+    let Stat { ppid, .. } = child.stat(buffer)?;
+    if ppid <= 0 {
+        return Ok(None);
     }
-    Ok(found)
+    let parent = Process::open(ppid)?;
+    if child.stat(buffer)?.ppid != ppid {
+        return Err(Errno::ESRCH);
+    }
+    let stat = parent.stat(buffer)?;
+    Ok(Some((ppid, stat, parent)))
 }
 
 /// The launch inside whose payload the peer runs: the nearest ancestor that `live` knows, by pid and start ticks, as a live
-/// payload or its init.
+/// payload or its init. A peer in the recorder's own pid namespace is in nobody's payload, because no process leaves its pid
+/// namespace upwards: its ancestors are not looked at.
 ///
 /// Who enters a payload's namespaces from outside (setns(2), which only the payload's own uid can) descends from no payload and
 /// is not found.
-pub fn enclosing(peer: &Peer, live: impl Fn(i32, u64) -> Option<String>) -> Option<String> {
-    live(peer.pid, peer.start_ticks).or_else(|| peer.ancestors.iter().find_map(|(pid, ticks)| live(*pid, *ticks)))
+///
+/// # Errors
+/// The peer is gone, or its ancestors cannot be seen or will not hold still.
+pub fn enclosing(peer: &Peer, live: impl Fn(i32, u64) -> Option<String>) -> Result<Option<String>, Failure> {
+    if peer.depth() <= 1 {
+        return Ok(None);
+    }
+    let mut buffer = Vec::new();
+    let mut last = Errno::ESRCH;
+    for _ in 0..WALKS {
+        match walk(peer, &live, &mut buffer) {
+            Ok(found) => return Ok(found),
+            Err(Errno::ESRCH | Errno::ENOENT) if peer.lives() => last = Errno::ENOENT,
+            Err(errno) => return Err(peer.unreadable(errno)),
+        }
+    }
+    Err(peer.unreadable(last))
+}
+
+fn walk(
+    peer: &Peer,
+    live: &impl Fn(i32, u64) -> Option<String>,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<String>, Errno> {
+    let mut process = Process::open(peer.pid)?;
+    if !peer.lives() {
+        return Err(Errno::ESRCH);
+    }
+    for _ in 0..DEEPEST {
+        let Some((pid, stat, above)) = parent(&process, buffer)? else { return Ok(None) };
+        if let Some(found) = live(pid, stat.start_ticks) {
+            return Ok(Some(found));
+        }
+        process = above;
+    }
+    Err(Errno::ELOOP)
 }
 
 fn cannot(what: &str, errno: Errno) -> Failure {
