@@ -72,13 +72,7 @@ impl Server {
             self.digests.discard(uid, fds);
             let failure = Failure::record(
                 "the recorder does not speak this program's versions of the protocol",
-                format!(
-                    "it speaks {} to {}, here are {} to {}",
-                    hello.oldest,
-                    hello.newest,
-                    wire::OLDEST,
-                    wire::NEWEST
-                ),
+                format!("it speaks {} to {}, here are {} to {}", hello.oldest, hello.newest, wire::OLDEST, wire::NEWEST),
                 "update the older of the two packages",
             );
             self.refuse(token, serial, &failure);
@@ -88,13 +82,15 @@ impl Server {
         connection.version = version;
         connection.stage = Stage::Greeted;
         if let Some(fd) = fds.pop() {
-            connection.program = Some((observe::path_of(&fd), None));
             connection.hashing = self.digests.submit(uid, token, fd);
         }
         self.digests.discard(uid, fds);
         self.look_at_drain_flag();
-        let welcome =
-            Welcome { version, writer: self.log.writer().to_owned(), draining: self.draining.clone() };
+        let welcome = Welcome {
+            version,
+            writer: self.log.writer().to_owned(),
+            draining: self.draining.clone(),
+        };
         self.send(token, serial, &Message::Welcome(welcome));
     }
 
@@ -137,13 +133,7 @@ impl Server {
     }
 
     /// Everything that is decided here, where no pilot can skip it.
-    fn admit(
-        &mut self,
-        token: u64,
-        serial: u32,
-        launch: &wire::Launch,
-        handed: Handed,
-    ) -> Result<(), Failure> {
+    fn admit(&mut self, token: u64, serial: u32, launch: &wire::Launch, handed: Handed) -> Result<(), Failure> {
         let id = LaunchId::parse(&launch.id)
             .filter(|_| launch.record.event.action == Action::PayloadLaunch)
             .filter(|id| launch.record.event.id.as_deref() == Some(id.as_str()))
@@ -171,7 +161,7 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let inside = observe::enclosing(&connection.peer, |pid, ticks| {
             self.processes.get(&(pid, ticks)).map(ToString::to_string)
-        })?;
+        });
         if let Some(outer) = inside.as_deref().and_then(LaunchId::parse)
             && !self.payloads.get(&outer).is_some_and(|live| live.nested)
         {
@@ -181,7 +171,7 @@ impl Server {
                 "ask the site to allow nested payloads",
             ));
         }
-        let observed = observe::payload(&connection.peer, &handed)?;
+        let observed = observe::payload(&connection.peer, &handed, &mut self.scratch)?;
         let contradictions = observe::contradictions(&launch.record, &connection.peer, &observed);
         if !contradictions.is_empty() {
             return Err(Failure::new(
@@ -193,14 +183,13 @@ impl Server {
             ));
         }
         let mut record = launch.record.clone();
-        let digest = connection.program.clone().and_then(|(path, digest)| Some((path, digest?)));
-        observe::settle(&mut record, &connection.peer, &observed, &node, digest);
+        observe::settle(&mut record, &connection.peer, &observed, &node, connection.program.as_ref());
         record.grid.parent_launch = inside;
         self.accounts.launch(uid, at)?;
         let begun = Begun {
             id,
             uid,
-            processes: observed.processes(),
+            processes: [(observed.pid(), observed.start_ticks), observed.init],
             nested: launch.nested,
             base: records::base(&record, id),
             payload: handed.payload,
@@ -225,10 +214,9 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let Some(live) = self.payloads.get(&id) else { return Ok(()) };
         let peer = &connection.peer;
-        let observed = observe::payload(peer, handed)?;
-        let same_launcher =
-            live.launcher_is == (i64::from(peer.pid), peer.start_ticks) && live.uid == peer.uid;
-        let same_payload = payload_is == (i64::from(observed.pid()), observed.start_ticks());
+        let observed = observe::payload(peer, handed, &mut self.scratch)?;
+        let same_launcher = live.launcher_is == (i64::from(peer.pid), peer.start_ticks) && live.uid == peer.uid;
+        let same_payload = payload_is == (i64::from(observed.pid()), observed.start_ticks);
         if !same_launcher || !same_payload {
             return Err(defect("a launch of that id is live, and it is another one"));
         }
@@ -344,8 +332,9 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return };
         let asker = connection.asker();
         let administrator = self.is_administrator(asker.uid);
-        let refuse =
-            |why: &str, next: &str| Failure::refused(format!("cannot stop launch {}", stop.id), why, next);
+        let refuse = |why: &str, next: &str| {
+            Failure::refused(format!("cannot stop launch {}", stop.id), why, next)
+        };
         let found = LaunchId::parse(&stop.id).filter(|id| self.payloads.contains_key(id));
         let Some(id) = found else {
             let failure = refuse("no live payload has that id", "see bailey ps");

@@ -1,7 +1,7 @@
 //! What a launcher claims against what the kernel shows: contradictions in words, and the record with the observed facts.
 #![forbid(unsafe_code)]
 
-use super::{Observed, Peer};
+use super::{Observed, Peer, Program};
 use crate::audit::chain::hex;
 use crate::audit::record::{self, Action, Assurance, Host, Id, Record, entity_id};
 use crate::proc::{capability_names, outside};
@@ -123,13 +123,7 @@ pub fn confine(record: &mut Record) {
 /// Replaces in a launch's record what the recorder knows better. `program` is path and SHA-256 of the launcher's, from the
 /// descriptor that it handed over: both are of that file, and that it is the program which runs is the launcher's word,
 /// because `exe` of another uid cannot be read.
-pub fn settle(
-    record: &mut Record,
-    peer: &Peer,
-    observed: &Observed,
-    node: &Host,
-    program: Option<(String, String)>,
-) {
+pub fn settle(record: &mut Record, peer: &Peer, observed: &Observed, node: &Host, program: Option<&Program>) {
     confine(record);
     record.host = node.clone();
     record.related.ip.clone_from(&node.ip);
@@ -158,8 +152,9 @@ pub fn settle(
     };
     process.parent.pid = Some(i64::from(peer.pid));
     process.parent.hash.sha256 = None;
-    if let Some((path, digest)) = program {
-        process.parent.executable = Some(path);
+    if let Some(program) = program {
+        let digest = hex(&program.sha256);
+        process.parent.executable = Some(program.path.clone());
         process.parent.hash.sha256 = Some(digest.clone());
         if !record.related.hash.contains(&digest) {
             record.related.hash.push(digest);

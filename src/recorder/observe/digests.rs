@@ -37,8 +37,17 @@ const LARGEST: u64 = 256 << 20;
 /// Digests remembered for one uid, and uids for which some are.
 const REMEMBERED: (usize, usize) = (16, 256);
 
-/// The digest of a program, or why there is none.
-pub type Answer = Result<[u8; 32], String>;
+/// A launcher's program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Its path, as the recorder would name it: in the mounts of a container it may be another path than here.
+    pub path: String,
+    /// Its digest.
+    pub sha256: [u8; 32],
+}
+
+/// The program, or why there is no digest of it.
+pub type Answer = Result<Program, String>;
 
 enum Job {
     Digest { token: u64, fd: OwnedFd },
@@ -118,11 +127,6 @@ impl Digests {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Readable when there are [`Digests::results`].
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.event.as_fd()
-    }
-
     /// Computes the digest of the program that a peer of this uid handed over, and closes it. True when a result will come
     /// under `token`: soon, unless the file hangs. False when too many of this uid wait already.
     pub fn submit(&self, uid: u32, token: u64, fd: OwnedFd) -> bool {
@@ -172,6 +176,13 @@ impl Digests {
     }
 }
 
+/// Readable when there are [`Digests::results`].
+impl AsFd for Digests {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
+    }
+}
+
 impl Drop for Digests {
     /// Whoever hangs is left behind.
     fn drop(&mut self) {
@@ -206,8 +217,10 @@ fn work(shared: &Shared) {
         drop(state);
         match job {
             Job::Digest { token, fd } => {
+                let path = super::path_of(&fd);
                 let file = File::from(fd);
-                let answer = digest_of(shared, uid, &file, &mut buffer);
+                let answer =
+                    digest_of(shared, uid, &file, &mut buffer).map(|sha256| Program { path, sha256 });
                 // The answer does not wait for the close.
                 shared.lock().results.push((token, answer));
                 let _ = shared.event.write(1); // EAGAIN: it is readable already
@@ -240,7 +253,7 @@ fn key_of(file: &File) -> Result<(Key, bool), String> {
     Ok((key, meta.is_file()))
 }
 
-fn digest_of(shared: &Shared, uid: u32, file: &File, buffer: &mut Vec<u8>) -> Answer {
+fn digest_of(shared: &Shared, uid: u32, file: &File, buffer: &mut Vec<u8>) -> Result<[u8; 32], String> {
     let (key, is_file) = key_of(file)?;
     if !is_file {
         return Err("it is no regular file".to_owned());

@@ -10,14 +10,16 @@
 //! and the owner of `mnt`, and what a hostile pilot does a moment later (docs/threat-model.md).
 #![forbid(unsafe_code)]
 
+mod again;
 mod claim;
 mod digests;
 mod handed;
 mod hidden;
 mod peer;
 
+pub use again::{parent_of, process};
 pub use claim::{confine, contradictions, settle};
-pub use digests::Digests;
+pub use digests::{Answer, Digests, Program};
 pub use handed::{Handed, Namespace, path_of};
 pub use hidden::can_see_others;
 pub use peer::{Peer, enclosing, uid_of};
@@ -27,7 +29,7 @@ use crate::failure::Failure;
 use crate::proc::{self, Process};
 use crate::sys::{Errno, pidfd};
 use sha2::{Digest, Sha256};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// What the kernel shows of a frozen payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +46,8 @@ pub struct Observed {
     pub no_new_privs: bool,
     /// 0, 1 or 2.
     pub seccomp: u32,
-    /// When it was made, clock ticks since boot ([`Observed::start_ticks`]).
-    start_ticks: u64,
+    /// When it was made, clock ticks since boot.
+    pub start_ticks: u64,
     /// Its control group.
     pub cgroup: record::Cgroup,
     /// Folded ([`proc::fold_map`]).
@@ -72,11 +74,6 @@ impl Observed {
         self.pids.first().copied().unwrap_or(0)
     }
 
-    /// When it was made, clock ticks since boot.
-    pub const fn start_ticks(&self) -> u64 {
-        self.start_ticks
-    }
-
     /// pid and start ticks of the payload and of its init: by these a nested launcher's ancestors are found.
     pub fn processes(&self) -> [(i32, u64); 2] {
         [(self.pid(), self.start_ticks), self.init]
@@ -91,12 +88,11 @@ impl Observed {
 /// Reads what the kernel shows of the frozen payload, and checks what must hold of every payload: it is the child of its
 /// init and that the child of the peer, it is in a pid namespace below the peer's and in a user namespace that the peer
 /// owns, it has no capability, and no_new_privs is set.
+/// `buffer` is for reading, and keeps its room for the next call.
 ///
 /// # Errors
 /// Whatever does not hold, with what the kernel shows; what cannot be seen, with the cure.
-pub fn payload(peer: &Peer, handed: &Handed) -> Result<Observed, Failure> {
-    let mut buffer = Vec::new();
-    let buffer = &mut buffer;
+pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Observed, Failure> {
     let (payload, init) = (handed.payload.as_fd(), handed.init.as_fd());
     let (pid, by_pidfd) = number(payload, "payload")?;
     let (init_pid, _) = number(init, "init")?;
@@ -160,23 +156,6 @@ pub fn payload(peer: &Peer, handed: &Handed) -> Result<Observed, Failure> {
 /// lost. `None` until it is reaped.
 pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     pidfd::exit_status(pidfd)
-}
-
-/// A pidfd of the process that has this number and was made at this tick; `None` when it is gone. For what a restarted
-/// recorder finds in its live list.
-pub fn process(pid: i32, start_ticks: u64) -> Option<OwnedFd> {
-    let pidfd = pidfd::open(pid).ok()?;
-    let directory = Process::open(pid).ok()?;
-    let found = directory.stat(&mut Vec::new()).ok()?;
-    // It lives, so the number was its own all the time.
-    (found.start_ticks == start_ticks && pidfd::all_live([pidfd.as_fd()])).then_some(pidfd)
-}
-
-/// pid and start ticks of a process's parent. Sound while the caller knows that the process lives.
-pub fn parent_of(pid: i32) -> Option<(i32, u64)> {
-    peer::parent(&Process::open(pid).ok()?, &mut Vec::new())
-        .ok()?
-        .map(|(parent, stat, _)| (parent, stat.start_ticks))
 }
 
 /// The pid behind a pidfd, and whether PIDFD_GET_INFO told it.

@@ -25,6 +25,9 @@ pub struct Peer {
     pub start_ticks: u64,
     /// Its number in each pid namespace, from the recorder's to its own.
     pub pids: Vec<i32>,
+    /// pid and start ticks of its ancestors, nearest first, up to pid 1. Empty for a peer in the recorder's own pid
+    /// namespace: it is in nobody's payload, because no process leaves its pid namespace upwards.
+    pub ancestors: Vec<(i32, u64)>,
     /// It is in the group that was asked for, by its gid or a supplementary one.
     pub in_group: bool,
     pidfd: OwnedFd,
@@ -36,7 +39,7 @@ impl Peer {
     /// # Errors
     /// A peer that is gone, or that the recorder cannot see (hidepid, another pid namespace). [`uid_of`] still says whose it
     /// was, for the janitor, who closes the connection too.
-    pub fn look(socket: BorrowedFd<'_>, group: u32) -> Result<Self, Failure> {
+    pub fn look(socket: BorrowedFd<'_>, group: Option<u32>) -> Result<Self, Failure> {
         let credentials =
             socket::peer_credentials(socket).map_err(|errno| cannot("its credentials", errno))?;
         if credentials.pid <= 0 {
@@ -51,14 +54,18 @@ impl Peer {
             other => (other, false),
         };
         let pidfd = pidfd.map_err(|errno| cannot("its process", errno))?;
-        let in_group = group == credentials.gid
-            || socket::peer_has_group(socket, group).map_err(|errno| cannot("its groups", errno))?;
+        let in_group = match group {
+            Some(gid) if gid == credentials.gid => true,
+            Some(gid) => socket::peer_has_group(socket, gid).map_err(|errno| cannot("its groups", errno))?,
+            None => false,
+        };
         let mut peer = Self {
             pid: credentials.pid,
             uid: credentials.uid,
             gid: credentials.gid,
             start_ticks: 0,
             pids: Vec::new(),
+            ancestors: Vec::new(),
             in_group,
             pidfd,
         };
@@ -109,7 +116,27 @@ impl Peer {
         }
         self.start_ticks = stat.start_ticks;
         self.pids = status.pids;
+        if self.depth() > 1 {
+            self.ancestors = self.ancestors_of(process, &mut buffer)?;
+        }
         if self.lives() { Ok(status.uids) } else { Err(gone()) }
+    }
+
+    fn ancestors_of(&self, process: Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Failure> {
+        let mut process = process;
+        for _ in 0..WALKS {
+            match walk(process, buffer) {
+                Ok(found) => return Ok(found),
+                // One of them died on the way.
+                Err(Errno::ESRCH | Errno::ENOENT) if self.lives() => {}
+                Err(errno) => return Err(self.unreadable(errno)),
+            }
+            process = Process::open(self.pid).map_err(|errno| self.unreadable(errno))?;
+            if !self.lives() {
+                return Err(gone());
+            }
+        }
+        Err(self.unreadable(Errno::ENOENT))
     }
 
     /// Why /proc does not show it, or its ancestors.
@@ -144,48 +171,28 @@ pub(super) fn parent(child: &Process, buffer: &mut Vec<u8>) -> Result<Option<(i3
     Ok(Some((ppid, stat, parent)))
 }
 
+/// From a process up to pid 1.
+fn walk(process: Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Errno> {
+    let mut found = Vec::new();
+    let mut process = process;
+    while let Some((pid, stat, above)) = parent(&process, buffer)? {
+        if found.len() == DEEPEST {
+            return Err(Errno::ELOOP);
+        }
+        found.push((pid, stat.start_ticks));
+        process = above;
+    }
+    Ok(found)
+}
+
 /// The launch inside whose payload the peer runs: the nearest ancestor that `live` knows, by pid and start ticks, as a live
-/// payload or its init. A peer in the recorder's own pid namespace is in nobody's payload, because no process leaves its pid
-/// namespace upwards: its ancestors are not looked at.
+/// payload or its init.
 ///
 /// Who enters a payload's namespaces from outside (setns(2), which only the payload's own uid can) descends from no payload and
 /// is not found.
-///
-/// # Errors
-/// The peer is gone, or its ancestors cannot be seen or will not hold still.
-pub fn enclosing(peer: &Peer, live: impl Fn(i32, u64) -> Option<String>) -> Result<Option<String>, Failure> {
-    if peer.depth() <= 1 {
-        return Ok(None);
-    }
-    let mut buffer = Vec::new();
-    let mut last = Errno::ESRCH;
-    for _ in 0..WALKS {
-        match walk(peer, &live, &mut buffer) {
-            Ok(found) => return Ok(found),
-            Err(Errno::ESRCH | Errno::ENOENT) if peer.lives() => last = Errno::ENOENT,
-            Err(errno) => return Err(peer.unreadable(errno)),
-        }
-    }
-    Err(peer.unreadable(last))
-}
-
-fn walk(
-    peer: &Peer,
-    live: &impl Fn(i32, u64) -> Option<String>,
-    buffer: &mut Vec<u8>,
-) -> Result<Option<String>, Errno> {
-    let mut process = Process::open(peer.pid)?;
-    if !peer.lives() {
-        return Err(Errno::ESRCH);
-    }
-    for _ in 0..DEEPEST {
-        let Some((pid, stat, above)) = parent(&process, buffer)? else { return Ok(None) };
-        if let Some(found) = live(pid, stat.start_ticks) {
-            return Ok(Some(found));
-        }
-        process = above;
-    }
-    Err(Errno::ELOOP)
+pub fn enclosing(peer: &Peer, live: impl Fn(i32, u64) -> Option<String>) -> Option<String> {
+    let own = (peer.pid, peer.start_ticks);
+    std::iter::once(&own).chain(&peer.ancestors).find_map(|(pid, ticks)| live(*pid, *ticks))
 }
 
 fn cannot(what: &str, errno: Errno) -> Failure {
