@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     pub(super) until: Instant,
     serial: u32,
     launch: wire::Launch,
-    fds: Vec<OwnedFd>,
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 fn not_now(message: &Message) -> Failure {
