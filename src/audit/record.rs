@@ -217,6 +217,24 @@ pub enum EndBy {
     HostRestart,
 }
 
+impl EndBy {
+    /// The word in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Payload => "payload",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::WallTime => "wall-time",
+            Self::Ban => "ban",
+            Self::Administrator => "administrator",
+            Self::PilotSignal => "pilot-signal",
+            Self::LauncherLost => "launcher-lost",
+            Self::RecorderRestart => "recorder-restart",
+            Self::HostRestart => "host-restart",
+        }
+    }
+}
+
 /// One record of any action. [`Record::new`] sets what its action fixes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

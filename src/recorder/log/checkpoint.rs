@@ -82,29 +82,32 @@ impl RecorderLog {
         since + self.options.checkpoint_every.max(PAUSE)
     }
 
-    /// Does what is due by time: checkpoints, the day's segment, pruning, the reserve, a broken log. What fails is in
-    /// [`stats`](Self::stats) and tried again.
-    pub fn tick(&mut self) {
+    /// Does what is due by time: checkpoints, the day's segment, pruning, the reserve, a broken log. The first failure is given
+    /// back, all are in [`stats`](Self::stats), and what failed is tried again.
+    pub fn tick(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
         if now >= self.refill_at {
             self.refill_at = now + super::REFILL;
             self.reserve.refill(&self.dir, self.live.len() as u64);
         }
-        if self.ready().is_err() {
-            return; // which is in `broken`, or told to the next commit
+        if self.broken.as_ref().is_some_and(|broken| now < broken.again) {
+            return Ok(()); // said before
         }
+        self.ready()?;
         let at = (self.options.clock)();
-        if self.roll_if_due(at).is_err() {
-            return;
-        }
+        self.roll_if_due(at)?;
+        let mut failed = None;
         if self.unsigned > 0 && now >= self.next_checkpoint() {
             self.checkpoint_failure = self.checkpoint(at).err();
             self.first_unsigned = now; // also where it failed
+            failed.clone_from(&self.checkpoint_failure);
         }
         if now >= self.prune_at {
             self.prune_at = now + super::PRUNE;
             self.prune_failure = self.prune(at).err();
+            failed = failed.or_else(|| self.prune_failure.clone());
         }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Ends in order: the last line is a checkpoint, and everything is on the disk.

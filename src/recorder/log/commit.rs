@@ -193,7 +193,8 @@ impl RecorderLog {
     ) {
         for (index, line) in placed {
             let (Some(staged), Some(result)) = (batch.get(*index), results.get_mut(*index)) else { continue };
-            let written = Written { seq: line.link.seq, hash: hex(&line.link.hash), at };
+            let bytes = line.range.len() as u64;
+            let written = Written { seq: line.link.seq, hash: hex(&line.link.hash), at, bytes };
             match &staged.live {
                 Live::Same => {}
                 Live::Begins(entry) => {

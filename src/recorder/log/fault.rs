@@ -78,7 +78,7 @@ impl RecorderLog {
         }
         if self.dir.is_current(&self.segment.name, &self.segment.file) {
             let (file, from) = (&self.segment.file, self.unsynced.from);
-            let size = file.metadata().map(|meta| meta.len()).unwrap_or(self.segment.len);
+            let size = file.metadata().map_or(self.segment.len, |meta| meta.len());
             file.set_len(from)
                 .and_then(|()| file.sync_all())
                 .map_err(|error| self.dir.io_failure("repair", &self.segment.name, &error))?;

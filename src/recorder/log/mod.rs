@@ -21,6 +21,7 @@ mod open;
 mod prune;
 mod roll;
 mod scan;
+mod served;
 mod space;
 mod stats;
 
@@ -109,6 +110,8 @@ pub struct Written {
     pub hash: String,
     /// `@timestamp`.
     pub at: Timestamp,
+    /// Bytes of the line.
+    pub bytes: u64,
 }
 
 /// The open log.

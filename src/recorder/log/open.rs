@@ -101,7 +101,7 @@ impl RecorderLog {
         let Some(link) = end.link else {
             return self.replace_empty(name, before, torn.as_ref(), at);
         };
-        self.since_list = if end.list_size > 0 { end.len - end.list_end } else { u64::MAX / 2 };
+        self.since_list = if end.list_size > 0 { end.len - end.list_until } else { u64::MAX / 2 };
         self.list_size = end.list_size;
         self.segment = Segment { name: name.clone(), file, len: end.len, head: end.list_size };
         self.link = link;

@@ -38,7 +38,7 @@ pub(super) struct End {
     /// Bytes of the newest segment up to its end.
     pub(super) len: u64,
     /// Where the last list ends in it.
-    pub(super) list_end: u64,
+    pub(super) list_until: u64,
     /// Bytes of that list.
     pub(super) list_size: u64,
     /// Lines since the last checkpoint, as far as they were read.
@@ -55,7 +55,7 @@ pub(super) fn end_of(dir: &Directory, names: &[String]) -> Result<End, Failure> 
         live: BTreeMap::new(),
         link: None,
         len: 0,
-        list_end: 0,
+        list_until: 0,
         list_size: 0,
         unsigned: 0,
         pruned: Vec::new(),
@@ -133,7 +133,7 @@ impl End {
         let mut reader = BufReader::with_capacity(256 * 1024, file);
         let mut line = Vec::new();
         let mut offset = from;
-        (self.list_end, self.list_size) = (0, 0);
+        (self.list_until, self.list_size) = (0, 0);
         loop {
             line.clear();
             let count = reader.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line)? as u64;
@@ -185,8 +185,8 @@ impl End {
         if number == of {
             let entries = std::mem::take(&mut self.list.2);
             self.live = entries.into_iter().filter_map(|entry| Some((entry.id.clone()?, entry))).collect();
-            self.list_end = offset + count;
-            self.list_size = self.list_end - self.list.1;
+            self.list_until = offset + count;
+            self.list_size = self.list_until - self.list.1;
         }
     }
 

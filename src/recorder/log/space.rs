@@ -100,7 +100,7 @@ impl Reserve {
         let (from, length) = (self.len as i64, (wanted - self.len) as i64);
         match fallocate(&self.file, FallocateFlags::empty(), from, length) {
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
-                let zeros = [0; 64 * 1024];
+                let zeros = vec![0; 64 * 1024];
                 let mut at = self.len;
                 while at < wanted {
                     let part = zeros.len().min((wanted - at) as usize);
