@@ -63,6 +63,8 @@ pub struct Client {
     /// The launch whose receipt came: id, sequence number, hash.
     receipt: Option<Resume>,
     orders: VecDeque<Order>,
+    /// The recorder said that the launch is closed.
+    closed: bool,
     /// When to try to come back, and the pause after that.
     again: Option<(Instant, Duration)>,
     buffer: Vec<u8>,
@@ -80,6 +82,7 @@ impl Client {
             serial: 0,
             receipt: None,
             orders: VecDeque::new(),
+            closed: false,
             again: None,
             buffer: vec![0; wire::MAX_PACKET],
         };
@@ -130,15 +133,24 @@ impl Client {
         }
     }
 
-    /// The record that closes the launch, or one of a launch that never had a record; returns when it is written.
+    /// The record that closes the launch, or one of a launch that never had a record; returns when it is written. A launch that
+    /// the recorder has closed already is closed: its own answer got lost, or it did not wait for this launcher any longer.
     pub fn close(&mut self, record: &Record, id: LaunchId) -> Result<(), Failure> {
+        if self.closed {
+            return Ok(());
+        }
         let note = Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) });
-        match self.ask(&note, &[])? {
-            Message::Done(_) => {
+        match self.ask(&note, &[]) {
+            Ok(Message::Done(_)) => {
                 self.receipt = None;
                 Ok(())
             }
-            other => Err(self.nonsense(other.name())),
+            Ok(other) => Err(self.nonsense(other.name())),
+            Err(_) if self.closed => {
+                self.receipt = None;
+                Ok(())
+            }
+            Err(failure) => Err(failure),
         }
     }
 
@@ -215,12 +227,20 @@ impl Client {
         loop {
             if self.line.is_none() {
                 self.dial_until(until)?;
-                if self.receipt.is_some() {
-                    self.resume(until)?;
+                if self.receipt.is_some()
+                    && let Err(failure) = self.resume(until)
+                {
+                    if self.line.is_none() && Instant::now() < until {
+                        continue; // it went away once more
+                    }
+                    return Err(failure);
                 }
             }
             match self.exchange(message, fds, until) {
-                Ok(Message::Refused(refused)) => return Err(refused.into_failure()),
+                Ok(Message::Refused(refused)) => {
+                    self.closed |= refused.closed;
+                    return Err(refused.into_failure());
+                }
                 Ok(answer) => return Ok(answer),
                 Err(Broken::Failure(failure)) => return Err(failure),
                 Err(Broken::Late) => return Err(self.late("it did not answer in time")),
@@ -362,12 +382,16 @@ impl Client {
                 // The recorder has closed the launch: there is nothing to come back to.
                 self.receipt = None;
                 self.again = None;
+                self.closed |= refused.closed;
                 Err(refused.into_failure())
             }
             Ok(other) => Err(self.nonsense(other.name())),
             Err(Broken::Failure(failure)) => Err(failure),
             Err(Broken::Late) => Err(self.late("it did not answer in time")),
-            Err(Broken::Line(errno)) => Err(self.late(&errno_text(errno))),
+            Err(Broken::Line(errno)) => {
+                self.line = None;
+                Err(self.late(&errno_text(errno)))
+            }
         }
     }
 
