@@ -98,7 +98,13 @@ static void give_up_rights(void) {
     if (!is("privileges")) MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
+static void die_with_parent(void) {
+    MUST(prctl(PR_SET_PDEATHSIG, SIGKILL));
+    alarm(60); /* whose parent had died already */
+}
+
 static void payload(int ready) {
+    die_with_parent();
     give_up_rights();
     prctl(PR_SET_NAME, "a) S 1 (b\nUid:");
     MUST(write(ready, "!", 1));
@@ -165,10 +171,13 @@ static int make(int *fds) {
         init(ends[1], uid, gid, flags);
     }
     close(ends[1]);
-    int grandchild = -1;
-    if (is("grandchild")) receive_fds(ends[0], &grandchild, 1);
-    receive_fds(ends[0], fds, ALL);
-    if (grandchild >= 0) fds[PAYLOAD] = grandchild;
+    if (receive_fds(ends[0], fds, ALL) == 1) { /* whichever of the two was faster */
+        int grandchild = fds[0];
+        receive_fds(ends[0], fds, ALL);
+        fds[PAYLOAD] = grandchild;
+    } else if (is("grandchild")) {
+        receive_fds(ends[0], fds, 1);
+    }
     return pid;
 }
 
@@ -235,7 +244,7 @@ static int hanging_file(void) {
 static int other_child(void) {
     int pid = MUST(fork());
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        die_with_parent();
         for (;;) pause();
     }
     return MUST(pidfd_open_(pid, 0));
@@ -289,7 +298,7 @@ int main(int argc, char **argv) {
             int ends[2];
             MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
             if (MUST(fork()) == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                die_with_parent();
                 make(fds);
                 send_fds(ends[1], "made", fds, ALL);
                 for (;;) pause();
