@@ -1,66 +1,21 @@
 //! What the recorder sees of real processes: of an honest launcher everything, of a lying one the lie.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
 #[path = "support/observer.rs"]
 mod observer;
+mod support;
 
 use bailey::audit::record::{Action, Assurance, Host, OtherIdentity, Record};
 use bailey::recorder::observe::{self, Digests, Handed, Observed, Peer};
 use bailey::request::LaunchId;
-use bailey::sys::socket;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use observer::{KINDS, Listener, Met, kinds};
+use observer::{Bench, KINDS, Met, kinds, open, results};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use support::{World, skip};
-
-/// A world with a listening socket and the program that connects to it.
-struct Bench {
-    world: World,
-    listener: Listener,
-    program: PathBuf,
-}
-
-impl Bench {
-    fn new() -> Self {
-        static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
-        let world = World::new();
-        let bytes = PROGRAM.get_or_init(|| fs::read(observer::compile(&world.dir)).unwrap());
-        let program = world.dir.join("hostile");
-        fs::write(&program, bytes).unwrap();
-        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let listener = Listener::new(&world.path("socket"));
-        Self { world, listener, program }
-    }
-
-    fn command(&self) -> Command {
-        let mut command = self.world.command(&self.program);
-        command.env("TMPDIR", &self.world.dir);
-        if let Some(device) = std::env::var_os("BAILEY_TEST_FUSE") {
-            command.env("BAILEY_TEST_FUSE", device);
-        }
-        command
-    }
-
-    fn meet(&self, lie: &[&str]) -> Met {
-        Met::new(&self.listener, self.command(), lie)
-    }
-
-    /// The launcher's lie is refused in words that hold all of these.
-    fn refused(&self, lie: &str, words: &[&str]) {
-        let failure = self.meet(&[lie]).observe().expect_err(lie).to_string();
-        for word in words {
-            assert!(failure.contains(word), "{lie}: {failure}");
-        }
-    }
-}
+use support::skip;
 
 fn own_ids() -> (u32, u32) {
     (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
@@ -100,8 +55,13 @@ fn an_honest_launcher_is_seen_as_it_is() {
     assert_eq!(seen.gid_map, format!("{gid} {gid} 1"));
     assert_eq!(seen.setgroups, "deny");
     let mountinfo = fs::read(format!("/proc/{}/mountinfo", met.payload_pid)).unwrap();
-    assert_eq!(seen.mountinfo.to_vec(), sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), mountinfo)).to_vec());
-    let named: Vec<String> = seen.namespaces.iter().map(|(kind, inode)| format!("{kind}:[{inode}]")).collect();
+    assert_eq!(
+        seen.mountinfo.to_vec(),
+        sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), mountinfo))
+            .to_vec()
+    );
+    let named: Vec<String> =
+        seen.namespaces.iter().map(|(kind, inode)| format!("{kind}:[{inode}]")).collect();
     assert_eq!(named, links);
     let (by_pidfd, tied) = kernel();
     assert_eq!(seen.by_pidfd, by_pidfd);
@@ -281,83 +241,6 @@ fn descriptors_that_are_no_pidfd_are_refused_untouched() {
     assert!(Handed::sort(Vec::new(), &[]).is_err());
 }
 
-fn has_fuse(test: &str) -> bool {
-    let device = std::env::var_os("BAILEY_TEST_FUSE").map_or_else(|| PathBuf::from("/dev/fuse"), PathBuf::from);
-    match File::options().read(true).write(true).open(&device) {
-        Ok(_) => true,
-        Err(error) => {
-            skip(test, &format!("no FUSE device for this user: {}: {error}", device.display()));
-            false
-        }
-    }
-}
-
-fn results(digests: &Digests, count: usize, within: Duration) -> Vec<(u64, Result<observe::Program, String>)> {
-    let deadline = Instant::now() + within;
-    let mut found = Vec::new();
-    while found.len() < count && Instant::now() < deadline {
-        let mut fds = [PollFd::new(digests.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, PollTimeout::from(50_u8));
-        found.extend(digests.results());
-    }
-    found
-}
-
-fn open(path: &std::path::Path) -> OwnedFd {
-    File::open(path).unwrap().into()
-}
-
-#[test]
-fn a_file_that_hangs_harms_only_its_uid() {
-    if !has_fuse("a_file_that_hangs_harms_only_its_uid") {
-        return;
-    }
-    let bench = Bench::new();
-    // As a payload: refused without a question to the file.
-    let mut met = bench.meet(&["hanging"]);
-    let before = Instant::now();
-    let (failure, fds) = Handed::sort(std::mem::take(&mut met.fds), &kinds(&KINDS)).unwrap_err();
-    assert!(failure.to_string().contains("descriptor 0 is no pidfd"), "{failure}");
-    let digests = Digests::new().unwrap();
-    digests.discard(1, fds);
-    // As a program: no answer, and nobody waits for it.
-    let mut program = bench.meet(&["file-only"]);
-    assert_eq!(observe::path_of(&program.fds[0]), "/mnt/file", "named without a question to the file");
-    assert!(digests.submit(2, 20, program.fds.remove(0)));
-    let good = || open(&bench.program);
-    assert!(digests.submit(2, 21, good()), "behind the one that hangs");
-    for uid in 3..6 {
-        assert!(digests.submit(uid, u64::from(uid), good()));
-    }
-    let mut tokens: Vec<u64> = results(&digests, 3, Duration::from_secs(10)).iter().map(|(token, _)| *token).collect();
-    tokens.sort_unstable();
-    assert_eq!(tokens, [3, 4, 5]);
-    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
-    assert_eq!(results(&digests, 1, Duration::from_millis(300)), [], "uid 2 hangs");
-    // When the file system ends, so does the waiting.
-    drop(program);
-    let late = results(&digests, 2, Duration::from_secs(10));
-    assert!(matches!(&late[..], [(20, Err(_)), (21, Ok(_))]), "{late:?}");
-}
-
-#[test]
-fn a_socket_that_lingers_is_closed_by_somebody_else() {
-    let bench = Bench::new();
-    let digests = Digests::new().unwrap();
-    let mut met = bench.meet(&["linger-only"]);
-    let before = Instant::now();
-    digests.discard(7, std::mem::take(&mut met.fds));
-    // In a message that nobody read, too: the connection itself goes to the janitor.
-    let (ours, theirs) = socket::pair().unwrap();
-    let mut unread = bench.meet(&["linger-only"]);
-    socket::send(theirs.as_fd(), b"x", &[unread.fds[0].as_raw_fd()]).unwrap();
-    digests.discard(8, std::mem::take(&mut unread.fds));
-    digests.discard(8, vec![ours]);
-    assert!(digests.submit(9, 1, open(&bench.program)));
-    assert_eq!(results(&digests, 1, Duration::from_secs(10)).len(), 1);
-    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
-}
-
 #[test]
 fn digests_are_of_the_file_and_remembered() {
     let bench = Bench::new();
@@ -369,7 +252,10 @@ fn digests_are_of_the_file_and_remembered() {
         results(&digests, 1, Duration::from_secs(10)).pop().unwrap().1
     };
     let found = digest(1, open(&path)).unwrap();
-    assert_eq!(bailey::audit::chain::hex(&found.sha256), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(
+        bailey::audit::chain::hex(&found.sha256),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
     assert_eq!(found.path, path.display().to_string());
     assert_eq!(digest(1, open(&path)), Ok(found.clone()));
     fs::write(&path, b"abd").unwrap();
@@ -429,7 +315,8 @@ fn claim(peer: &Peer, seen: &Observed) -> Record {
     claim.grid.observed.no_new_privs = Some(true);
     claim.grid.observed.seccomp = Some(0);
     claim.grid.observed.pid_depth = Some(2);
-    claim.grid.namespaces.mnt = seen.namespaces.iter().find(|(kind, _)| *kind == "mnt").map(|(_, inode)| *inode);
+    claim.grid.namespaces.mnt =
+        seen.namespaces.iter().find(|(kind, _)| *kind == "mnt").map(|(_, inode)| *inode);
     claim
 }
 
@@ -447,11 +334,21 @@ fn each_false_claim_is_named_with_both_values() {
     let lies: [(&str, &str, Change); 12] = [
         ("the payload's pid: the launcher says 1, ", &seen.pid().to_string(), |r| r.process.pid = Some(1)),
         ("its pid inside: the launcher says 77, ", "2", |r| r.process.vpid = Some(77)),
-        ("the launcher's pid: the launcher says 1, ", &peer.pid.to_string(), |r| r.process.parent.pid = Some(1)),
-        ("its start in clock ticks: the launcher says 1, ", &seen.start_ticks.to_string(), |r| r.grid.start_ticks = Some(1)),
-        ("the pilot's uid: the launcher says 0, ", &peer.uid.to_string(), |r| r.process.real_user.id = Some("0".into())),
-        ("the pilot's gid: the launcher says 0, ", &peer.gid.to_string(), |r| r.process.real_group.id = Some("0".into())),
-        ("the payload's uid: the launcher says x, ", &peer.uid.to_string(), |r| r.process.user.id = Some("x".into())),
+        ("the launcher's pid: the launcher says 1, ", &peer.pid.to_string(), |r| {
+            r.process.parent.pid = Some(1)
+        }),
+        ("its start in clock ticks: the launcher says 1, ", &seen.start_ticks.to_string(), |r| {
+            r.grid.start_ticks = Some(1)
+        }),
+        ("the pilot's uid: the launcher says 0, ", &peer.uid.to_string(), |r| {
+            r.process.real_user.id = Some("0".into())
+        }),
+        ("the pilot's gid: the launcher says 0, ", &peer.gid.to_string(), |r| {
+            r.process.real_group.id = Some("0".into())
+        }),
+        ("the payload's uid: the launcher says x, ", &peer.uid.to_string(), |r| {
+            r.process.user.id = Some("x".into())
+        }),
         ("no_new_privs: the launcher says false, ", "true", |r| r.grid.observed.no_new_privs = Some(false)),
         ("its seccomp mode: the launcher says 2, ", "0", |r| r.grid.observed.seccomp = Some(2)),
         ("its depth of pid namespaces: the launcher says 9, ", "2", |r| r.grid.observed.pid_depth = Some(9)),
@@ -504,7 +401,10 @@ fn what_the_recorder_knows_better_replaces_the_claim() {
     assert_eq!(record.host, node);
     let ips: Vec<String> = record.related.ip.iter().map(ToString::to_string).collect();
     assert_eq!(ips, ["192.0.2.1", "198.51.100.1"]);
-    assert_eq!((record.event.kind.as_str(), &record.event.category[..]), ("event", &["process".to_owned()][..]));
+    assert_eq!(
+        (record.event.kind.as_str(), &record.event.category[..]),
+        ("event", &["process".to_owned()][..])
+    );
     assert!(record.event.outcome.is_some());
     assert_eq!(record.container.id, record.event.id);
     assert_eq!(record.grid.identity.assurance, Some(Assurance::Checked));
@@ -530,7 +430,10 @@ fn what_the_recorder_knows_better_replaces_the_claim() {
     assert_eq!(record.grid.observed.setgroups.as_deref(), Some("deny"));
     assert_eq!(record.grid.observed.mountinfo_sha256.as_ref().map(String::len), Some(64));
     assert_eq!(record.grid.observed.namespaces, Some(seen.tie.clone()));
-    assert_eq!(record.grid.namespaces.pid, seen.namespaces.iter().find(|(kind, _)| *kind == "pid").map(|(_, i)| *i));
+    assert_eq!(
+        record.grid.namespaces.pid,
+        seen.namespaces.iter().find(|(kind, _)| *kind == "pid").map(|(_, i)| *i)
+    );
     assert_eq!(record.user.id.as_deref(), Some("/DC=org/CN=alice"), "what the launcher alone can say stays");
 
     // Without a descriptor of the program there is no digest, whatever the launcher wrote.
@@ -569,7 +472,11 @@ fn groups_are_the_kernels() {
 #[test]
 fn the_exit_status_is_told_after_the_reaping() {
     let pidfd_of = |pid: u32| bailey::sys::pidfd::open(pid as i32).unwrap();
-    let mut child = Command::new("/bin/sh").args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "read x; exit 7"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let pidfd = pidfd_of(child.id());
     assert_eq!(observe::exit_status(pidfd.as_fd()), None);
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
@@ -585,7 +492,11 @@ fn the_exit_status_is_told_after_the_reaping() {
 #[test]
 fn this_host_shows_its_processes() {
     observe::can_see_others().unwrap();
-    assert_ne!(fs::metadata("/proc/1").unwrap().uid(), own_ids().0, "pid 1 is another's, so that this proves something");
+    assert_ne!(
+        fs::metadata("/proc/1").unwrap().uid(),
+        own_ids().0,
+        "pid 1 is another's, so that this proves something"
+    );
 }
 
 /// Not a test of correctness: `cargo test --release --test recorder_observe -- --ignored --nocapture`.

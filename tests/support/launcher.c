@@ -242,10 +242,11 @@ static int hanging_file(void) {
 }
 
 static int other_child(void) {
-    int pid = MUST(fork());
+    int launcher = getpid(), pid = MUST(fork());
     if (pid == 0) {
         die_with_parent();
-        for (;;) pause();
+        while (getppid() == launcher) pause();
+        _exit(0);
     }
     return MUST(pidfd_open_(pid, 0));
 }
