@@ -1,11 +1,17 @@
 //! What the recorder sees of real processes: of an honest launcher everything, of a lying one the lie.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::semicolon_if_nothing_returned
+)]
 
 #[path = "support/observer.rs"]
 mod observer;
 mod support;
 
-use bailey::audit::record::{Action, Assurance, Host, OtherIdentity, Record};
+use bailey::audit::record::{Action, Assurance, Host, LiveEntry, OtherIdentity, Record};
 use bailey::recorder::observe::{self, Digests, Handed, Observed, Peer};
 use bailey::request::LaunchId;
 use observer::{Bench, KINDS, Met, kinds, open, results};
@@ -320,6 +326,8 @@ fn claim(peer: &Peer, seen: &Observed) -> Record {
     claim
 }
 
+type Change = fn(&mut Record);
+
 #[test]
 fn each_false_claim_is_named_with_both_values() {
     let bench = Bench::new();
@@ -330,7 +338,6 @@ fn each_false_claim_is_named_with_both_values() {
     assert_eq!(observe::contradictions(&honest, peer, &seen), Vec::<String>::new());
     let nothing = Record::new(Action::PayloadLaunch, LaunchId::from_parts(1, [1; 10]));
     assert_eq!(observe::contradictions(&nothing, peer, &seen), Vec::<String>::new());
-    type Change = fn(&mut Record);
     let lies: [(&str, &str, Change); 12] = [
         ("the payload's pid: the launcher says 1, ", &seen.pid().to_string(), |r| r.process.pid = Some(1)),
         ("its pid inside: the launcher says 77, ", "2", |r| r.process.vpid = Some(77)),
@@ -390,7 +397,7 @@ fn what_the_recorder_knows_better_replaces_the_claim() {
     record.grid.recorder.version = Some("x".into());
     record.grid.checkpoint.seq = Some(1);
     record.grid.peer.uid = Some(0);
-    record.grid.live = vec![Default::default()];
+    record.grid.live = vec![LiveEntry::default()];
     record.grid.end.signal = Some("SIGKILL".into());
     record.process.exit_code = Some(0);
     record.process.parent.hash.sha256 = Some("forged".into());
@@ -520,7 +527,7 @@ fn how_long_it_takes() {
             }
             best = best.min(start.elapsed() / 100);
         }
-        println!("{name:12} {:7.1} µs", best.as_nanos() as f64 / 1000.0);
+        println!("{name:12} {:7} ns", best.as_nanos());
     };
     println!("mountinfo has {lines} lines");
     time("peer", &mut || drop(Peer::look(met.socket.as_fd(), Some(4))));

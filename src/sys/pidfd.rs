@@ -125,9 +125,7 @@ pub struct Info {
 fn get_raw(pidfd: BorrowedFd<'_>, mask: u64) -> Result<RawInfo, Errno> {
     let mut raw = RawInfo { mask, ..RawInfo::default() };
     // SAFETY: the request carries the size of RawInfo, and the kernel writes no more than that.
-    check(libc::c_long::from(unsafe {
-        libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut raw)
-    }))?;
+    check(libc::c_long::from(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut raw) }))?;
     Ok(raw)
 }
 
