@@ -251,7 +251,7 @@ fn find_back(
             let rest = bytes.get(begin..).unwrap_or_default();
             let length = newline(rest);
             if let Some(line) = length.and_then(|length| rest.get(..length))
-                && line.windows(mark.len()).any(|part| part == mark)
+                && has(line, mark)
             {
                 begins.push((begin, line));
             }
@@ -288,15 +288,23 @@ fn judge(dir: &Directory, name: &str, offset: u64, size: u64) -> Result<(), Fail
     let mut launch = None;
     for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(|error| wrong(&error))?;
-        let Some(record) = link_of(&line).and_then(|_| serde_json::from_slice::<Record>(&line).ok()) else {
-            continue;
-        };
-        if launch.is_some_and(|at| at != record.timestamp) {
+        let Some(time) = time_of(&line) else { continue };
+        if launch.is_some_and(|launched| launched != time) && link_of(&line).is_some() {
             return Err(refuse());
         }
-        if record.event.action == Action::PayloadLaunch {
-            launch = Some(record.timestamp);
+        if has(&line, b"\"action\":\"payload-launch\"") {
+            launch = Some(time);
         }
     }
     Ok(())
+}
+
+/// `@timestamp` of a line that may be broken further on.
+fn time_of(line: &[u8]) -> Option<Timestamp> {
+    let text = line.strip_prefix(b"{\"@timestamp\":\"")?.get(..30)?;
+    Timestamp::parse_rfc3339(std::str::from_utf8(text).ok()?)
+}
+
+fn has(line: &[u8], mark: &[u8]) -> bool {
+    line.windows(mark.len()).any(|part| part == mark)
 }
