@@ -23,6 +23,8 @@ use crate::failure::Failure;
 
 /// How many segments, newest first, are looked at for a list, or for a signature.
 const SEARCHED: usize = 64;
+/// Bytes in which a line's action is found: a time, a launch id and some words.
+const HEAD: usize = 256;
 /// Bytes that are looked at in one piece.
 const WINDOW: u64 = 1024 * 1024;
 /// What may be written and not yet on the disk, with a wide margin (`super::UNSYNCED` and a batch): so much of the end is
@@ -305,6 +307,7 @@ fn time_of(line: &[u8]) -> Option<Timestamp> {
     Timestamp::parse_rfc3339(std::str::from_utf8(text).ok()?)
 }
 
+/// Whether the line's first members, time and event, have `mark`. They come first in every line of this program.
 fn has(line: &[u8], mark: &[u8]) -> bool {
-    line.windows(mark.len()).any(|part| part == mark)
+    line.get(..HEAD).unwrap_or(line).windows(mark.len()).any(|part| part == mark)
 }
