@@ -10,6 +10,7 @@
 mod support;
 
 use bailey::admin::verify::verify;
+use bailey::audit::client::Order;
 use bailey::audit::record::{Action, Record};
 use bailey::audit::{Durability, EmbeddedLog, LiveSlot, LogOptions, Receipt, Timestamp};
 use bailey::config::Config;
@@ -18,12 +19,12 @@ use bailey::host::{self, Caller};
 use bailey::plan;
 use bailey::request::{Bind, LaunchId, Request};
 use bailey::sandbox::{Explainer, Frozen};
-use bailey::supervisor::{Cause, Deadline, Signals, supervise};
+use bailey::supervisor::{Cause, Deadline, Notice, Overseer, Signals, supervise};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -233,6 +234,26 @@ fn a_dropped_payload_never_ran(stage: &Stage) {
     stage.close(log, vec![slot]);
 }
 
+/// Nobody gives orders here, and nobody listens.
+struct Nobody;
+
+impl Overseer for Nobody {
+    fn notice(&mut self, _: &Notice) {}
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
+    fn orders(&mut self) -> Vec<Order> {
+        Vec::new()
+    }
+    fn obeyed(&mut self, _: bool, _: Option<Duration>) {}
+    fn preserve_in(&self) -> Result<PathBuf, Failure> {
+        Err(Failure::usage("cannot keep files", "nobody asked", "ask"))
+    }
+}
+
 fn the_right_receipts_release_their_payloads(stage: &Stage) {
     let (mut a, mut b) = (stage.freeze(1), stage.freeze(2));
     let traces = [a.traces(), b.traces()];
@@ -244,7 +265,7 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
     let signals = Signals::take().unwrap();
     let deadline = Deadline { wall_time: Some(Duration::from_secs(10)), grace: Duration::from_secs(1) };
     for (frozen, receipt) in [(b.frozen, for_b), (a.frozen, for_a)] {
-        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline, &mut |_| {});
+        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline, &mut Nobody);
         assert_eq!((end.cause, end.status), (Cause::Payload, Some(7 << 8)), "{end:?}");
     }
     for (marker, ..) in &traces {
