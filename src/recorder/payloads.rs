@@ -517,7 +517,7 @@ impl Server {
             closing: false,
             asked: None,
             held: false,
-            stopped: false,
+            stopped: entry.stopped.unwrap_or(false),
         };
         self.watch(id, &mut live);
         self.accounts.begun(uid, Instant::now());

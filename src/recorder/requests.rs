@@ -367,7 +367,7 @@ impl Server {
         let record = records::stop(&live.base, id, &stop, &node, asker);
         // The record comes first, then the order: the log has the cause before the effect.
         let after = After::Order { id, order: stop, token, serial };
-        self.stage(record, Live::Same, true, true, after, asker.uid);
+        self.stage(record, Live::Stops(id.to_string()), true, true, after, asker.uid);
     }
 
     fn drain(&mut self, token: u64, serial: u32, drain: wire::Drain) {

@@ -59,6 +59,8 @@ pub enum Live {
     Same,
     /// A launch begins. `segment`, `offset`, `seq`, `hash` and `since` are filled in by the log.
     Begins(Box<LiveEntry>),
+    /// An administrator has the launch of this id stopped.
+    Stops(String),
     /// The launch of this id is closed.
     Ends(String),
 }
@@ -228,6 +230,11 @@ impl RecorderLog {
                         ..(**entry).clone()
                     };
                     self.live.insert(entry.id.clone().unwrap_or_default(), entry);
+                }
+                Live::Stops(id) => {
+                    if let Some(entry) = self.live.get_mut(id) {
+                        entry.stopped = Some(true);
+                    }
                 }
                 Live::Ends(id) => {
                     self.live.remove(id);

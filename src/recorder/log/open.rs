@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::fcntl::OFlag;
 
-use super::live::live_entry;
+use super::live::{is_order, live_entry};
 use super::{RecorderLog, Segment, Unsynced};
 use crate::audit::chain::{Link, link_of};
 use crate::audit::live::try_lock;
@@ -76,6 +76,10 @@ fn note(live: &mut BTreeMap<String, LiveEntry>, record: Record, segment: &str, o
     let Some(id) = record.event.id.clone() else { return };
     if record.event.action.closes() {
         live.remove(&id);
+    } else if is_order(&record) {
+        if let Some(entry) = live.get_mut(&id) {
+            entry.stopped = Some(true);
+        }
     } else if record.event.action == Action::PayloadLaunch {
         let entry = LiveEntry {
             segment: Some(segment.to_owned()),

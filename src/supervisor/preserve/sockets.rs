@@ -154,6 +154,8 @@ mod tests {
         assert_eq!(unix(line), Some((32, "unix-datagram - - CONNECTED".to_owned())));
         for broken in ["", "x", "0: 1 2 3", "0: 0100007F 0 01 0 0 0 0 0 1", "0: é 0 01 0 0 0 0 0 1"] {
             assert_eq!(internet("tcp", broken), None, "{broken}");
+        }
+        for broken in ["", "x", "0: 1 2 3", "0000000000000000: 00000003 00000000 00000000 0002 03 x"] {
             assert_eq!(unix(broken), None, "{broken}");
         }
     }
