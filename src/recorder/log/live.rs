@@ -33,13 +33,13 @@ pub(super) fn is_order(record: &Record) -> bool {
     record.event.action == Action::PayloadStop && record.grid.peer.uid.is_some()
 }
 
-/// Adds the list of what is live, in parts; gives its size in bytes.
+/// Adds the list of what is live, in parts.
 pub(super) fn push_list(
     draft: &mut Draft,
     live: &BTreeMap<String, LiveEntry>,
     host: &Host,
     writer: &str,
-) -> Result<u64, Failure> {
+) -> Result<(), Failure> {
     let before = draft.bytes.len();
     let mut parts: Vec<Vec<LiveEntry>> = vec![Vec::new()];
     let mut room = PART;
@@ -63,5 +63,6 @@ pub(super) fn push_list(
         record.grid.live_part.launches = Some(live.len() as u64);
         draft.push_own(&record, writer)?;
     }
-    Ok((draft.bytes.len() - before) as u64)
+    draft.list = Some(before..draft.bytes.len());
+    Ok(())
 }
