@@ -150,7 +150,7 @@ fn human(rows: &[LiveRow], draining: Option<&str>, now: Timestamp) -> String {
         return text;
     }
     let state = rows.iter().map(|row| row.state.chars().count()).max().unwrap_or(0).clamp(5, 16);
-    let job: usize = 16;
+    let job: usize = 20;
     let user = WIDTH - (26 + 1 + 7 + 1 + 6 + 1 + 6 + 1 + state + 1 + 1 + job);
     let mut line =
         |id: &str, pid: &str, uid: &str, since: &str, state_is: &str, user_is: &str, job_is: &str| {

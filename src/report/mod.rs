@@ -208,13 +208,8 @@ impl Overseer for Desk<'_> {
                 };
                 say(&format!("launch {}: an administrator stops the payload: {reason}; {how}", self.id));
             }
-            Notice::Frozen { reason, processes, running } => {
-                let text = match running {
-                    0 => format!("the payload is held, {processes} processes of it: {reason}"),
-                    running => format!(
-                        "the payload is being held: {running} of its {processes} processes still run: {reason}"
-                    ),
-                };
+            Notice::Frozen { reason, processes } => {
+                let text = format!("the payload is held, {processes} processes of it: {reason}");
                 say(&format!("launch {}: an administrator holds the payload: {reason}", self.id));
                 self.record_notice(&text, None);
             }

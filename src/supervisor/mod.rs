@@ -131,10 +131,8 @@ pub enum Notice {
     Frozen {
         /// Why.
         reason: String,
-        /// How many processes there are.
+        /// How many processes are held.
         processes: usize,
-        /// How many of them could not be stopped in time.
-        running: usize,
     },
     /// What there was to keep was kept.
     Preserved(Box<Preserved>),
@@ -198,6 +196,8 @@ struct Watch<'a> {
     passed_on: SignalSet,
     stopped: Option<Cause>,
     reason: Option<String>,
+    /// Why it is to be frozen, until it is and that was said.
+    frozen_as: Option<String>,
 }
 
 /// What init told, and what the payload's own gate told.
@@ -224,6 +224,7 @@ impl<'a> Watch<'a> {
             passed_on: SignalSet::default(),
             stopped: None,
             reason: None,
+            frozen_as: None,
         }
     }
 
@@ -340,9 +341,8 @@ impl<'a> Watch<'a> {
         self.stop_at = None; // a held payload uses nothing up
         if stop.freeze || stop.preserve {
             let held = hold::stop_all(self.running.init_pid(), HOLD);
-            if stop.freeze && !was_held {
-                let Held { processes, running } = held;
-                self.overseer.notice(&Notice::Frozen { reason: stop.reason.clone(), processes, running });
+            if !(was_held && stop.freeze) {
+                self.frozen_as = stop.freeze.then(|| stop.reason.clone());
             }
             self.held(held, false);
         }
@@ -368,6 +368,9 @@ impl<'a> Watch<'a> {
     fn held(&mut self, held: Held, settled: bool) {
         let now_held = held.running == 0;
         if now_held && !settled {
+            if let Some(reason) = self.frozen_as.take() {
+                self.overseer.notice(&Notice::Frozen { reason, processes: held.processes });
+            }
             self.overseer.obeyed(true, None);
         }
         let look_at = Instant::now() + if now_held { LOOK_AGAIN } else { LOOK_SOON };
