@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use super::receipt::Receipt;
 use super::record::Record;
-use super::wire::{self, Hello, Launch, Message, Note, Resume, Stop};
+use super::wire::{self, Hello, Launch, Message, Note, Obeyed, Resume, Stop};
 use crate::failure::{Failure, errno_text};
 use crate::request::LaunchId;
 use crate::sys::socket as sys;
@@ -65,6 +65,8 @@ pub struct Client {
     orders: VecDeque<Order>,
     /// The recorder said that the launch is closed.
     closed: bool,
+    /// What became of the last order, for a recorder that restarts.
+    obeyed: Option<Obeyed>,
     /// When to try to come back, and the pause after that.
     again: Option<(Instant, Duration)>,
     buffer: Vec<u8>,
@@ -83,6 +85,7 @@ impl Client {
             receipt: None,
             orders: VecDeque::new(),
             closed: false,
+            obeyed: None,
             again: None,
             buffer: vec![0; wire::MAX_PACKET],
         };
@@ -156,10 +159,20 @@ impl Client {
 
     /// A notice. Not waited for: it must not hold up the supervisor.
     pub fn note(&mut self, record: &Record, id: LaunchId) {
-        let note = Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) });
+        self.tell(&Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) }));
+    }
+
+    /// What became of an order. Not waited for either; a recorder that restarts is told again.
+    pub fn obeyed(&mut self, id: LaunchId, held: bool, within: Option<Duration>) {
+        let obeyed = Obeyed { id: id.to_string(), held, within: within.map(|within| within.as_secs()) };
+        self.obeyed = Some(obeyed.clone());
+        self.tell(&Message::Obeyed(obeyed));
+    }
+
+    fn tell(&mut self, message: &Message) {
         self.serial = self.serial.wrapping_add(1);
         if let Some(line) = &self.line
-            && let Ok(packet) = wire::encode(line.version, self.serial, &note)
+            && let Ok(packet) = wire::encode(line.version, self.serial, message)
             && sys::send(line.socket.as_fd(), &packet, &[]).is_err()
         {
             self.broken();
@@ -377,7 +390,12 @@ impl Client {
     fn resume(&mut self, until: Instant) -> Result<(), Failure> {
         let Some(receipt) = self.receipt.clone() else { return Ok(()) };
         match self.exchange(&Message::Resume(receipt), &[], until) {
-            Ok(Message::Done(_)) => Ok(()),
+            Ok(Message::Done(_)) => {
+                if let Some(obeyed) = self.obeyed.clone() {
+                    self.tell(&Message::Obeyed(obeyed));
+                }
+                Ok(())
+            }
             Ok(Message::Refused(refused)) => {
                 // The recorder has closed the launch: there is nothing to come back to.
                 self.receipt = None;

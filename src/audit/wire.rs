@@ -158,6 +158,19 @@ pub struct Stop {
     pub preserve: bool,
 }
 
+/// What a launcher did about an order to stop its payload; it comes again after the recorder restarted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obeyed {
+    /// The launch id.
+    pub id: String,
+    /// Every process of the payload is held now.
+    #[serde(default)]
+    pub held: bool,
+    /// Seconds until the payload is gone at the latest; absent while it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<u64>,
+}
+
 /// Set or clear the drain flag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
@@ -191,7 +204,7 @@ pub struct LiveRow {
     pub vo: Option<String>,
     /// Job id.
     pub job: Option<String>,
-    /// `running`, `frozen`, `stopping`, `without launcher`, `ended`.
+    /// `running`, `stopping`, `frozen`, `disobeyed` (its launcher does not stop it), `without launcher`, `ended`.
     pub state: String,
 }
 
@@ -272,6 +285,8 @@ messages! {
     12 Drain(Drain),
     /// Administrator: I asked the log.
     13 Query(Query),
+    /// Launcher: the order is being carried out.
+    14 Obeyed(Obeyed),
 }
 
 /// A packet that is no message.

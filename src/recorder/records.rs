@@ -185,7 +185,12 @@ pub(super) fn note(
 pub(super) fn stop(base: &Record, id: LaunchId, stop: &wire::Stop, node: &Host, asker: Asker) -> Record {
     let mut record = base.about(Action::PayloadStop, id);
     record.host.clone_from(node);
-    let how = if stop.freeze { "frozen" } else { "stopped" };
+    let how = match (stop.freeze, stop.preserve) {
+        (true, true) => "frozen, with its files kept,",
+        (true, false) => "frozen",
+        (false, true) => "stopped, with its files kept,",
+        (false, false) => "stopped",
+    };
     record.event.reason = Some(format!("{how} by uid {}: {}", asker.uid, short(&stop.reason)));
     record.grid.peer = asker.field();
     record
@@ -307,7 +312,7 @@ fn cut(text: &mut String, most: usize) {
 }
 
 /// Text from outside, at most 1 KiB of it.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     const MOST: usize = 1024;
     let end = (0..=MOST.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or_default().to_owned()

@@ -10,6 +10,7 @@ use super::observe::{self, Handed};
 use super::payloads::Begun;
 use super::records;
 use super::server::{After, Server, now};
+use crate::audit::drain;
 use crate::audit::record::{Action, Record};
 use crate::audit::wire::{self, Done, LiveRow, Message, Packet, Rows, Welcome};
 use crate::failure::{Code, Failure, Fault};
@@ -79,10 +80,10 @@ impl Server {
                         self.refuse(token, serial, &failure);
                     }
                     (Stage::Greeted, Message::Ps(_)) => self.ps(token, serial),
-                    (Stage::Greeted, Message::Stop(stop)) => self.stop_asked(token, serial, &stop),
+                    (Stage::Greeted, Message::Stop(stop)) => self.stop_asked(token, serial, stop),
                     (Stage::Greeted, Message::Drain(drain)) => self.drain(token, serial, drain),
                     (Stage::Greeted, Message::Query(query)) => self.query(token, serial, &query),
-                    (Stage::Live(_), Message::Done(_)) => {} // the launcher obeyed
+                    (Stage::Live(id), Message::Obeyed(obeyed)) => self.obeyed(id, &obeyed),
                     (_, message) => self.refuse(token, serial, &not_now(&message)),
                 }
             }
@@ -231,13 +232,7 @@ impl Server {
         }
         self.look_at_drain_flag();
         if let Some(reason) = &self.draining {
-            return Err(Failure::new(
-                Code::Refused,
-                Fault::Site,
-                "this node takes no new payloads",
-                reason.clone(),
-                "run it on another node",
-            ));
+            return Err(drain::refusal(reason.clone()));
         }
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let observed = observe::payload(&connection.peer, &handed, &mut self.scratch)?;
@@ -299,6 +294,7 @@ impl Server {
         let receipt = wire::Receipt { id: id.to_string(), seq: live.seq, hash: live.hash.clone() };
         self.resumed(id, token);
         self.send(token, serial, &Message::Receipt(receipt));
+        self.welcome_back(id);
         Ok(())
     }
 
@@ -393,6 +389,7 @@ impl Server {
         }
         self.resumed(id, token);
         self.send(token, serial, &Message::Done(Done { text: String::new() }));
+        self.welcome_back(id);
     }
 
     /// No: the record that closes the launch is written already. A launcher need not tell its end any more.
@@ -436,7 +433,7 @@ impl Server {
         }
     }
 
-    fn stop_asked(&mut self, token: u64, serial: u32, stop: &wire::Stop) {
+    fn stop_asked(&mut self, token: u64, serial: u32, mut stop: wire::Stop) {
         let Some(connection) = self.connections.get(&token) else { return };
         let asker = connection.asker();
         let administrator = self.is_administrator(asker.uid);
@@ -454,21 +451,24 @@ impl Server {
         if !administrator && let Err(failure) = self.accounts.spend(asker.uid, Instant::now()) {
             return self.refuse(token, serial, &failure);
         }
-        let node = self.node().clone();
-        let record = self.payloads.get(&id).map(|live| records::stop(&live.base, id, stop, &node, asker));
-        if !self.stop(id, stop) {
+        stop.reason = records::short(stop.reason.trim());
+        if stop.reason.is_empty() {
+            let failure = refuse("no reason was given", "say why: its user reads it, and it is recorded");
+            return self.refuse(token, serial, &failure);
+        }
+        if !self.has_launcher(id) {
             let failure = refuse(
-                "its launcher is not connected to the recorder",
-                "wait a moment; if that stays, kill the launcher (bailey ps shows its payload's pid)",
+                "its launcher is gone, so that nobody is left to stop it",
+                "kill its processes (bailey ps shows the payload's pid)",
             );
             return self.refuse(token, serial, &failure);
         }
-        if let Some(record) = record {
-            let how = if stop.freeze { "froze" } else { "stops" };
-            let text = format!("the launcher of {id} {how} its payload");
-            let answer = Message::Done(Done { text });
-            self.stage(record, Live::Same, true, true, After::Answer { token, serial, answer }, asker.uid);
-        }
+        let node = self.node().clone();
+        let Some(live) = self.payloads.get(&id) else { return };
+        let record = records::stop(&live.base, id, &stop, &node, asker);
+        // The record comes first, then the order: the log has the cause before the effect.
+        let after = After::Order { id, order: stop, token, serial };
+        self.stage(record, Live::Stops(id.to_string()), true, true, after, asker.uid);
     }
 
     fn drain(&mut self, token: u64, serial: u32, drain: wire::Drain) {
@@ -482,48 +482,25 @@ impl Server {
             );
             return self.refuse(token, serial, &failure);
         }
-        if let Err(failure) = self.set_drain_flag(drain.reason.as_deref()) {
+        // As it will be read back, so that the file says the same as the log.
+        let reason = drain.reason.map(|reason| records::short(reason.trim()));
+        if let Err(failure) = drain::set(&self.drain_file, reason.as_deref()) {
             return self.refuse(token, serial, &failure);
         }
         let node = self.node().clone();
-        self.draining.clone_from(&drain.reason);
-        let record = records::drain(drain.reason.as_deref(), &node, Some(asker));
-        let text = match &drain.reason {
+        self.draining = drain::reason(&self.drain_file);
+        let record = records::drain(self.draining.as_deref(), &node, Some(asker));
+        let text = match &self.draining {
             Some(reason) => format!("this node takes no new payloads: {reason}"),
-            None => "this node takes new payloads again".to_owned(),
+            None => "this node takes new payloads".to_owned(),
         };
         let answer = Message::Done(Done { text });
         self.stage(record, Live::Same, true, true, After::Answer { token, serial, answer }, asker.uid);
     }
 
-    fn set_drain_flag(&self, reason: Option<&str>) -> Result<(), Failure> {
-        let path = &self.drain_file;
-        let done = match reason {
-            Some(reason) => std::fs::write(path, format!("{reason}\n")),
-            None => match std::fs::remove_file(path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            },
-        };
-        done.map_err(|error| {
-            Failure::site(
-                format!("cannot change the drain flag {}", path.display()),
-                crate::failure::io_text(&error),
-                "make its directory writable for the recorder's account",
-            )
-        })
-    }
-
     /// The flag is a file, so that other tools of the site can set it too.
     pub(super) fn look_at_drain_flag(&mut self) {
-        let found = match std::fs::symlink_metadata(&self.drain_file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            _ => {
-                let text = std::fs::read(&self.drain_file).unwrap_or_default();
-                let text = String::from_utf8_lossy(text.get(..1024).unwrap_or(&text)).trim().to_owned();
-                Some(if text.is_empty() { "it is being drained".to_owned() } else { text })
-            }
-        };
+        let found = drain::reason(&self.drain_file);
         if found != self.draining {
             let node = self.node().clone();
             let record = records::drain(found.as_deref(), &node, None);

@@ -27,7 +27,7 @@ use super::payloads::{Begun, Payload};
 use super::records;
 use crate::audit::record::{Action, Host, Record, Recorder as RecorderField};
 use crate::audit::wire::{self, MAX_PACKET, Message};
-use crate::audit::{Timestamp, journal};
+use crate::audit::{Timestamp, drain, journal};
 use crate::config::Config;
 use crate::failure::{Failure, Printable, errno_text};
 use crate::host;
@@ -54,6 +54,8 @@ pub(super) enum After {
     Closed { id: LaunchId, tell: Option<(u64, u32)> },
     /// A message goes out.
     Answer { token: u64, serial: u32, answer: Message },
+    /// The launcher is told to stop its payload; the asker hears what became of it.
+    Order { id: LaunchId, order: wire::Stop, token: u64, serial: u32 },
     /// Nothing.
     Nothing,
 }
@@ -130,7 +132,7 @@ impl Server {
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
                 .map_err(|e| failed("cannot wait for events", e))?;
         }
-        let drain_file = config.audit.socket.parent().map_or_else(|| "drain".into(), |dir| dir.join("drain"));
+        let drain_file = drain::flag(&config.audit.socket);
         let now = Instant::now();
         Ok(Self {
             accounts: Accounts::new(config.recorder.clone(), connections::most_idle()),
@@ -312,6 +314,28 @@ impl Server {
                 Ok(_) => self.send(token, serial, &answer),
                 Err(failure) => self.refuse(token, serial, &failure),
             },
+            After::Order { id, order, token, serial } => {
+                // A payload that must be stopped is stopped also when the log is in trouble.
+                let told = self.order(id, order);
+                match (told, result) {
+                    (Some(text), Ok(_)) => self.send(token, serial, &Message::Done(wire::Done { text })),
+                    (Some(text), Err(failure)) => {
+                        self.refuse(
+                            token,
+                            serial,
+                            &Failure { what: format!("{text}, but: {}", failure.what), ..failure },
+                        );
+                    }
+                    (None, _) => {
+                        let failure = Failure::refused(
+                            format!("cannot stop launch {id}"),
+                            "its payload ended meanwhile",
+                            "see bailey trace",
+                        );
+                        self.refuse(token, serial, &failure);
+                    }
+                }
+            }
             After::Nothing => {
                 if let Err(failure) = result {
                     say(&failure);
