@@ -234,7 +234,7 @@ impl Server {
             }
             match self.digests.backlog(uid) {
                 Backlog::Short => {}
-                Backlog::Long => return,
+                Backlog::Long => return self.pause(token),
                 Backlog::Hangs => return self.disconnect(token),
             }
             let received = match socket::receive(connection.socket.as_fd(), &mut self.buffer) {
@@ -253,6 +253,13 @@ impl Server {
                 self.commit();
             }
         }
+    }
+
+    /// Nothing is read from it until the next beat.
+    fn pause(&mut self, token: u64) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(EpollFlags::empty(), token));
+        self.paused.push(token);
     }
 
     fn packet(&mut self, token: u64, received: socket::Received) {
@@ -370,6 +377,13 @@ impl Server {
 
     /// Connections that waited too long.
     pub(super) fn look_at_connections(&mut self, now: Instant) {
+        for token in std::mem::take(&mut self.paused) {
+            let Some(connection) = self.connections.get(&token) else { continue };
+            if connection.stalled.is_none() {
+                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+                let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(flags, token));
+            }
+        }
         let late = |connection: &Connection| {
             let idle = matches!(connection.stage, Stage::New | Stage::Greeted)
                 && now.duration_since(connection.since) >= MOST_IDLE;

@@ -32,8 +32,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const WAITING: usize = 64;
 /// Descriptors of one uid that may wait to be closed before [`Digests::backlog`] says so.
 const STUCK: usize = 512;
-/// A job that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(2);
+/// A digest that takes longer hangs, and so does a close.
+const HANGS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2));
 /// The largest program.
 const LARGEST: u64 = 256 << 20;
 /// Digests remembered for one uid, and uids for which some are.
@@ -96,6 +96,8 @@ struct Lane {
     descriptors: usize,
     /// When its thread took the job that it has, or, before that, when the first job came.
     begun: Option<Instant>,
+    /// It is a digest.
+    hashes: bool,
     digests: usize,
 }
 
@@ -163,7 +165,8 @@ impl Digests {
     pub fn backlog(&self, uid: u32) -> Backlog {
         match self.shared.lock().lanes.get(&uid) {
             Some(lane) if lane.descriptors >= STUCK => {
-                let hangs = lane.begun.is_some_and(|begun| begun.elapsed() >= HANGS);
+                let most = if lane.hashes { HANGS.0 } else { HANGS.1 };
+                let hangs = lane.begun.is_some_and(|begun| begun.elapsed() >= most);
                 if hangs { Backlog::Hangs } else { Backlog::Long }
             }
             _ => Backlog::Short,
@@ -186,7 +189,11 @@ impl Digests {
         lane.begun.get_or_insert_with(Instant::now);
         lane.descriptors += job.descriptors();
         lane.digests += usize::from(matches!(job, Job::Digest { .. }));
-        lane.jobs.push_back(job);
+        // What is to be closed does not wait for digests that did not begin.
+        match job {
+            Job::Close(_) => lane.jobs.push_front(job),
+            Job::Digest { .. } => lane.jobs.push_back(job),
+        }
         if !std::mem::replace(&mut lane.taken, true) {
             state.ready.push_back(uid);
         }
@@ -253,7 +260,7 @@ fn work(shared: &Arc<Shared>) {
         let descriptors = job.descriptors();
         let digest = matches!(job, Job::Digest { .. });
         if let Some(lane) = state.lanes.get_mut(&uid) {
-            lane.begun = Some(Instant::now());
+            (lane.begun, lane.hashes) = (Some(Instant::now()), digest);
         }
         drop(state);
         match job {
