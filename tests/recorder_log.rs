@@ -198,7 +198,7 @@ fn days_make_segments_and_no_clock_breaks_the_order() {
     let options = Options { clock, ..options(base.path()) };
     set_clock(1000 * DAY);
     let mut log = RecorderLog::open(options.clone()).unwrap();
-    let mut at = |log: &mut RecorderLog, secs: i64, number: usize| {
+    let at = |log: &mut RecorderLog, secs: i64, number: usize| {
         set_clock(secs);
         put(log, &[begins(id(number))]);
         names(&dir).pop().unwrap()

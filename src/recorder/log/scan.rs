@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::fcntl::OFlag;
 
-use super::live::live_entry;
+use super::live::{is_order, live_entry};
 use crate::audit::Timestamp;
 use crate::audit::chain::{Link, MAX_LINE, hex, link_of, place_of};
 use crate::audit::record::{Action, LiveEntry, Record};
@@ -198,6 +198,11 @@ impl End {
             Action::LogPrune => self.pruned = record.grid.pruned.segments,
             action if action.closes() => {
                 self.live.remove(record.event.id.as_deref().unwrap_or_default());
+            }
+            Action::PayloadStop if is_order(&record) => {
+                if let Some(entry) = self.live.get_mut(record.event.id.as_deref().unwrap_or_default()) {
+                    entry.stopped = Some(true);
+                }
             }
             Action::PayloadLaunch => {
                 let Some(id) = record.event.id.clone() else { return };
