@@ -55,6 +55,9 @@ man=docs/man
 same $man/bailey-exec.1 "$(documented $man/bailey-exec.1)" "$(options src/frontend/bailey.rs Exec)"
 same $man/bailey-trace.1 "$(documented $man/bailey-trace.1)" "$(options src/admin/cli.rs Trace)"
 same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/admin/cli.rs Verify)"
+same $man/bailey-ps.1 "$(documented $man/bailey-ps.1)" "$(options src/admin/cli.rs Ps)"
+same $man/bailey-stop.1 "$(documented $man/bailey-stop.1)" "$(options src/admin/cli.rs Stop)"
+same $man/bailey-drain.1 "$(documented $man/bailey-drain.1)" "$(options src/admin/cli.rs Drain)"
 same $man/bailey.toml.5 "$(documented_keys $man/bailey.toml.5)" "$(keys config/bailey.toml)"
 
 if have mandoc; then
