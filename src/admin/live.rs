@@ -241,7 +241,7 @@ mod tests {
             assert!(!line.contains('\u{1b}'));
         }
         assert_eq!(text.lines().count(), 3);
-        assert!(text.contains("3h12m") && text.contains("CN=12345"), "{text}");
+        assert!(text.contains("3h12m") && text.contains("=12345"), "{text}");
         assert_eq!(human(&rows, None, now).lines().count(), 3, "a name makes no line of its own");
         assert_eq!(human(&[], None, now), "No payload is live.\n");
     }
