@@ -29,7 +29,7 @@ use super::live::{self, Entry, Place, Watch};
 use super::receipt::Receipt;
 use super::record::{Action, EndBy, Host, Outcome, Record};
 use super::redact;
-use super::segment::{Directory, Tail, io_failure, line_at, parse_name, tail};
+use super::segment::{Directory, House, Tail, io_failure, line_at, parse_name, tail};
 use super::time::Timestamp;
 use crate::failure::Failure;
 use crate::request::LaunchId;
@@ -137,7 +137,7 @@ impl EmbeddedLog {
     /// A forked child (bailey's init) MUST close every descriptor of the log: the lock of a live launch and the lock of the
     /// chain last as long as any copy of their descriptor.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, Failure> {
-        let dir = Directory::for_writing(dir, options.network_filesystem)?;
+        let dir = Directory::for_writing(dir, House::Embedded, options.network_filesystem)?;
         let boot = options.host.boot.id.clone().unwrap_or_else(|| "unknown".to_owned());
         let lock = open_shared(&dir, LOCK)?;
         let live = open_shared(&dir, live::NAME)?;
@@ -651,7 +651,7 @@ impl EmbeddedLog {
             });
             match launch.filter(|_| !already) {
                 Some(record) => {
-                    let body = Body::new(&self.lost(entry.launch, record))?;
+                    let body = Body::new(&self.lost(entry.launch, &record))?;
                     self.close_entry(index, &entry, &body)?;
                     self.own.push(self.last_line().to_vec());
                 }
@@ -662,9 +662,9 @@ impl EmbeddedLog {
     }
 
     /// The end record of a launch that nobody saw end.
-    fn lost(&self, launch: LaunchId, record: Record) -> Record {
+    fn lost(&self, launch: LaunchId, record: &Record) -> Record {
         let restarted = record.host.boot.id.as_deref().is_some_and(|boot| boot != self.boot);
-        let mut end = Record::new(Action::PayloadEnd, launch);
+        let mut end = record.about(Action::PayloadEnd, launch);
         let (by, reason) = if restarted {
             (EndBy::HostRestart, "the host went down while the payload ran")
         } else {
@@ -674,16 +674,6 @@ impl EmbeddedLog {
         end.event.reason = Some(reason.to_owned());
         end.grid.end.by = Some(by);
         end.host = self.options.host.clone();
-        end.process.pid = record.process.pid;
-        end.process.start = record.process.start;
-        end.process.entity_id = record.process.entity_id;
-        end.user = record.user;
-        end.related.user = record.related.user;
-        end.container.image.name = record.container.image.name;
-        end.grid.vo = record.grid.vo;
-        end.grid.role = record.grid.role;
-        end.grid.job = record.grid.job;
-        end.grid.pilot = record.grid.pilot;
         end
     }
 

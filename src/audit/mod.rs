@@ -6,7 +6,7 @@
 
 pub mod chain;
 pub mod journal;
-mod live;
+pub(crate) mod live;
 pub mod log;
 pub mod place;
 pub mod receipt;

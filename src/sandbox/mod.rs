@@ -258,6 +258,9 @@ fn lost(errno: Errno) -> Failure {
 fn hear(socket: &OwnedFd) -> Result<(Option<Message>, i32, Vec<OwnedFd>), Failure> {
     let mut bytes = [0; SIZE];
     let received = socket::receive(socket.as_fd(), &mut bytes).map_err(lost)?;
+    if received.truncated {
+        return Err(lost(Errno::EMSGSIZE)); // a descriptor found no room in this process
+    }
     let message = Message::decode(bytes.get(..received.length).unwrap_or_default());
     Ok((message, received.pid, received.fds))
 }

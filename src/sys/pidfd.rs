@@ -26,6 +26,13 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Whether the process is gone (a zombie is): a pidfd becomes readable then (pidfd_open(2)). Needs no right over the process.
+pub fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// Do both descriptors refer to the same process? By inode where pidfds have their own file system (kernel 6.9), else
 /// by the pid that `/proc/self/fdinfo` shows for each while both are unreaped. An error counts as no.
 pub fn same_process(a: impl AsFd, b: impl AsFd) -> bool {

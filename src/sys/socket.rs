@@ -83,6 +83,8 @@ pub struct Received {
     pub pid: i32,
     /// Descriptors that came along, all close-on-exec.
     pub fds: Vec<OwnedFd>,
+    /// The packet or its descriptors did not fit: what is here is not all of it.
+    pub truncated: bool,
 }
 
 /// Receives one message.
@@ -132,9 +134,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
             header = libc::CMSG_NXTHDR(&raw const message, header);
         }
     }
-    if message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
-        return Err(Errno::EMSGSIZE);
-    }
+    received.truncated = message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0;
     Ok(received)
 }
 
@@ -149,6 +149,14 @@ pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize,
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// accept4(2) of a connection, close-on-exec and without waiting.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    use nix::sys::socket::{SockFlag, accept4};
+    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Has the other end gone? Looks without waiting and takes nothing.
