@@ -35,18 +35,22 @@ vm_mirror() {
     printf '%s\n' "$mirror"
 }
 
-# One maker at a time; it makes everything that is missing, in a directory of its own that is renamed at the end.
+# vm_cached NAME FUNCTION: VM_DIR/NAME as FUNCTION makes it in the directory that it is given; made again when the function
+# has changed. One maker at a time.
 vm_cached() {
-    local name=$1
+    local name=$1 recipe new
     shift
     make_test_dir
     mkdir -p "$VM_DIR"
+    recipe=$(declare -f "$@" | sha256sum)
     (
         flock 9
-        [ -e "$VM_DIR/$name" ] && exit 0
+        if [ "$(cat "$VM_DIR/$name/recipe" 2>/dev/null)" = "$recipe" ]; then exit 0; fi
+        rm -rf --one-file-system "${VM_DIR:?}/$name"
         new=$(mktemp -d "$VM_DIR/$name.new.XXXXXX")
         trap 'rm -rf --one-file-system "$new"' EXIT
         "$@" "$new"
+        printf '%s\n' "$recipe" >"$new/recipe"
         chmod 0755 "$new"
         mv -T "$new" "$VM_DIR/$name"
     ) 9>"$VM_DIR/$name.lock"
@@ -98,7 +102,7 @@ vm_make_root() {
     # timers would run in the middle of a test.
     # shellcheck disable=SC2016 # expanded by mmdebstrap's shell
     mmdebstrap --variant=minbase --quiet --aptopt='Acquire::Check-Valid-Until "false"' \
-        --include=systemd,systemd-sysv,dbus,kmod,procps,iproute2,passwd,e2fsprogs,util-linux,strace \
+        --include=systemd,systemd-sysv,dbus,kmod,procps,iproute2,passwd,e2fsprogs,util-linux,jq \
         --customize-hook='rm -rf "$1"/etc/apt/sources.list* "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* \
             "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/*' \
         --customize-hook='ln -sf /dev/null "$1"/etc/systemd/system/serial-getty@ttyS0.service
@@ -161,4 +165,27 @@ vm_start() {
         -chardev file,id=console,path="$folder/console.txt" -serial chardev:console \
         -chardev file,id=results,path="$folder/results.txt" -serial chardev:results \
         "$@" </dev/null
+}
+
+# vm_report BED FOLDER CODE: prints the results that came over ttyS1, one check a line ("ok NAME", "FAIL NAME: why",
+# "skip NAME: why", "# more"), compares their number with tests/beds/BED.count; false when one failed. CODE
+# is QEMU's. After enter_workspace.
+vm_report() {
+    local bed=$1 folder=$2 code=$3 results ok failed skipped expected
+    results=$(tr -d '\r' <"$folder/results.txt")
+    printf '%s\n' "$results"
+    ok=$(grep -c '^ok ' <<<"$results" || true)
+    failed=$(grep -c '^FAIL ' <<<"$results" || true)
+    skipped=$(grep -c '^skip ' <<<"$results" || true)
+    expected=$(cat "tests/beds/$bed.count")
+    if ! grep -qx 'done' <<<"$results" || [ "$code" -ne 0 ]; then
+        say "== the end of the machine's console"
+        tail -n 40 "$folder/console.txt" >&2
+        die "bed $bed: the machine did not come to its end (QEMU's code $code; 124 is its time limit)"
+    fi
+    printf 'bed %s: %s checks ok, %s failed, %s skipped; %s.count expects %s\n' \
+        "$bed" "$ok" "$failed" "$skipped" "tests/beds/$bed" "$expected"
+    [ "$failed" -eq 0 ] || return 1
+    if [ "$ok" -lt "$expected" ]; then die "bed $bed: checks got lost"; fi
+    if [ "$ok" -gt "$expected" ]; then say "to commit: echo $ok >tests/beds/$bed.count"; fi
 }
