@@ -170,6 +170,18 @@ pub fn hex(hash: &Hash) -> String {
     hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
+/// 64 lowercase hex digits as a digest.
+pub fn from_hex(text: &str) -> Option<Hash> {
+    if text.len() != 64 || !is_hex(text) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(hash)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::record::Action;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod client;
 pub mod journal;
 pub(crate) mod live;
 pub mod log;

@@ -104,7 +104,7 @@ impl Server {
     /// The receipt's record is durable: the payload is live.
     pub(super) fn begin(&mut self, token: u64, begun: Begun, written: &Written) {
         let Begun { id, uid, payload, processes, nested, base } = begun;
-        let launcher = self.connections.get(&token).and_then(|connection| connection.peer.pidfd());
+        let launcher = self.connections.get(&token).and_then(|peer| peer.peer.as_fd().try_clone_to_owned().ok());
         let mut live = Payload {
             connection: None,
             uid,

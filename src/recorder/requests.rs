@@ -82,7 +82,6 @@ impl Server {
         connection.version = version;
         connection.stage = Stage::Greeted;
         if let Some(fd) = fds.pop() {
-            connection.program = Some((observe::path_of(&fd), None));
             connection.hashing = self.digests.submit(uid, token, fd);
         }
         self.digests.discard(uid, fds);
@@ -162,7 +161,7 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let inside = observe::enclosing(&connection.peer, |pid, ticks| {
             self.processes.get(&(pid, ticks)).map(ToString::to_string)
-        })?;
+        });
         if let Some(outer) = inside.as_deref().and_then(LaunchId::parse)
             && !self.payloads.get(&outer).is_some_and(|live| live.nested)
         {
@@ -172,7 +171,7 @@ impl Server {
                 "ask the site to allow nested payloads",
             ));
         }
-        let observed = observe::payload(&connection.peer, &handed)?;
+        let observed = observe::payload(&connection.peer, &handed, &mut self.scratch)?;
         let contradictions = observe::contradictions(&launch.record, &connection.peer, &observed);
         if !contradictions.is_empty() {
             return Err(Failure::new(
@@ -184,14 +183,13 @@ impl Server {
             ));
         }
         let mut record = launch.record.clone();
-        let digest = connection.program.clone().and_then(|(path, digest)| Some((path, digest?)));
-        observe::settle(&mut record, &connection.peer, &observed, &node, digest);
+        observe::settle(&mut record, &connection.peer, &observed, &node, connection.program.as_ref());
         record.grid.parent_launch = inside;
         self.accounts.launch(uid, at)?;
         let begun = Begun {
             id,
             uid,
-            processes: observed.processes(),
+            processes: [(observed.pid(), observed.start_ticks), observed.init],
             nested: launch.nested,
             base: records::base(&record, id),
             payload: handed.payload,
@@ -216,9 +214,9 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let Some(live) = self.payloads.get(&id) else { return Ok(()) };
         let peer = &connection.peer;
-        let observed = observe::payload(peer, handed)?;
+        let observed = observe::payload(peer, handed, &mut self.scratch)?;
         let same_launcher = live.launcher_is == (i64::from(peer.pid), peer.start_ticks) && live.uid == peer.uid;
-        let same_payload = payload_is == (i64::from(observed.pid()), observed.start_ticks());
+        let same_payload = payload_is == (i64::from(observed.pid()), observed.start_ticks);
         if !same_launcher || !same_payload {
             return Err(defect("a launch of that id is live, and it is another one"));
         }

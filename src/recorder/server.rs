@@ -19,7 +19,7 @@ use super::accounts::Accounts;
 use super::listen;
 use super::log::{Live, RecorderLog, Staged, Written};
 use super::metrics::{self, Counters};
-use super::observe::{Digests, Peer};
+use super::observe::{Digests, Peer, Program};
 use super::payloads::{Begun, Payload};
 use super::records::{self, Asker};
 use crate::audit::record::{Action, Host, Record, Recorder as RecorderField};
@@ -74,8 +74,8 @@ pub(super) struct Connection {
     unsent: VecDeque<Vec<u8>>,
     /// epoll tells when there is room to send.
     sending: bool,
-    /// The peer's own program: path and, once computed, SHA-256.
-    pub(super) program: Option<(String, Option<String>)>,
+    /// The peer's own program, once its digest is computed.
+    pub(super) program: Option<Program>,
     /// A digest is being computed.
     pub(super) hashing: bool,
     /// A launch that waits for the digest: what was received, and until when.
@@ -130,6 +130,8 @@ pub(super) struct Server {
     pub(super) batch: Vec<Job>,
     next_token: u64,
     buffer: Vec<u8>,
+    /// For what is read from /proc.
+    pub(super) scratch: Vec<u8>,
     beat: Instant,
     pub(super) ending: bool,
     identity: RecorderField,
@@ -182,6 +184,7 @@ impl Server {
             batch: Vec::new(),
             next_token: 16,
             buffer: vec![0; MAX_PACKET + 1],
+            scratch: Vec::new(),
             beat: now,
             ending: false,
             identity,
@@ -370,7 +373,7 @@ impl Server {
 
     fn greet(&mut self, socket: OwnedFd) {
         let now = Instant::now();
-        let peer = match Peer::look(socket.as_fd(), self.readers) {
+        let peer = match Peer::look(socket.as_fd(), Some(self.readers)) {
             Ok(peer) => peer,
             Err(failure) => {
                 // Nobody can be named, so nobody can be recorded.
@@ -532,9 +535,7 @@ impl Server {
         for (token, result) in self.digests.results() {
             if let Some(connection) = self.connections.get_mut(&token) {
                 connection.hashing = false;
-                if let (Some(program), Ok(digest)) = (&mut connection.program, result) {
-                    program.1 = Some(crate::audit::chain::hex(&digest));
-                }
+                connection.program = result.ok();
                 self.launch_if_waiting(token, false);
             }
         }

@@ -295,6 +295,15 @@ impl Frozen {
         &self.namespaces
     }
 
+    /// What the recorder is handed beside the payload's own pidfd, so that it can look for itself.
+    pub fn handover(&self) -> Handover<'_> {
+        let named = NAMESPACES.iter().zip(&self.namespaces);
+        Handover {
+            init: self.init.pidfd.as_fd(),
+            namespaces: named.map(|(kind, fd)| (*kind, fd.as_fd())).collect(),
+        }
+    }
+
     /// Lets the payload execute, against the receipt of its own durable record and nothing else.
     ///
     /// # Errors
@@ -318,6 +327,15 @@ impl Frozen {
             payload: receipt.into_pidfd(),
         })
     }
+}
+
+/// Descriptors of a frozen payload, for whoever must check it.
+#[derive(Debug)]
+pub struct Handover<'a> {
+    /// init's pidfd.
+    pub init: BorrowedFd<'a>,
+    /// The namespace files with their kinds, in the order of [`NAMESPACES`].
+    pub namespaces: Vec<(&'static str, BorrowedFd<'a>)>,
 }
 
 /// The payload runs.

@@ -5,6 +5,7 @@ mod draft;
 mod live;
 mod open;
 mod roll;
+mod served;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -84,6 +85,8 @@ pub struct Written {
     pub hash: String,
     /// `@timestamp`.
     pub at: Timestamp,
+    /// Bytes of the line.
+    pub bytes: u64,
 }
 
 /// The open log.
@@ -188,7 +191,7 @@ impl RecorderLog {
         for (staged, result) in batch.iter().zip(results) {
             match draft.push(&staged.record, &self.options.writer) {
                 Ok(line) => {
-                    *result = Some(Ok(Written { seq: line.link.seq, hash: hex(&line.link.hash), at }));
+                    *result = Some(Ok(Written { seq: line.link.seq, hash: hex(&line.link.hash), at, bytes: line.range.len() as u64 }));
                     durable |= staged.durable || matches!(staged.live, Live::Begins(_));
                     placed.push((staged, line));
                 }
@@ -258,7 +261,9 @@ impl RecorderLog {
     }
 
     /// Does what is due by time: checkpoints, pruning.
-    pub fn tick(&mut self) {}
+    pub fn tick(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Ends in order.
     pub fn close(mut self) -> Result<(), Failure> {
