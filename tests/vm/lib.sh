@@ -102,7 +102,7 @@ vm_make_root() {
     # timers would run in the middle of a test.
     # shellcheck disable=SC2016 # expanded by mmdebstrap's shell
     mmdebstrap --variant=minbase --quiet --aptopt='Acquire::Check-Valid-Until "false"' \
-        --include=systemd,systemd-sysv,dbus,kmod,procps,iproute2,passwd,e2fsprogs,util-linux,jq \
+        --include=systemd,systemd-sysv,dbus,kmod,procps,iproute2,passwd,e2fsprogs,util-linux,jq,strace \
         --customize-hook='rm -rf "$1"/etc/apt/sources.list* "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* \
             "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/*' \
         --customize-hook='ln -sf /dev/null "$1"/etc/systemd/system/serial-getty@ttyS0.service
@@ -149,8 +149,9 @@ INIT
     rm -rf --one-file-system "$root"
 }
 
-# vm_start SECONDS INITRAMFS FOLDER [QEMU ARGUMENT...]: becomes QEMU for at most so many seconds. FOLDER gets console.txt and results.txt, as they
-# come. For "&": $! is timeout's pid, QEMU is its only child.
+# vm_start SECONDS INITRAMFS FOLDER [QEMU ARGUMENT...]: becomes QEMU for at most so many seconds (timeout's code 124 then).
+# FOLDER gets console.txt and results.txt, as they come. VM_APPEND is added to the kernel's command line. With "&", $! is
+# timeout's pid, and QEMU is its only child.
 vm_start() {
     local seconds=$1 initramfs=$2 folder=$3
     shift 3
@@ -159,7 +160,7 @@ vm_start() {
         qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
         -nodefaults -display none -no-reboot \
         -kernel "$VM_DIR/kernel-$BAILEY_VM_KERNEL/vmlinuz" -initrd "$initramfs" \
-        -append "console=ttyS0 panic=-1 quiet systemd.show_status=no" \
+        -append "console=ttyS0 panic=-1 quiet systemd.show_status=no ${VM_APPEND:-}" \
         -drive file="$VM_DIR/root/root.ext4,format=raw,if=virtio,snapshot=on" \
         -nic user,model=virtio-net-pci,restrict=on \
         -chardev file,id=console,path="$folder/console.txt" -serial chardev:console \
