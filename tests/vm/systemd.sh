@@ -29,10 +29,12 @@ check() {
     fi
 }
 
-as() { # as USER COMMAND...: with that account's own groups
+# as USER COMMAND...: with that account's own groups. become: in place of this shell, so that with "&" $! is COMMAND's pid.
+as() { (become "$@"); }
+become() {
     local user=$1
     shift
-    setpriv --reuid "$user" --regid "$user" --init-groups -- \
+    exec setpriv --reuid "$user" --regid "$user" --init-groups -- \
         env -i HOME="/home/$user" USER="$user" PATH=/usr/bin:/bin:/usr/sbin:/sbin "$@"
 }
 # until_true SECONDS COMMAND...
@@ -64,7 +66,7 @@ holds() { # holds JOB ACTION CONDITION
 }
 # payload JOB SECONDS: starts one that sleeps, in the background; sets launcher and payload (host pids).
 payload() {
-    as pilot bailey exec --user /CN=bed --job "$1" -- /bin/sleep "$2" &
+    become pilot bailey exec --user /CN=bed --job "$1" -- /bin/sleep "$2" &
     launcher=$!
     until_true 20 has_record "$1" payload-launch
     payload=$(record "$1" payload-launch | jq .process.pid)
@@ -126,7 +128,8 @@ records_a_launch() {
     holds first payload-launch ".process.real_user.id == \"$(id -u pilot)\" and .grid.site.name == \"VM-BED\""
     holds first payload-launch ".chain.writer == \"recorder-$(id -u bailey)\""
     holds first payload-launch '.host.ip | index("192.0.2.10")'
-    holds first payload-launch '.process.thread.capabilities.effective == [] and .grid.observed.no_new_privs == true'
+    holds first payload-launch '(.process.thread.capabilities.effective // []) == [] and .grid.observed.no_new_privs == true'
+    holds first payload-launch '.grid.observed.by == "proc" and .grid.observed.setgroups == "deny"'
     until_true 10 has_record first payload-end
     holds first payload-end '.process.exit_code == 7 and .grid.end.by == "payload"'
 }
@@ -195,7 +198,7 @@ survives_stop() {
     refuse has_record never payload-launch
     systemctl start bailey-recorder.socket "$UNIT"
     goes_on stopped
-    lines | jq -e 'select(.event.action == "recorder-stop")' >/dev/null
+    lines | jq -r .event.action | grep -qx recorder-stop
 }
 is_activated() {
     systemctl stop "$UNIT"
@@ -280,25 +283,56 @@ copies_checkpoints() {
     done < <(journalctl _SYSTEMD_UNIT="$UNIT" -o json --no-pager --all | jq -r 'select(.BAILEY_RECORD).BAILEY_RECORD')
     [ "$found" -ge 1 ] || { echo "no checkpoint among the journal's copies"; return 1; }
 }
+# systemd mounts a /proc of its own for the service (ProtectKernelTunables=), with no hidepid.
+sees_what_the_host_hides() {
+    local code=0
+    mount -o remount,hidepid=2 /proc
+    systemctl restart "$UNIT"
+    refuse as pilot ls -d /proc/1
+    as pilot bailey exec --job hidden -- /bin/true || code=$?
+    mount -o remount,hidepid=0 /proc
+    [ "$code" -eq 0 ]
+    holds hidden payload-launch '.grid.observed.by == "proc" and .grid.observed.no_new_privs == true'
+}
+# by_hand COMMAND...: runs it while a recorder without systemd, as the account "other", serves on a socket of its own.
+by_hand() {
+    local code=0 hand
+    install -d -o other -g other -m 0755 /srv/hand
+    become other /usr/libexec/bailey/bailey-recorder --socket /srv/hand/socket --log /srv/hand/log --state /srv/hand/state &
+    hand=$!
+    printf '[audit]\nsocket = "/srv/hand/socket"\n' >/etc/bailey/conf.d/90-hand.toml
+    until_true 20 test -S /srv/hand/socket
+    "$@" || code=$?
+    rm /etc/bailey/conf.d/90-hand.toml
+    kill -TERM "$hand"
+    wait "$hand"
+    return "$code"
+}
+serves_by_hand() {
+    by_hand as pilot bailey exec --job by-hand -- /bin/true
+    mode_is "666 other other" /srv/hand/socket
+    mode_is "600 other other" /srv/hand/state/key
+    cat /srv/hand/log/*.ndjson | jq -r 'select(.grid.job.id == "by-hand").chain.writer' | grep -qx "recorder-$(id -u other)"
+    refuse has_record by-hand payload-launch
+    bailey verify /srv/hand/log
+}
 refuses_hidden_processes() {
     local code=0
     mount -o remount,hidepid=2 /proc
-    systemctl restart "$UNIT" || true
-    as pilot bailey exec --job hidden -- /bin/true >/run/bed.hidden 2>&1 || code=$?
+    by_hand as pilot bailey exec --job hidden-by-hand -- /bin/true >/run/bed.hidden 2>&1 || code=$?
     mount -o remount,hidepid=0 /proc
     cat /run/bed.hidden
-    [ "$code" -ge 120 ]
-    refuse has_record hidden payload-launch
-    grep -q 'gid=' /run/bed.hidden
+    [ "$code" -ge 120 ] && [ "$code" -le 125 ]
+    grep 'cannot' /run/bed.hidden | grep -q 'gid='
+    refuse grep -q hidden-by-hand <(cat /srv/hand/log/*.ndjson | grep payload-launch)
 }
 sees_with_the_cure() {
-    mount -o remount,hidepid=2,gid="$(getent group bailey | cut -d: -f3)" /proc
-    systemctl restart "$UNIT"
     local code=0
-    as pilot bailey exec --job cured -- /bin/true || code=$?
+    mount -o remount,hidepid=2,gid="$(id -g other)" /proc
+    by_hand as pilot bailey exec --job cured -- /bin/true || code=$?
     mount -o remount,hidepid=0,gid=0 /proc
     [ "$code" -eq 0 ]
-    holds cured payload-launch '.grid.observed.no_new_privs == true'
+    cat /srv/hand/log/*.ndjson | jq -r 'select(.grid.job.id == "cured").grid.observed.by' | grep -qx proc
 }
 drains() {
     local code=0
@@ -343,8 +377,10 @@ check closes_a_lost_launcher "launcher killed: the recorder closes the launch, t
 check is_watched "watchdog: a recorder that hangs is replaced, an idle one is not"
 check comes_back_after_a_mistake "configuration: a mistake stops it, the correction is enough to bring it back"
 check copies_checkpoints "journald: its copies of checkpoints are lines of the log, launches stay on the host"
-check refuses_hidden_processes "hidepid=2: no launch, and the refusal names gid="
-check sees_with_the_cure "hidepid=2,gid=bailey: launches are recorded as observed"
+check sees_what_the_host_hides "hidepid=2: the service sees payloads all the same, in a /proc of its own"
+check serves_by_hand "without systemd: another account's recorder serves from a plain command line"
+check refuses_hidden_processes "without systemd, hidepid=2: no launch, and the refusal names gid="
+check sees_with_the_cure "without systemd, hidepid=2,gid=: launches are recorded as observed"
 check lists_and_stops "live: ps shows a payload, another pilot cannot stop it, root can"
 check drains "drain: root's flag refuses launches, and its end lets them in"
 check verifies "log: after all that it verifies"
