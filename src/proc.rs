@@ -279,7 +279,9 @@ mod tests {
     #[test]
     fn a_name_passes_for_no_other_line() {
         // As the kernel escapes it, and as one that did not would have it.
-        for name in ["x\\nCapEff:\\t0000000000000000", "x\nNoNewPrivs:\t1\nUid:\t0\t0\t0\t0\nNSpid:\t1\t1\t1\t1"] {
+        for name in
+            ["x\\nCapEff:\\t0000000000000000", "x\nNoNewPrivs:\t1\nUid:\t0\t0\t0\t0\nNSpid:\t1\t1\t1\t1"]
+        {
             let text = STATUS
                 .replace("Name:\tx", &format!("Name:\t{name}"))
                 .replace("NoNewPrivs:\t1\nSeccomp", "NoNewPrivs:\t0\nSeccomp");
@@ -305,7 +307,11 @@ mod tests {
         let rest = "S 17 9 9 0 -1 4194560 1 0 0 0 1 2 3 4 20 0 1 0 987654 0 0";
         for name in ["x", "a b) S 1 2", ")) S 1 (", "a\nb) Z 1\n", ""] {
             let text = format!("42 ({name}) {rest}");
-            assert_eq!(Stat::parse(text.as_bytes()), Some(Stat { ppid: 17, start_ticks: 987_654 }), "{name:?}");
+            assert_eq!(
+                Stat::parse(text.as_bytes()),
+                Some(Stat { ppid: 17, start_ticks: 987_654 }),
+                "{name:?}"
+            );
         }
         let hostile = [b"42 (\xff) \xfe) ", rest.as_bytes()].concat();
         assert_eq!(Stat::parse(&hostile).map(|stat| stat.ppid), Some(17));

@@ -1,6 +1,7 @@
 //! The administrator's commands: none of them is needed to start a payload.
 #![forbid(unsafe_code)]
 
+pub mod ask;
 pub mod cli;
 pub mod config;
 pub mod verify;

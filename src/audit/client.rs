@@ -121,7 +121,8 @@ impl Client {
         fds.extend(namespaces.iter().map(|(_, fd)| *fd));
         match self.ask(&message, &fds)? {
             Message::Receipt(receipt) if receipt.id == id.as_str() => {
-                let hash = super::chain::from_hex(&receipt.hash).ok_or_else(|| self.nonsense("its receipt"))?;
+                let hash =
+                    super::chain::from_hex(&receipt.hash).ok_or_else(|| self.nonsense("its receipt"))?;
                 self.receipt = Some(Resume { id: receipt.id, seq: receipt.seq, hash: receipt.hash });
                 Ok(Receipt::mint(id, receipt.seq, hash, payload))
             }

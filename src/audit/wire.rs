@@ -198,7 +198,7 @@ pub struct Rows {
 }
 
 /// It is done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// In words, for a person; empty for a launcher.
     #[serde(default)]

@@ -162,8 +162,9 @@ impl Accounts {
 
     /// Forgets who has been quiet for a day.
     pub(super) fn forget(&mut self, now: Instant) {
-        self.accounts
-            .retain(|_, account| account.idle > 0 || account.live > 0 || now.duration_since(account.filled) < DAY);
+        self.accounts.retain(|_, account| {
+            account.idle > 0 || account.live > 0 || now.duration_since(account.filled) < DAY
+        });
     }
 }
 

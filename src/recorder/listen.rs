@@ -6,9 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
-};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
 use crate::failure::{Failure, errno_text, io_text};
 
@@ -28,7 +26,11 @@ fn own(path: &Path) -> Result<OwnedFd, Failure> {
     let failed = |errno: Errno| Failure::site(what(), errno_text(errno), "name another place with --socket");
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|error| {
-            Failure::site(what(), io_text(&error), format!("make {} writable for this account", parent.display()))
+            Failure::site(
+                what(),
+                io_text(&error),
+                format!("make {} writable for this account", parent.display()),
+            )
         })?;
     }
     let address = UnixAddr::new(path).map_err(failed)?;
@@ -42,9 +44,8 @@ fn own(path: &Path) -> Result<OwnedFd, Failure> {
             let left = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
             match connect(open()?.as_raw_fd(), &address) {
                 Err(Errno::ECONNREFUSED) if left => {
-                    std::fs::remove_file(path).map_err(|error| {
-                        Failure::site(what(), io_text(&error), "remove it by hand")
-                    })?;
+                    std::fs::remove_file(path)
+                        .map_err(|error| Failure::site(what(), io_text(&error), "remove it by hand"))?;
                     bind(ours.as_raw_fd(), &address).map_err(failed)?;
                 }
                 Ok(()) | Err(Errno::EAGAIN) => {
@@ -55,7 +56,11 @@ fn own(path: &Path) -> Result<OwnedFd, Failure> {
                     ));
                 }
                 Err(_) => {
-                    return Err(Failure::site(what(), "something that is no socket of ours is there", "move it away"));
+                    return Err(Failure::site(
+                        what(),
+                        "something that is no socket of ours is there",
+                        "move it away",
+                    ));
                 }
             }
         }

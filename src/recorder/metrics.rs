@@ -47,13 +47,24 @@ pub(super) fn text(counters: &Counters, log: &[(&str, &str, &str, f64)]) -> Stri
     };
     family("bailey_live_payloads", "gauge", "Payloads that are live.", one(counters.live as f64));
     family("bailey_connections", "gauge", "Connections to the recorder.", one(counters.connections as f64));
-    family("bailey_draining", "gauge", "1 while no new payloads are taken.", one(f64::from(counters.draining)));
+    family(
+        "bailey_draining",
+        "gauge",
+        "1 while no new payloads are taken.",
+        one(f64::from(counters.draining)),
+    );
     family("bailey_launches_total", "counter", "Receipts given.", one(counters.launches as f64));
     let ends = counters.ends.iter().map(|(by, count)| (format!("{{by=\"{by}\"}}"), *count as f64));
     family("bailey_ends_total", "counter", "End records, by what ended the payload.", ends.collect());
-    let refusals = counters.refusals.iter().map(|(code, count)| (format!("{{code=\"{code}\"}}"), *count as f64));
+    let refusals =
+        counters.refusals.iter().map(|(code, count)| (format!("{{code=\"{code}\"}}"), *count as f64));
     family("bailey_refusals_total", "counter", "Refused launches, by exit code.", refusals.collect());
-    family("bailey_malformed_total", "counter", "Packets that were no message.", one(counters.malformed as f64));
+    family(
+        "bailey_malformed_total",
+        "counter",
+        "Packets that were no message.",
+        one(counters.malformed as f64),
+    );
     for (name, kind, help, value) in log {
         family(name, kind, help, one(*value));
     }

@@ -104,7 +104,8 @@ impl Server {
     /// The receipt's record is durable: the payload is live.
     pub(super) fn begin(&mut self, token: u64, begun: Begun, written: &Written) {
         let Begun { id, uid, payload, processes, nested, base } = begun;
-        let launcher = self.connections.get(&token).and_then(|peer| peer.peer.as_fd().try_clone_to_owned().ok());
+        let launcher =
+            self.connections.get(&token).and_then(|peer| peer.peer.as_fd().try_clone_to_owned().ok());
         let mut live = Payload {
             connection: None,
             uid,
@@ -149,7 +150,11 @@ impl Server {
         if let Some(pidfd) = &live.pidfd
             && self.epoll.add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, live.watch)).is_err()
         {
-            say(&Failure::site("cannot watch a payload", "epoll refused its pidfd", "raise the limit on open files"));
+            say(&Failure::site(
+                "cannot watch a payload",
+                "epoll refused its pidfd",
+                "raise the limit on open files",
+            ));
         }
         self.pidfds.insert(live.watch, id);
         for process in live.processes {
@@ -259,12 +264,14 @@ impl Server {
                         EndBy::RecorderRestart,
                         "the payload is gone, and its launcher did not come back after the recorder's restart",
                     ),
-                    (false, true) => {
-                        (EndBy::LauncherLost, "the launcher died before it could report the end; the payload died too")
-                    }
-                    (false, false) => {
-                        (EndBy::LauncherLost, "the payload is gone, and its launcher left without reporting the end")
-                    }
+                    (false, true) => (
+                        EndBy::LauncherLost,
+                        "the launcher died before it could report the end; the payload died too",
+                    ),
+                    (false, false) => (
+                        EndBy::LauncherLost,
+                        "the payload is gone, and its launcher left without reporting the end",
+                    ),
                 };
                 let end = records::lost(&live.base, id, by, reason, &node, live.since, status());
                 self.close(id, end, None);
@@ -407,8 +414,7 @@ impl Server {
 
     fn take_over(&mut self, id: LaunchId, entry: &LiveEntry, base: Record, same_boot: bool) {
         let payload_is = (entry.pid.unwrap_or_default(), entry.start_ticks.unwrap_or_default());
-        let launcher_is =
-            (entry.launcher_pid.unwrap_or_default(), entry.launcher_ticks.unwrap_or_default());
+        let launcher_is = (entry.launcher_pid.unwrap_or_default(), entry.launcher_ticks.unwrap_or_default());
         let open = |(pid, ticks): (i64, u64)| observe::process(i32::try_from(pid).ok()?, ticks);
         let (pidfd, launcher) = if same_boot { (open(payload_is), open(launcher_is)) } else { (None, None) };
         let payload_pid = i32::try_from(payload_is.0).unwrap_or_default();

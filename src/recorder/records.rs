@@ -49,7 +49,8 @@ pub(super) fn base_of_entry(entry: &LiveEntry, id: LaunchId) -> Record {
 
 /// The end as the launcher tells it, with what is not the launcher's to tell put right. `stopped`: an administrator had asked.
 pub(super) fn end(base: &Record, claim: &Record, id: LaunchId, node: &Host, stopped: bool) -> Record {
-    let action = if claim.event.action == Action::LaunchFailed { Action::LaunchFailed } else { Action::PayloadEnd };
+    let action =
+        if claim.event.action == Action::LaunchFailed { Action::LaunchFailed } else { Action::PayloadEnd };
     let mut end = base.about(action, id);
     end.host.clone_from(node);
     end.event.created = claim.event.created;
@@ -138,7 +139,13 @@ pub(super) fn deny(claim: &Record, failure: &Failure, node: &Host, asker: Asker)
 }
 
 /// A record that a launcher writes beside launch and end; `None` when it may not.
-pub(super) fn note(base: Option<&Record>, claim: &Record, id: LaunchId, node: &Host, asker: Asker) -> Option<Record> {
+pub(super) fn note(
+    base: Option<&Record>,
+    claim: &Record,
+    id: LaunchId,
+    node: &Host,
+    asker: Asker,
+) -> Option<Record> {
     let action = claim.event.action;
     let mut record = match (action, base) {
         (Action::PayloadNotice | Action::PayloadStop, Some(base)) => {

@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     pub(super) until: Instant,
     serial: u32,
     launch: wire::Launch,
-    fds: Vec<OwnedFd>,
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 fn not_now(message: &Message) -> Failure {
@@ -72,7 +72,13 @@ impl Server {
             self.digests.discard(uid, fds);
             let failure = Failure::record(
                 "the recorder does not speak this program's versions of the protocol",
-                format!("it speaks {} to {}, here are {} to {}", hello.oldest, hello.newest, wire::OLDEST, wire::NEWEST),
+                format!(
+                    "it speaks {} to {}, here are {} to {}",
+                    hello.oldest,
+                    hello.newest,
+                    wire::OLDEST,
+                    wire::NEWEST
+                ),
                 "update the older of the two packages",
             );
             self.refuse(token, serial, &failure);
@@ -86,11 +92,8 @@ impl Server {
         }
         self.digests.discard(uid, fds);
         self.look_at_drain_flag();
-        let welcome = Welcome {
-            version,
-            writer: self.log.writer().to_owned(),
-            draining: self.draining.clone(),
-        };
+        let welcome =
+            Welcome { version, writer: self.log.writer().to_owned(), draining: self.draining.clone() };
         self.send(token, serial, &Message::Welcome(welcome));
     }
 
@@ -133,7 +136,13 @@ impl Server {
     }
 
     /// Everything that is decided here, where no pilot can skip it.
-    fn admit(&mut self, token: u64, serial: u32, launch: &wire::Launch, handed: Handed) -> Result<(), Failure> {
+    fn admit(
+        &mut self,
+        token: u64,
+        serial: u32,
+        launch: &wire::Launch,
+        handed: Handed,
+    ) -> Result<(), Failure> {
         let id = LaunchId::parse(&launch.id)
             .filter(|_| launch.record.event.action == Action::PayloadLaunch)
             .filter(|id| launch.record.event.id.as_deref() == Some(id.as_str()))
@@ -215,7 +224,8 @@ impl Server {
         let Some(live) = self.payloads.get(&id) else { return Ok(()) };
         let peer = &connection.peer;
         let observed = observe::payload(peer, handed, &mut self.scratch)?;
-        let same_launcher = live.launcher_is == (i64::from(peer.pid), peer.start_ticks) && live.uid == peer.uid;
+        let same_launcher =
+            live.launcher_is == (i64::from(peer.pid), peer.start_ticks) && live.uid == peer.uid;
         let same_payload = payload_is == (i64::from(observed.pid()), observed.start_ticks);
         if !same_launcher || !same_payload {
             return Err(defect("a launch of that id is live, and it is another one"));
@@ -332,9 +342,8 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return };
         let asker = connection.asker();
         let administrator = self.is_administrator(asker.uid);
-        let refuse = |why: &str, next: &str| {
-            Failure::refused(format!("cannot stop launch {}", stop.id), why, next)
-        };
+        let refuse =
+            |why: &str, next: &str| Failure::refused(format!("cannot stop launch {}", stop.id), why, next);
         let found = LaunchId::parse(&stop.id).filter(|id| self.payloads.contains_key(id));
         let Some(id) = found else {
             let failure = refuse("no live payload has that id", "see bailey ps");

@@ -153,7 +153,8 @@ impl Server {
         identity: RecorderField,
         readers: u32,
     ) -> Result<Self, Failure> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
+        let epoll =
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
         let signals = AllSignals::block().map_err(|e| failed("cannot take over signals", e))?;
         let digests = Digests::new()?;
         for (fd, token) in
@@ -270,7 +271,15 @@ impl Server {
 
     // ---- the batch ----
 
-    pub(super) fn stage(&mut self, record: Record, live: Live, durable: bool, reserved: bool, after: After, uid: u32) {
+    pub(super) fn stage(
+        &mut self,
+        record: Record,
+        live: Live,
+        durable: bool,
+        reserved: bool,
+        after: After,
+        uid: u32,
+    ) {
         self.batch.push(Job { staged: Staged { record, live, durable, reserved }, after, uid });
     }
 
@@ -295,8 +304,11 @@ impl Server {
         match after {
             After::Receipt { token, serial, begun } => match result {
                 Ok(written) => {
-                    let receipt =
-                        wire::Receipt { id: begun.id.to_string(), seq: written.seq, hash: written.hash.clone() };
+                    let receipt = wire::Receipt {
+                        id: begun.id.to_string(),
+                        seq: written.seq,
+                        hash: written.hash.clone(),
+                    };
                     self.counters.launches += 1;
                     self.begin(token, *begun, &written);
                     self.send(token, serial, &Message::Receipt(receipt));
@@ -381,6 +393,9 @@ impl Server {
                 return;
             }
         };
+        if self.digests.is_stuck(peer.uid) {
+            return; // what it handed over before cannot even be closed
+        }
         if let Err(failure) = self.accounts.connect(peer.uid, now) {
             let _ = answer(&socket, 0, &Message::Refused(Refused::of(&failure)));
             return;
@@ -501,9 +516,14 @@ impl Server {
     pub(super) fn disconnect(&mut self, token: u64) {
         let Some(connection) = self.connections.remove(&token) else { return };
         let _ = self.epoll.delete(&connection.socket);
+        let uid = connection.peer.uid;
+        // Messages that nobody read may hold descriptors whose closing hangs.
+        let mut fds = vec![connection.socket];
+        fds.extend(connection.waiting.into_iter().flat_map(|waiting| waiting.fds));
+        self.digests.discard(uid, fds);
         match connection.stage {
             Stage::Live(id) => self.orphaned(id, token),
-            _ => self.accounts.idle_less(connection.peer.uid),
+            _ => self.accounts.idle_less(uid),
         }
     }
 

@@ -104,7 +104,12 @@ impl Book {
     }
 
     /// Writes the record that closes the launch, or the one record of a launch that came to nothing.
-    pub(super) fn close(&mut self, record: &Record, id: LaunchId, durability: Durability) -> Result<(), Failure> {
+    pub(super) fn close(
+        &mut self,
+        record: &Record,
+        id: LaunchId,
+        durability: Durability,
+    ) -> Result<(), Failure> {
         match &mut self.kind {
             Kind::Recorder(client) => client.close(record, id)?,
             Kind::Embedded(log, slot) => {

@@ -66,7 +66,8 @@ pub fn all_live<const N: usize>(pidfds: [BorrowedFd<'_>; N]) -> bool {
     let mut polls = pidfds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
     loop {
         // SAFETY: `polls` has N elements, valid for the call, which does not wait.
-        let result = check(libc::c_long::from(unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, 0) }));
+        let result =
+            check(libc::c_long::from(unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, 0) }));
         match result {
             Ok(ready) => return ready == 0,
             Err(Errno::EINTR) => {}
@@ -124,7 +125,9 @@ pub struct Info {
 fn get_raw(pidfd: BorrowedFd<'_>, mask: u64) -> Result<RawInfo, Errno> {
     let mut raw = RawInfo { mask, ..RawInfo::default() };
     // SAFETY: the request carries the size of RawInfo, and the kernel writes no more than that.
-    check(libc::c_long::from(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut raw) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut raw)
+    }))?;
     Ok(raw)
 }
 

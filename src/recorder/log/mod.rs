@@ -191,7 +191,12 @@ impl RecorderLog {
         for (staged, result) in batch.iter().zip(results) {
             match draft.push(&staged.record, &self.options.writer) {
                 Ok(line) => {
-                    *result = Some(Ok(Written { seq: line.link.seq, hash: hex(&line.link.hash), at, bytes: line.range.len() as u64 }));
+                    *result = Some(Ok(Written {
+                        seq: line.link.seq,
+                        hash: hex(&line.link.hash),
+                        at,
+                        bytes: line.range.len() as u64,
+                    }));
                     durable |= staged.durable || matches!(staged.live, Live::Begins(_));
                     placed.push((staged, line));
                 }

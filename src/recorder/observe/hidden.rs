@@ -69,9 +69,9 @@ fn options_of(mountinfo: &str) -> Option<String> {
 
 /// `hidepid=1` to `4`, or the words that newer kernels print for them.
 fn hides(options: &str) -> bool {
-    options.split(',').any(|option| {
-        option.strip_prefix("hidepid=").is_some_and(|value| !matches!(value, "0" | "off"))
-    })
+    options
+        .split(',')
+        .any(|option| option.strip_prefix("hidepid=").is_some_and(|value| !matches!(value, "0" | "off")))
 }
 
 /// Is this process in the group that may see all (`gid=`)?
@@ -99,8 +99,13 @@ mod tests {
 
     #[test]
     fn every_way_to_hide_is_known() {
-        for hiding in ["rw,hidepid=1", "rw,hidepid=2", "hidepid=invisible,gid=4", "rw,hidepid=ptraceable", "hidepid=noaccess"]
-        {
+        for hiding in [
+            "rw,hidepid=1",
+            "rw,hidepid=2",
+            "hidepid=invisible,gid=4",
+            "rw,hidepid=ptraceable",
+            "hidepid=noaccess",
+        ] {
             assert!(hides(hiding), "{hiding}");
         }
         for open in ["rw", "rw,hidepid=0", "rw,hidepid=off", "rw,gid=4"] {
