@@ -28,8 +28,8 @@ options() {
             pending = 0
         }' "$1" | sort
 }
-# documented PAGE: the long options that the page lists; --help is clap's own.
-documented() { sed -n 's/^\.It .*Fl -\([a-z-]*\).*/\1/p' "$1" | grep -vx help | sort; }
+# documented PAGE: the long options that the page lists; --help and --version are clap's own.
+documented() { sed -n 's/^\.It .*Fl -\([a-z-]*\).*/\1/p' "$1" | grep -vx -e help -e version | sort; }
 
 # keys FILE: section.key of the commented default configuration.
 keys() {
@@ -55,6 +55,7 @@ man=docs/man
 same $man/bailey-exec.1 "$(documented $man/bailey-exec.1)" "$(options src/frontend/bailey.rs Exec)"
 same $man/bailey-trace.1 "$(documented $man/bailey-trace.1)" "$(options src/admin/cli.rs Trace)"
 same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/admin/cli.rs Verify)"
+same $man/bailey-recorder.8 "$(documented $man/bailey-recorder.8)" "$(options src/recorder/cli.rs Cli)"
 same $man/bailey.toml.5 "$(documented_keys $man/bailey.toml.5)" "$(keys config/bailey.toml)"
 
 if have mandoc; then

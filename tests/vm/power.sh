@@ -71,8 +71,8 @@ for worker in 1 2 3; do
 done
 # And payloads that live when the power goes.
 for worker in 1 2 3; do "${as_pilot[@]}" bailey exec --job "live-$worker" -- /bin/sleep 600 & done
-if [ -x /usr/local/bin/recorder-load ]; then
-    "${as_pilot[@]}" /usr/local/bin/recorder-load --clients 8 --socket /run/bailey/recorder.sock >&3 &
-fi
+# And clients that speak the protocol, for the load; their receipts come with sequence number and hash.
+"${as_pilot[@]}" /usr/local/bin/recorder_load --socket /run/bailey/recorder.sock --template /usr/local/share/launch.json \
+    --clients 8 --seconds 600 --print >&3 &
 wait
 end "FAIL load: it ended by itself"
