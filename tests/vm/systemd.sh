@@ -108,12 +108,25 @@ has_modes() {
     mode_is "755 bailey bailey" "$STATE"
     mode_is "600 bailey bailey-audit" "$STATE/key"
     mode_is "644 bailey bailey-audit" "$STATE/key.pub"
+    until_true 20 test -e "$STATE/metrics.prom"
+    as pilot grep -q '^bailey_live_payloads ' "$STATE/metrics.prom"
     local segment found=0
     for segment in "$LOG"/*.ndjson; do
         mode_is "640 bailey bailey-audit" "$segment"
         found=1
     done
     [ "$found" -eq 1 ]
+}
+
+keeps_embedded_logs() {
+    install -d -m 0755 "$STATE/embedded"
+    install -d -m 0700 -o pilot -g pilot "$STATE/embedded/$(id -u pilot)"
+    chown root: "$STATE"
+    systemd-tmpfiles --create bailey.conf
+    systemctl restart "$UNIT"
+    mode_is "755 bailey bailey" "$STATE"
+    mode_is "700 pilot pilot" "$STATE/embedded/$(id -u pilot)"
+    rm -r "$STATE/embedded"
 }
 
 # ---- a pilot's launch ----
@@ -361,6 +374,7 @@ lists_and_stops() {
 check comes_up "units: the service and its socket are up after boot, nothing failed"
 check is_confined "units: the recorder has its own account, no capability, no new privileges, a filter, no core"
 check has_modes "units: owners and modes of socket, log, key"
+check keeps_embedded_logs "units: a pilot's embedded log below the state directory stays the pilot's"
 check records_a_launch "launch: a pilot's payload is recorded with what the kernel and this host say"
 check leaves_no_other_log "launch: there is no second log"
 check is_out_of_reach "log: a pilot can neither read, change, add nor remove anything"
