@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -22,21 +22,18 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use sha2::{Digest, Sha256};
 
-use super::chain::{Body, Hash, Link, MAX_LINE, hash, hex};
+use super::chain::{Body, Hash, Link, hash, hex};
 use super::live::{self, Entry, Place, Watch};
 use super::receipt::Receipt;
 use super::record::{Action, EndBy, Host, Outcome, Record};
-use super::redact;
+use super::repair::torn_record;
 use super::segment::{Directory, House, Tail, io_failure, line_at, parse_name, tail};
 use super::time::Timestamp;
 use crate::failure::Failure;
 use crate::request::LaunchId;
 
 const LOCK: &str = "lock";
-/// How much of a torn tail the repair record keeps.
-const TORN_KEPT: usize = 8 * 1024;
 /// How many segments, newest first, are searched for launches without end when the live table cannot be used.
 const SEARCHED: usize = 64;
 
@@ -426,21 +423,8 @@ impl EmbeddedLog {
         };
         let path = self.dir.path().join(name);
         let wrong = |error: &std::io::Error| io_failure("repair the end of", &path, error);
-        let mut bytes = Vec::new();
-        let limit = 2 * MAX_LINE as u64; // longer is no line of ours; its length is still told
-        let mut reader = file.try_clone().map_err(|error| wrong(&error))?;
-        std::io::Seek::seek(&mut reader, std::io::SeekFrom::Start(found.len))
+        let record = torn_record(file, name, found.len, found.torn, self.options.host.clone())
             .map_err(|error| wrong(&error))?;
-        reader.take(found.torn.min(limit)).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
-        let mut record = Record::of_log(Action::LogRepair, self.options.host.clone());
-        record.event.reason =
-            Some("a crash left an unfinished line at the end of the log; no payload ran on it".to_owned());
-        let torn = &mut record.grid.log.torn;
-        torn.segment = Some(name.clone());
-        torn.offset = Some(found.len);
-        torn.length = Some(found.torn);
-        torn.sha256 = Some(hex(&Sha256::digest(&bytes).into()));
-        torn.text = Some(redact::text(bytes.get(..TORN_KEPT).unwrap_or(&bytes)));
         file.set_len(found.len).map_err(|error| wrong(&error))?;
         Ok(Some(record))
     }

@@ -13,6 +13,7 @@ pub mod place;
 pub mod receipt;
 pub mod record;
 pub mod redact;
+pub(crate) mod repair;
 pub mod segment;
 pub mod sign;
 pub mod time;

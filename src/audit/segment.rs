@@ -192,6 +192,16 @@ impl Directory {
         }
     }
 
+    /// Bytes of a file.
+    pub fn size_of(&self, name: &str) -> Result<u64, Errno> {
+        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|stat| stat.st_size as u64)
+    }
+
+    /// Device and inode number.
+    pub fn identity(&self) -> std::io::Result<(u64, u64)> {
+        self.fd.metadata().map(|meta| (meta.dev(), meta.ino()))
+    }
+
     /// Its descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::log::{Latency, SYNC_BOUNDS, Stats};
 use crate::failure::{Failure, io_text};
 
 /// What is counted since the start.
@@ -37,8 +38,8 @@ struct Family<'a> {
     help: &'a str,
 }
 
-/// The text of the file. `log` brings the log's own numbers: name, kind, help, value.
-pub(super) fn text(counters: &Counters, log: &[(&str, &str, &str, f64)]) -> String {
+/// The text of the file.
+pub(super) fn text(counters: &Counters, log: &Stats) -> String {
     let mut out = String::new();
     let one = |value: f64| vec![(String::new(), value)];
     let mut family = |name: &str, kind: &str, help: &str, samples: Vec<(String, f64)>| {
@@ -65,10 +66,42 @@ pub(super) fn text(counters: &Counters, log: &[(&str, &str, &str, f64)]) -> Stri
         "Packets that were no message.",
         one(counters.malformed as f64),
     );
-    for (name, kind, help, value) in log {
-        family(name, kind, help, one(*value));
+    let gauges = [
+        ("bailey_log_free_bytes", "Bytes free beside the log.", log.free.map(|bytes| bytes as f64)),
+        ("bailey_log_reserve_bytes", "Bytes kept for the ends of live payloads.", Some(log.reserve as f64)),
+        ("bailey_log_segments", "Segments of the log.", Some(log.segments as f64)),
+        (
+            "bailey_log_checkpoint_age_seconds",
+            "Time since the last signed checkpoint.",
+            Some(log.checkpoint_age.as_secs_f64()),
+        ),
+        (
+            "bailey_log_broken",
+            "1 while nothing can be written.",
+            Some(f64::from(u8::from(log.broken.is_some()))),
+        ),
+        ("bailey_log_overdue", "What failed beside that and is tried again.", Some(log.overdue.len() as f64)),
+    ];
+    for (name, help, value) in gauges {
+        family(name, "gauge", help, value.map_or_else(Vec::new, one));
     }
+    family("bailey_log_written_bytes_total", "counter", "Bytes written.", one(log.written as f64));
+    family("bailey_log_sync_seconds", "histogram", "What fdatasync(2) took.", histogram(&log.syncs));
     out
+}
+
+/// The samples of a histogram: its buckets are cumulative.
+fn histogram(latency: &Latency) -> Vec<(String, f64)> {
+    let mut below = 0;
+    let bounds = SYNC_BOUNDS.iter().map(|micros| (*micros as f64 / 1e6).to_string());
+    let buckets = bounds.chain(["+Inf".to_owned()]).zip(latency.buckets).map(|(bound, count)| {
+        below += count;
+        (format!("_bucket{{le=\"{bound}\"}}"), below as f64)
+    });
+    let mut samples: Vec<(String, f64)> = buckets.collect();
+    samples.push(("_sum".to_owned(), latency.sum.as_secs_f64()));
+    samples.push(("_count".to_owned(), latency.count as f64));
+    samples
 }
 
 fn write(out: &mut String, family: &Family<'_>, samples: &[(String, f64)]) {
@@ -102,16 +135,41 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn the_text_is_prometheus_format() {
         let mut counters = Counters { launches: 3, ..Counters::default() };
         counters.refusals.insert(122, 2);
-        let text = text(&counters, &[("bailey_log_free_bytes", "gauge", "Free.", 5.0)]);
+        let mut syncs = Latency::default();
+        syncs.count = 3;
+        (syncs.buckets[0], syncs.buckets[1], syncs.buckets[12]) = (1, 1, 1);
+        let log = Stats {
+            syncs,
+            written: 7,
+            free: Some(5),
+            reserve: 1,
+            checkpoint_age: Duration::from_millis(1500),
+            segments: 2,
+            broken: None,
+            overdue: Vec::new(),
+        };
+        let text = text(&counters, &log);
         assert!(text.contains("\nbailey_launches_total 3\n"), "{text}");
         assert!(text.contains("\nbailey_refusals_total{code=\"122\"} 2\n"), "{text}");
-        assert!(text.ends_with("# TYPE bailey_log_free_bytes gauge\nbailey_log_free_bytes 5\n"), "{text}");
+        assert!(text.contains("# TYPE bailey_log_free_bytes gauge\nbailey_log_free_bytes 5\n"), "{text}");
+        assert!(
+            text.contains(
+                "# TYPE bailey_log_sync_seconds histogram\nbailey_log_sync_seconds_bucket{le=\"0.00005\"} 1\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("_bucket{le=\"0.0001\"} 2\n") && text.contains("_bucket{le=\"+Inf\"} 3\n"),
+            "{text}"
+        );
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (_, value) = line.rsplit_once(' ').unwrap();
             assert!(value.parse::<f64>().is_ok(), "{line}");

@@ -19,6 +19,12 @@ pub(super) struct Draft {
     pub(super) at: Timestamp,
     /// Which of the bytes are lines of the log's own life.
     own: Vec<Range<usize>>,
+    /// How many lines.
+    pub(super) lines: u64,
+    /// How many of them come after the last checkpoint, when there is one.
+    pub(super) unsigned: Option<u64>,
+    /// Where the last list begins and ends, when there is one.
+    pub(super) list: Option<Range<usize>>,
 }
 
 /// A line of a draft.
@@ -32,14 +38,15 @@ impl Draft {
     /// An empty one that goes on after `link`, with the memory of `bytes`.
     pub(super) fn new(mut bytes: Vec<u8>, link: Link, at: Timestamp) -> Self {
         bytes.clear();
-        Self { bytes, link, at, own: Vec::new() }
+        bytes.shrink_to(super::UNSYNCED);
+        Self { bytes, link, at, own: Vec::new(), lines: 0, unsigned: None, list: None }
     }
 
     /// Adds a record.
     pub(super) fn push(&mut self, record: &Record, writer: &str) -> Result<Placed, Failure> {
         let start = self.bytes.len();
-        self.link = append_line(&mut self.bytes, record, self.at, &self.link, writer)?;
-        Ok(Placed { range: start..self.bytes.len(), link: self.link })
+        let link = append_line(&mut self.bytes, record, self.at, &self.link, writer)?;
+        Ok(self.placed(start, link))
     }
 
     /// Adds a record of the log's own life.
@@ -52,8 +59,18 @@ impl Draft {
     /// Adds a line that was in the log before, with its time; `None` when it is none.
     pub(super) fn push_again(&mut self, line: &[u8], writer: &str) -> Option<Placed> {
         let start = self.bytes.len();
-        self.link = append_again(&mut self.bytes, line, &self.link, writer)?;
-        Some(Placed { range: start..self.bytes.len(), link: self.link })
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let link = append_again(&mut self.bytes, line, &self.link, writer)?;
+        Some(self.placed(start, link))
+    }
+
+    fn placed(&mut self, start: usize, link: Link) -> Placed {
+        self.link = link;
+        self.lines += 1;
+        if let Some(unsigned) = &mut self.unsigned {
+            *unsigned += 1;
+        }
+        Placed { range: start..self.bytes.len(), link }
     }
 
     /// The lines of the log's own life, without newlines.
@@ -62,8 +79,8 @@ impl Draft {
         lines.map(|line| line.strip_suffix(b"\n").unwrap_or(line).to_vec())
     }
 
-    /// Whether the line is one of the log's own.
-    pub(super) fn is_own(&self, placed: &Placed) -> bool {
-        self.own.contains(&placed.range)
+    /// The other lines, each with its newline.
+    pub(super) fn others(&self, placed: &[Placed]) -> Vec<u8> {
+        placed.iter().filter_map(|line| self.bytes.get(line.range.clone())).flatten().copied().collect()
     }
 }

@@ -28,13 +28,13 @@ pub fn live_entry(record: &Record) -> LiveEntry {
     }
 }
 
-/// Adds the list of what is live, in parts; gives its size in bytes.
+/// Adds the list of what is live, in parts.
 pub(super) fn push_list(
     draft: &mut Draft,
     live: &BTreeMap<String, LiveEntry>,
     host: &Host,
     writer: &str,
-) -> Result<u64, Failure> {
+) -> Result<(), Failure> {
     let before = draft.bytes.len();
     let mut parts: Vec<Vec<LiveEntry>> = vec![Vec::new()];
     let mut room = PART;
@@ -58,5 +58,6 @@ pub(super) fn push_list(
         record.grid.live_part.launches = Some(live.len() as u64);
         draft.push_own(&record, writer)?;
     }
-    Ok((draft.bytes.len() - before) as u64)
+    draft.list = Some(before..draft.bytes.len());
+    Ok(())
 }

@@ -1,25 +1,50 @@
 //! The recorder's log: one writer, many records in one write, receipts after one fdatasync.
+//!
+//! 1. One process writes it: it holds the lock of the file `lock` for life.
+//! 2. A batch is one write(2), whole lines or nothing. A result is `Ok` for a record that must be durable only after
+//!    fdatasync returned for it, for everything before it, and for the name of its segment. A launch always must.
+//! 3. What was written since the last good fdatasync is kept in memory, so that a bad one loses nothing ([`fault`]).
+//! 4. What already happened gets in when there is no room for what is new ([`space`]).
+//! 5. Segments follow each other by name, whatever the clock does; each begins with `segment-open` and the list of what is
+//!    live, and ends with a signed checkpoint ([`roll`], [`checkpoint`]).
+//! 6. After any crash the log opens again from what is on the disk: the end is found, repaired with a record, and what is
+//!    live is read from the last list on ([`open`], [`scan`]).
 #![forbid(unsafe_code)]
 
+mod checkpoint;
+mod commit;
 mod draft;
+mod fault;
+mod key;
 mod live;
 mod open;
+mod prune;
 mod roll;
+mod scan;
 mod served;
+mod space;
+mod stats;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use self::draft::Draft;
 pub use self::live::live_entry;
+pub use self::stats::{Latency, SYNC_BOUNDS, Stats};
 use crate::audit::Timestamp;
-use crate::audit::chain::{Link, hex};
+use crate::audit::chain::Link;
 use crate::audit::record::{Host, LiveEntry, Record};
 use crate::audit::segment::Directory;
+use crate::audit::sign::{Key, PublicKey};
 use crate::failure::Failure;
+
+/// The most bytes that are written and not synced.
+const UNSYNCED: usize = 4 * 1024 * 1024;
+/// How often it is looked whether old segments may go.
+const PRUNE: Duration = Duration::from_secs(3600);
+/// How often a short reserve is filled up, if that is possible.
+const REFILL: Duration = Duration::from_secs(10);
 
 /// How to open it.
 #[derive(Debug, Clone)]
@@ -95,6 +120,9 @@ pub struct RecorderLog {
     dir: Directory,
     options: Options,
     _lock: File,
+    key: Key,
+    /// `grid.checkpoint.key`.
+    key_id: String,
     /// The newest segment.
     segment: Segment,
     /// The last line.
@@ -102,18 +130,32 @@ pub struct RecorderLog {
     live: BTreeMap<String, LiveEntry>,
     /// Memory for the lines of a batch.
     buffer: Vec<u8>,
-    /// Lines of the log's own life that nobody has copied yet.
+    /// Durable lines of the log's own life that nobody has copied yet.
     own: Vec<Vec<u8>>,
     unsynced: Unsynced,
     /// The newest segment's name may not be on the disk.
     unnamed: bool,
+    broken: Option<Broken>,
+    reserve: space::Reserve,
+    /// The limit of file sizes (`RLIMIT_FSIZE`).
+    largest_file: u64,
     /// Bytes since the last live list.
     since_list: u64,
     /// Bytes of that list.
     list_size: u64,
+    /// Lines since the last checkpoint.
+    unsigned: u64,
+    /// When the first of them was written, or a checkpoint of them failed.
+    first_unsigned: Instant,
+    signed_at: Instant,
     /// When a roll that failed may be tried again.
     roll_again: Option<Instant>,
+    refill_at: Instant,
+    prune_at: Instant,
     roll_failure: Option<Failure>,
+    checkpoint_failure: Option<Failure>,
+    prune_failure: Option<Failure>,
+    counts: stats::Counts,
 }
 
 /// The newest segment.
@@ -134,144 +176,50 @@ struct Unsynced {
     from: u64,
     /// The last line that is.
     link: Link,
+    /// The lines after it that somebody was told of, each with its newline.
+    lines: Vec<u8>,
+    /// What those lines ended.
+    ended: Vec<LiveEntry>,
+    /// The lines after it that the log wrote by itself.
+    own: Vec<Vec<u8>>,
 }
 
 impl Unsynced {
-    fn at(from: u64, link: Link) -> Self {
-        Self { from, link }
+    const fn at(from: u64, link: Link) -> Self {
+        Self { from, link, lines: Vec::new(), ended: Vec::new(), own: Vec::new() }
     }
 
     /// Everything up to here is on the disk.
     fn restart(&mut self, from: u64, link: Link) {
-        *self = Self::at(from, link);
+        (self.from, self.link) = (from, link);
+        self.lines.clear();
+        self.ended.clear();
+        self.own.clear();
     }
 }
 
-/// Why a batch is not in the log.
+/// Nothing can be written.
 #[derive(Debug)]
-enum Trouble {
-    /// Nothing of it is in the file.
-    NotWritten(Failure),
-    /// It is in the file, and may not be on the disk.
-    NotSynced(Failure),
+struct Broken {
+    failure: Failure,
+    /// When to try again.
+    again: Instant,
 }
 
 impl RecorderLog {
-    /// Writes a batch with one write(2), and one fdatasync(2) where one of them must be durable; one result for each.
-    pub fn commit(&mut self, batch: &[Staged]) -> Vec<Result<Written, Failure>> {
-        let mut results: Vec<Option<Result<Written, Failure>>> = batch.iter().map(|_| None).collect();
-        let at = (self.options.clock)();
-        let done = self.roll_if_due(at).and_then(|()| self.attempt(batch, &mut results, at));
-        let failure = match done {
-            Ok(()) => None,
-            Err(Trouble::NotWritten(failure) | Trouble::NotSynced(failure)) => Some(failure),
-        };
-        let missing = || {
-            Failure::record("cannot write the audit record", "it was not tried", "report this as a defect")
-        };
-        results
-            .into_iter()
-            .map(|result| match (result, &failure) {
-                (Some(Ok(_)) | None, Some(failure)) => Err(failure.clone()),
-                (Some(result), _) => result,
-                (None, None) => Err(missing()),
-            })
-            .collect()
-    }
-
-    fn attempt(
-        &mut self,
-        batch: &[Staged],
-        results: &mut [Option<Result<Written, Failure>>],
-        at: Timestamp,
-    ) -> Result<(), Trouble> {
-        let mut draft = Draft::new(std::mem::take(&mut self.buffer), self.link, at);
-        let mut placed = Vec::with_capacity(batch.len());
-        let mut durable = false;
-        for (staged, result) in batch.iter().zip(results) {
-            match draft.push(&staged.record, &self.options.writer) {
-                Ok(line) => {
-                    *result = Some(Ok(Written {
-                        seq: line.link.seq,
-                        hash: hex(&line.link.hash),
-                        at,
-                        bytes: line.range.len() as u64,
-                    }));
-                    durable |= staged.durable || matches!(staged.live, Live::Begins(_));
-                    placed.push((staged, line));
-                }
-                Err(failure) => *result = Some(Err(failure)),
-            }
-        }
-        let base = self.segment.len;
-        let wrote = self.segment.file.write_all(&draft.bytes);
-        if let Err(error) = wrote {
-            let failure = self.dir.io_failure("write to", &self.segment.name, &error);
-            let _ = self.segment.file.set_len(base);
-            return Err(Trouble::NotWritten(failure));
-        }
-        self.segment.len += draft.bytes.len() as u64;
-        self.link = draft.link;
-        if durable {
-            self.sync()?;
-        }
-        for (staged, line) in placed {
-            match &staged.live {
-                Live::Same => {}
-                Live::Begins(entry) => {
-                    let entry = LiveEntry {
-                        segment: Some(self.segment.name.clone()),
-                        offset: Some(base + line.range.start as u64),
-                        seq: Some(line.link.seq),
-                        hash: Some(hex(&line.link.hash)),
-                        since: Some(at),
-                        ..(**entry).clone()
-                    };
-                    self.live.insert(entry.id.clone().unwrap_or_default(), entry);
-                }
-                Live::Ends(id) => {
-                    self.live.remove(id);
-                }
-            }
-        }
-        self.buffer = draft.bytes;
-        Ok(())
-    }
-
-    /// Makes everything written durable.
-    fn sync(&mut self) -> Result<(), Trouble> {
-        if self.unnamed {
-            self.dir.sync().map_err(Trouble::NotSynced)?;
-            self.unnamed = false;
-        }
-        let synced = self.segment.file.sync_data();
-        synced.map_err(|e| Trouble::NotSynced(self.dir.io_failure("sync", &self.segment.name, &e)))?;
-        self.unsynced.restart(self.segment.len, self.link);
-        Ok(())
-    }
-
-    /// The lines, without newlines, that the log wrote by itself since the last call, for copies elsewhere.
-    pub fn take_own_lines(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.own)
-    }
-
     /// What is live, by launch id.
     pub fn live(&self) -> &BTreeMap<String, LiveEntry> {
         &self.live
     }
 
-    /// When [`tick`](Self::tick) has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        None
+    /// The lines, without newlines, that the log wrote by itself since the last call and that are durable: segments, live
+    /// lists, checkpoints, repairs, prunes. For copies elsewhere.
+    pub fn take_own_lines(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.own)
     }
 
-    /// Does what is due by time: checkpoints, pruning.
-    pub fn tick(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// Ends in order.
-    pub fn close(mut self) -> Result<(), Failure> {
-        self.sync().map_err(|(Trouble::NotWritten(failure) | Trouble::NotSynced(failure))| failure)
+    /// The public half of the key that signs.
+    pub fn public_key(&self) -> PublicKey {
+        self.key.public()
     }
 }

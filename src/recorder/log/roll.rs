@@ -14,10 +14,11 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::draft::Draft;
 use super::live::push_list;
-use super::{RecorderLog, Segment, Trouble};
+use super::{RecorderLog, Segment};
 use crate::audit::Timestamp;
 use crate::audit::record::{Action, Record};
 use crate::audit::segment::parse_name;
+use crate::audit::time::parse_date;
 use crate::failure::Failure;
 
 /// A segment that is being made.
@@ -37,36 +38,46 @@ pub(super) fn name_after(last: Option<&str>, today: &str) -> Option<String> {
     }
 }
 
+/// As [`name_after`]; where the day has no more, the first of the next day.
+pub(super) fn name_after_or_later(last: &str, today: &str) -> String {
+    name_after(Some(last), today).unwrap_or_else(|| {
+        let day = parse_name(last).and_then(|(day, _)| parse_date(day));
+        let day = day.and_then(|date| Timestamp::from_civil(date, (0, 0, 0), 0)).unwrap_or_default();
+        format!("{}.001.ndjson", day.plus_seconds(86_400).day())
+    })
+}
+
 impl RecorderLog {
-    /// Begins a new segment when it is time. A roll that fails leaves the old segment in use, and is tried again later.
-    pub(super) fn roll_if_due(&mut self, at: Timestamp) -> Result<(), Trouble> {
+    /// Begins a new segment when it is time. Where that fails the old segment stays in use, and it is tried again later; an
+    /// error says that nothing can be written now.
+    pub(super) fn roll_if_due(&mut self, at: Timestamp) -> Result<(), Failure> {
         let segment = &self.segment;
         let full = segment.len >= self.options.segment_size.max(8 * segment.head);
         let today = at.day();
-        let past = parse_name(&segment.name).is_some_and(|(day, _)| day < today.as_str());
+        let past = parse_name(&segment.name).is_some_and(|(day, _)| *day < *today);
         if !(full || past) || self.roll_again.is_some_and(|again| Instant::now() < again) {
             return Ok(());
         }
         let Some(name) = name_after(Some(&segment.name), &today) else {
             return Ok(()); // 999 segments in one day: the last one grows
         };
-        let rolled = self.roll(&name, at);
-        self.roll_again = rolled.is_err().then(|| Instant::now() + AGAIN);
-        match rolled {
-            Err(Trouble::NotWritten(failure)) => {
-                self.roll_failure = Some(failure);
-                Ok(())
-            }
-            other => {
-                self.roll_failure = None;
-                other
-            }
+        self.roll_failure = self.roll(&name, at).err();
+        self.roll_again = self.roll_failure.is_some().then(|| Instant::now() + AGAIN);
+        match &self.broken {
+            Some(broken) => Err(broken.failure.clone()),
+            None => Ok(()),
         }
     }
 
-    fn roll(&mut self, name: &str, at: Timestamp) -> Result<(), Trouble> {
-        self.sync()?;
-        self.begin_segment(name, at, &mut |_, _| Ok(())).map_err(Trouble::NotWritten)
+    fn roll(&mut self, name: &str, at: Timestamp) -> Result<(), Failure> {
+        let before = self.segment.name.clone();
+        self.checkpoint(at)?;
+        if self.segment.name != before {
+            return Ok(()); // a sync failed, and what was rescued is in a new segment
+        }
+        self.begin_segment(name, at, &mut |_, _| Ok(()))?;
+        self.prune_at = Instant::now();
+        Ok(())
     }
 
     /// Makes segment `name`, with more lines in its head from `more`, and goes on in it. All before must be on the disk.
@@ -82,7 +93,7 @@ impl RecorderLog {
         record.grid.log.segment = Some(name.to_owned());
         record.grid.log.previous = Some(self.segment.name.clone()).filter(|name| !name.is_empty());
         draft.push_own(&record, &writer)?;
-        let list = push_list(&mut draft, &self.live, &self.options.host, &writer)?;
+        push_list(&mut draft, &self.live, &self.options.host, &writer)?;
         more(&mut draft, &writer)?;
         let file = match self.make_file(name, &draft.bytes) {
             Ok(file) => file,
@@ -96,8 +107,13 @@ impl RecorderLog {
         self.link = draft.link;
         self.own.extend(draft.own_lines());
         self.unsynced.restart(len, draft.link);
-        self.since_list = 0;
-        self.list_size = list;
+        let list = draft.list.unwrap_or_default();
+        self.since_list = len - list.end as u64;
+        self.list_size = list.len() as u64;
+        self.unsigned = draft.lines;
+        self.first_unsigned = Instant::now();
+        self.counts.segments += 1;
+        self.counts.written += len;
         self.buffer = draft.bytes;
         // Where this fails nothing is durable in the new segment: tried again before the next durable record.
         self.unnamed = self.dir.sync().is_err();
@@ -107,6 +123,9 @@ impl RecorderLog {
     /// A file of the log, whole and on the disk under its name.
     fn make_file(&self, name: &str, bytes: &[u8]) -> Result<File, Failure> {
         let wrong = |error: &std::io::Error| self.dir.io_failure("begin the segment", name, error);
+        if bytes.len() as u64 > self.largest_file {
+            return Err(self.dir.failure("begin the segment", name, Errno::EFBIG));
+        }
         self.remove(NEXT)?;
         let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL;
         let mut file = self.dir.make_own(NEXT, flags)?;
@@ -153,5 +172,8 @@ mod tests {
             "the clock went back"
         );
         assert_eq!(after(Some("2026-03-01.999.ndjson")), None);
+        let later = |last| name_after_or_later(last, "2026-03-01");
+        assert_eq!(later("2026-02-28.999.ndjson"), "2026-03-01.001.ndjson");
+        assert_eq!(later("2026-12-31.999.ndjson"), "2027-01-01.001.ndjson");
     }
 }

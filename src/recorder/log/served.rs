@@ -21,13 +21,8 @@ impl RecorderLog {
         (record.event.action == Action::PayloadLaunch && record.event.id == entry.id).then_some(record)
     }
 
-    /// Numbers for monitoring: name, kind, help, value.
-    pub fn stats(&self) -> Vec<(&'static str, &'static str, &'static str, f64)> {
-        Vec::new()
-    }
-
-    /// Which key signs.
+    /// Which key signs: `grid.checkpoint.key`.
     pub fn key_id(&self) -> String {
-        String::new()
+        self.key_id.clone()
     }
 }
