@@ -72,8 +72,8 @@ receipts() {
     tr -d '\r' 2>/dev/null <"$1/results.txt" | sed -nE \
         -e 's/^receipt ([0-9]+) ([0-9a-f]{64}) ([0-9A-Z]{26})$/\1 \2 \3/p' -e 's/^ran ([0-9A-Z]{26})$/- - \1/p'
 }
-# cut MODE DISK FOLDER: boots, waits for the first receipts, cuts the power some time later.
-cut() {
+# cut_power MODE DISK FOLDER: boots, waits for the first receipts, cuts the power some time later.
+cut_power() {
     local start=$SECONDS
     boot "$1" "$2" "$3"
     until [ "$(receipts "$3" | grep -c '^[0-9]')" -ge 20 ] && receipts "$3" | grep -q '^-'; do
@@ -128,7 +128,7 @@ check_that() { # check_that "NAME" CONDITION...
 new_disk "$out/log.ext4"
 : >"$out/receipts.txt"
 for round in $(seq "$rounds"); do
-    cut load "$out/log.ext4" "$out/round-$round"
+    cut_power load "$out/log.ext4" "$out/round-$round"
     receipts "$out/round-$round" >"$out/round.txt"
     cat "$out/round.txt" >>"$out/receipts.txt"
     echo "# round $round: $(wc -l <"$out/round.txt") receipts had left"
@@ -157,7 +157,7 @@ restarts=$(awk '$3 == "host-restart"' "$records" | wc -l)
 check_that "each power failure is a record" test "$restarts" -eq "$rounds"
 
 new_disk "$out/control.ext4"
-cut control "$out/control.ext4" "$out/control"
+cut_power control "$out/control.ext4" "$out/control"
 receipts "$out/control" >"$out/control.txt"
 check "$out/control.ext4" "$out/control-check"
 unsynced=$(lost "$out/control-check/records.txt" "$out/control.txt" | wc -l)
