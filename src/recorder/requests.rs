@@ -206,7 +206,7 @@ impl Server {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.stage = Stage::Launching;
         }
-        let live = Live::Begins(Box::new(records::live_entry(&record, uid, launch.nested)));
+        let live = Live::Begins(Box::new(records::live_entry(&record, launch.nested)));
         self.stage(*record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
         Ok(())
     }
