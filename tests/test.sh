@@ -41,6 +41,9 @@ mkdir "$BAILEY_TEST_SHARED"
 export BAILEY_TEST_TMP BAILEY_TEST_SHARED BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
 
 build=(--locked --features "test-hooks,schema")
+# Where a filter names test programs, -E 'binary(launch)', no other is built.
+only=()
+for name in $(grep -o 'binary([a-z_]*)' <<<"$*" | sed 's/binary(\(.*\))/\1/'); do only+=(--test "$name"); done
 runner=CARGO_TARGET_$(printf %s "$TRIPLE" | tr 'a-z.-' 'A-Z__')_RUNNER
 code=0
 
@@ -56,7 +59,7 @@ if cargo nextest --version >/dev/null 2>&1; then
     junit=$ROOT/target/nextest/default/junit.xml # nextest's store is in the tree, wherever cargo builds
     rm -f "$junit"
     env "$runner=$ROOT/tests/as-user.sh" cargo nextest run --no-fail-fast --color never --cargo-quiet "${build[@]}" \
-        "$@" 2>&1 | tee "$log" || code=$?
+        "${only[@]}" "$@" 2>&1 | tee "$log" || code=$?
 else
     by=cargo
     env "$runner=$ROOT/tests/as-user.sh" cargo test --no-fail-fast --color never --lib --bins --tests "${build[@]}" \
