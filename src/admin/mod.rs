@@ -4,4 +4,5 @@
 pub mod ask;
 pub mod cli;
 pub mod config;
+pub mod live;
 pub mod verify;

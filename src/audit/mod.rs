@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod client;
+pub mod drain;
 pub mod journal;
 pub(crate) mod live;
 pub mod log;
