@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod journal;
+pub mod lines;
 mod live;
 pub mod log;
 pub mod place;

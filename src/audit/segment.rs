@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{DirBuilder, File};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -154,6 +155,11 @@ impl Directory {
     /// Makes the directory's entries durable.
     pub fn sync(&self) -> Result<(), Failure> {
         self.fd.sync_all().map_err(|error| io_failure("sync", &self.path, &error))
+    }
+
+    /// The open directory.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Where it is.
