@@ -3,6 +3,7 @@
 
 use crate::audit::record;
 use crate::failure::{Failure, io_text};
+use crate::proc;
 use crate::sys::clock;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -120,26 +121,9 @@ pub fn clock_synchronized() -> Option<bool> {
     clock::is_synchronized()
 }
 
-/// This process's control group, as /proc/self/cgroup shows it: version 2 where the process is in one that is not the
-/// root, else a version 1 hierarchy that has it, else the root.
+/// This process's control group, as /proc/self/cgroup shows it ([`proc::cgroup`]).
 pub fn cgroup() -> record::Cgroup {
-    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let lines: Vec<(&str, &str)> =
-        text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
-    let unified = lines.iter().find(|(controllers, _)| controllers.is_empty());
-    let named =
-        lines.iter().filter(|(controllers, _)| !controllers.is_empty()).find(|(controllers, path)| {
-            controllers.split(',').any(|c| c == "memory" || c == "pids") && *path != "/"
-        });
-    let (version, path) = match (unified, named) {
-        (Some((_, path)), named) if *path != "/" || named.is_none() => (2, *path),
-        (_, Some((_, path))) => (1, *path),
-        _ => match lines.first() {
-            Some((_, path)) => (1, *path),
-            None => return record::Cgroup::default(),
-        },
-    };
-    record::Cgroup { path: Some(path.to_owned()), id: None, version: Some(version) }
+    proc::cgroup(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@
 //! sys                           the only unsafe code: one wrapper per system call
 //! ```
 //!
-//! `request`, `config`, `host` and `failure` hold what all of them speak in. The reasons are in `docs/architecture.md`.
+//! `request`, `config`, `host`, `proc` and `failure` hold what all of them speak in. The reasons are in `docs/architecture.md`.
 
 pub mod admin;
 pub mod app;
@@ -29,6 +29,7 @@ pub mod image;
 mod input;
 pub mod pipeline;
 pub mod plan;
+pub mod proc;
 pub mod recorder;
 pub mod report;
 pub mod request;

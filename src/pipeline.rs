@@ -163,7 +163,7 @@ impl Prepared {
     /// Writes the launch record and waits until it is durable.
     fn record(self, desk: &mut Desk<'_>) -> Result<Recorded, Failure> {
         let Self { frozen, payload, facts, explainer, deadline, signals } = self;
-        let receipt = desk.record_launch(&facts, payload)?;
+        let receipt = desk.record_launch(&facts, payload, &frozen.handover())?;
         Ok(Recorded { frozen, receipt, facts, explainer, deadline, signals })
     }
 }
@@ -201,7 +201,7 @@ impl Running {
     /// Stays until the payload ended, and records the end.
     fn supervise(self, desk: &mut Desk<'_>) -> Result<Outcome, Failure> {
         let Self { payload, facts, explainer, deadline, signals } = self;
-        let end = supervise(payload, &signals, deadline, &mut |notice| desk.notice(notice));
+        let end = supervise(payload, &signals, deadline, desk);
         if let Some(trouble) = end.not_executed {
             return Err(sandbox::explain::command(trouble, &explainer));
         }
@@ -242,6 +242,10 @@ impl Outcome {
             Cause::WallTime => {
                 let message = format!("the wall time was used up and bailey stopped the payload: {how}");
                 (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
+            }
+            Cause::Administrator => {
+                let message = format!("an administrator stopped the payload: {how}");
+                (Code::Stopped.exit_code(), true, Some(Fault::Site), "administrator", message)
             }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();

@@ -41,37 +41,87 @@ pub struct Body(Vec<u8>);
 impl Body {
     /// Serialises the record; fails when the line would be longer than [`MAX_LINE`].
     pub fn new(record: &Record) -> Result<Self, Failure> {
-        let bytes = serde_json::to_vec(record).map_err(|error| {
-            Failure::record(
-                "cannot serialise the audit record",
-                error.to_string(),
-                "report this as a bug of bailey",
-            )
-        })?;
-        if bytes.len() + 512 > MAX_LINE {
-            return Err(Failure::record(
-                "cannot write the audit record",
-                format!("it has {} bytes, {MAX_LINE} are allowed in a line", bytes.len()),
-                "use fewer binds, groups or arguments",
-            ));
-        }
+        let bytes = serde_json::to_vec(record).map_err(|error| unserialisable(&error))?;
+        fits(bytes.len())?;
         Ok(Self(bytes))
     }
 
     /// The line, with its newline, that follows `last` in the chain.
     pub fn line(&self, at: Timestamp, last: &Link, writer: &str) -> Vec<u8> {
-        let inner = self.0.strip_prefix(b"{").unwrap_or_default();
-        let inner = inner.strip_suffix(b"}").unwrap_or_default();
         let mut line = Vec::with_capacity(self.0.len() + writer.len() + 192);
-        line.extend_from_slice(b"{\"@timestamp\":\"");
-        let _ = write!(line, "{at}"); // a Vec never fails
-        line.extend_from_slice(b"\",");
-        line.extend_from_slice(inner);
-        let _ = write!(line, "{MARK}{}{PREV}{}\",\"writer\":", last.seq + 1, hex(&last.hash));
-        let _ = serde_json::to_writer(&mut line, writer);
-        line.extend_from_slice(b"}}\n");
+        begin(&mut line, at);
+        let start = line.len();
+        line.extend_from_slice(&self.0);
+        end(&mut line, start, last, writer);
         line
     }
+}
+
+/// Appends the line, with its newline, of a record to `out` without a copy of its own, and gives the link to it. What is
+/// in `out` before is left alone, also with an error.
+pub fn append_line(
+    out: &mut Vec<u8>,
+    record: &Record,
+    at: Timestamp,
+    last: &Link,
+    writer: &str,
+) -> Result<Link, Failure> {
+    let whole = out.len();
+    begin(out, at);
+    let start = out.len();
+    let wrote = serde_json::to_writer(&mut *out, record).map_err(|error| unserialisable(&error));
+    let length = out.len() - start;
+    if let Err(failure) = wrote.and_then(|()| fits(length)) {
+        out.truncate(whole);
+        return Err(failure);
+    }
+    end(out, start, last, writer);
+    Ok(Link { seq: last.seq + 1, hash: hash(out.get(whole..).unwrap_or_default()) })
+}
+
+/// Appends the line of `line` (without newline) anew: the same record and time, another place in the chain. `None` when it
+/// is no line.
+pub fn append_again(out: &mut Vec<u8>, line: &[u8], last: &Link, writer: &str) -> Option<Link> {
+    place_of(line)?;
+    let whole = out.len();
+    out.extend_from_slice(line.get(..rfind(line, MARK.as_bytes())?)?);
+    chain(out, last, writer);
+    Some(Link { seq: last.seq + 1, hash: hash(out.get(whole..).unwrap_or_default()) })
+}
+
+fn unserialisable(error: &serde_json::Error) -> Failure {
+    Failure::record("cannot serialise the audit record", error.to_string(), "report this as a bug of bailey")
+}
+
+fn fits(length: usize) -> Result<(), Failure> {
+    if length + 512 > MAX_LINE {
+        return Err(Failure::record(
+            "cannot write the audit record",
+            format!("it has {length} bytes, {MAX_LINE} are allowed in a line"),
+            "use fewer binds, groups or arguments",
+        ));
+    }
+    Ok(())
+}
+
+/// What comes before the record's own bytes. A Vec never fails.
+fn begin(line: &mut Vec<u8>, at: Timestamp) {
+    let _ = write!(line, "{{\"@timestamp\":\"{at}\"");
+}
+
+/// What comes after them: they begin at `start` with a brace, which becomes the comma, and end with one, which goes.
+fn end(line: &mut Vec<u8>, start: usize, last: &Link, writer: &str) {
+    if let Some(brace) = line.get_mut(start) {
+        *brace = b',';
+    }
+    line.pop();
+    chain(line, last, writer);
+}
+
+fn chain(line: &mut Vec<u8>, last: &Link, writer: &str) {
+    let _ = write!(line, "{MARK}{}{PREV}{}\",\"writer\":", last.seq + 1, hex(&last.hash));
+    let _ = serde_json::to_writer(&mut *line, writer);
+    line.extend_from_slice(b"}}\n");
 }
 
 const MARK: &str = ",\"chain\":{\"seq\":";
@@ -120,8 +170,8 @@ pub fn hex(hash: &Hash) -> String {
     hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// 64 lowercase hex digits back to bytes.
-pub fn unhex(text: &str) -> Option<Hash> {
+/// 64 lowercase hex digits as a digest.
+pub fn from_hex(text: &str) -> Option<Hash> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -172,9 +222,9 @@ mod tests {
     #[test]
     fn hex_reads_back() {
         let hash: Hash = std::array::from_fn(|n| (n * 7) as u8);
-        assert_eq!(unhex(&hex(&hash)), Some(hash));
+        assert_eq!(from_hex(&hex(&hash)), Some(hash));
         for bad in ["", "00", &hex(&hash)[1..], &format!("{}0", hex(&hash)), &hex(&hash).replace('0', "A")] {
-            assert_eq!(unhex(bad), None, "{bad}");
+            assert_eq!(from_hex(bad), None, "{bad}");
         }
     }
 

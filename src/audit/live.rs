@@ -163,7 +163,7 @@ pub(super) fn is_claimed(file: &File, index: usize) -> Result<bool, Errno> {
 }
 
 /// An exclusive OFD lock of a byte range (`len` 0: to the end and beyond), not waited for.
-pub(super) fn try_lock(file: &File, start: i64, len: i64) -> Result<bool, Errno> {
+pub(crate) fn try_lock(file: &File, start: i64, len: i64) -> Result<bool, Errno> {
     match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(libc::F_WRLCK, start, len))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -172,7 +172,7 @@ pub(super) fn try_lock(file: &File, start: i64, len: i64) -> Result<bool, Errno>
 }
 
 /// Gives up what [`try_lock`] took.
-pub(super) fn unlock(file: &File, start: i64, len: i64) -> Result<(), Errno> {
+pub(crate) fn unlock(file: &File, start: i64, len: i64) -> Result<(), Errno> {
     fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(libc::F_UNLCK, start, len))).map(drop)
 }
 

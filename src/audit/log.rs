@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -22,21 +22,18 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use sha2::{Digest, Sha256};
 
-use super::chain::{Body, Hash, Link, MAX_LINE, hash, hex};
+use super::chain::{Body, Hash, Link, hash, hex};
 use super::live::{self, Entry, Place, Watch};
 use super::receipt::Receipt;
 use super::record::{Action, EndBy, Host, Outcome, Record};
-use super::redact;
-use super::segment::{Directory, Tail, io_failure, line_at, parse_name, tail};
+use super::repair::torn_record;
+use super::segment::{Directory, House, Tail, io_failure, line_at, parse_name, tail};
 use super::time::Timestamp;
 use crate::failure::Failure;
 use crate::request::LaunchId;
 
 const LOCK: &str = "lock";
-/// How much of a torn tail the repair record keeps.
-const TORN_KEPT: usize = 8 * 1024;
 /// How many segments, newest first, are searched for launches without end when the live table cannot be used.
 const SEARCHED: usize = 64;
 
@@ -137,7 +134,7 @@ impl EmbeddedLog {
     /// A forked child (bailey's init) MUST close every descriptor of the log: the lock of a live launch and the lock of the
     /// chain last as long as any copy of their descriptor.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, Failure> {
-        let dir = Directory::for_writing(dir, options.network_filesystem)?;
+        let dir = Directory::for_writing(dir, House::Embedded, options.network_filesystem)?;
         let boot = options.host.boot.id.clone().unwrap_or_else(|| "unknown".to_owned());
         let lock = open_shared(&dir, LOCK)?;
         let live = open_shared(&dir, live::NAME)?;
@@ -426,21 +423,8 @@ impl EmbeddedLog {
         };
         let path = self.dir.path().join(name);
         let wrong = |error: &std::io::Error| io_failure("repair the end of", &path, error);
-        let mut bytes = Vec::new();
-        let limit = 2 * MAX_LINE as u64; // longer is no line of ours; its length is still told
-        let mut reader = file.try_clone().map_err(|error| wrong(&error))?;
-        std::io::Seek::seek(&mut reader, std::io::SeekFrom::Start(found.len))
+        let record = torn_record(file, name, found.len, found.torn, self.options.host.clone())
             .map_err(|error| wrong(&error))?;
-        reader.take(found.torn.min(limit)).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
-        let mut record = Record::of_log(Action::LogRepair, self.options.host.clone());
-        record.event.reason =
-            Some("a crash left an unfinished line at the end of the log; no payload ran on it".to_owned());
-        let torn = &mut record.grid.log.torn;
-        torn.segment = Some(name.clone());
-        torn.offset = Some(found.len);
-        torn.length = Some(found.torn);
-        torn.sha256 = Some(hex(&Sha256::digest(&bytes).into()));
-        torn.text = Some(redact::text(bytes.get(..TORN_KEPT).unwrap_or(&bytes)));
         file.set_len(found.len).map_err(|error| wrong(&error))?;
         Ok(Some(record))
     }
@@ -651,7 +635,7 @@ impl EmbeddedLog {
             });
             match launch.filter(|_| !already) {
                 Some(record) => {
-                    let body = Body::new(&self.lost(entry.launch, record))?;
+                    let body = Body::new(&self.lost(entry.launch, &record))?;
                     self.close_entry(index, &entry, &body)?;
                     self.own.push(self.last_line().to_vec());
                 }
@@ -662,9 +646,9 @@ impl EmbeddedLog {
     }
 
     /// The end record of a launch that nobody saw end.
-    fn lost(&self, launch: LaunchId, record: Record) -> Record {
+    fn lost(&self, launch: LaunchId, record: &Record) -> Record {
         let restarted = record.host.boot.id.as_deref().is_some_and(|boot| boot != self.boot);
-        let mut end = Record::new(Action::PayloadEnd, launch);
+        let mut end = record.about(Action::PayloadEnd, launch);
         let (by, reason) = if restarted {
             (EndBy::HostRestart, "the host went down while the payload ran")
         } else {
@@ -674,16 +658,6 @@ impl EmbeddedLog {
         end.event.reason = Some(reason.to_owned());
         end.grid.end.by = Some(by);
         end.host = self.options.host.clone();
-        end.process.pid = record.process.pid;
-        end.process.start = record.process.start;
-        end.process.entity_id = record.process.entity_id;
-        end.user = record.user;
-        end.related.user = record.related.user;
-        end.container.image.name = record.container.image.name;
-        end.grid.vo = record.grid.vo;
-        end.grid.role = record.grid.role;
-        end.grid.job = record.grid.job;
-        end.grid.pilot = record.grid.pilot;
         end
     }
 

@@ -5,14 +5,16 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod client;
 pub mod journal;
 pub mod lines;
-mod live;
+pub(crate) mod live;
 pub mod log;
 pub mod place;
 pub mod receipt;
 pub mod record;
 pub mod redact;
+pub(crate) mod repair;
 pub mod segment;
 pub mod sign;
 pub mod time;

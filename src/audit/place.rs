@@ -19,6 +19,24 @@ pub fn place(
     place_under(Path::new("/var/lib/bailey/embedded"), config, uid, env, host_id)
 }
 
+/// Where `bailey stop --preserve` keeps a payload's private files: below `/var/lib/bailey/preserved/UID` where the site made
+/// it, else below the account's own state directory.
+pub fn preserved(uid: u32, env: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Result<PathBuf, Failure> {
+    let made = Path::new("/var/lib/bailey/preserved").join(uid.to_string());
+    if made.is_dir() {
+        return Ok(made);
+    }
+    let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    base.map(|base| base.join("bailey/preserved")).ok_or_else(|| {
+        Failure::site(
+            "cannot keep the payload's private files",
+            "neither XDG_STATE_HOME nor HOME is an absolute path",
+            format!("make {}, owned by uid {uid}", made.display()),
+        )
+    })
+}
+
 fn is_file_name(id: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !id.is_empty() && !id.starts_with('.') && id.len() < 256 && id.bytes().all(plain)

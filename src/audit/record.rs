@@ -217,6 +217,24 @@ pub enum EndBy {
     HostRestart,
 }
 
+impl EndBy {
+    /// The word in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Payload => "payload",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::WallTime => "wall-time",
+            Self::Ban => "ban",
+            Self::Administrator => "administrator",
+            Self::PilotSignal => "pilot-signal",
+            Self::LauncherLost => "launcher-lost",
+            Self::RecorderRestart => "recorder-restart",
+            Self::HostRestart => "host-restart",
+        }
+    }
+}
+
 /// One record of any action. [`Record::new`] sets what its action fixes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -267,6 +285,35 @@ impl Record {
     /// A record of the log's own life.
     pub fn of_log(action: Action, host: Host) -> Self {
         Self { host, ..Self::bare(action) }
+    }
+
+    /// A record of another action about the same payload: who, where and which, without what only the launch record says.
+    pub fn about(&self, action: Action, launch: LaunchId) -> Self {
+        let mut record = Self::new(action, launch);
+        record.host.clone_from(&self.host);
+        record.process.pid = self.process.pid;
+        record.process.vpid = self.process.vpid;
+        record.process.start = self.process.start;
+        record.process.entity_id.clone_from(&self.process.entity_id);
+        record.process.executable.clone_from(&self.process.executable);
+        record.process.parent.pid = self.process.parent.pid;
+        record.process.real_user.clone_from(&self.process.real_user);
+        record.process.real_group.clone_from(&self.process.real_group);
+        record.process.user.clone_from(&self.process.user);
+        record.user.clone_from(&self.user);
+        record.related.user.clone_from(&self.related.user);
+        record.related.ip.clone_from(&self.related.ip);
+        record.container.image.clone_from(&self.container.image);
+        record.grid.vo.clone_from(&self.grid.vo);
+        record.grid.role = self.grid.role;
+        record.grid.identity.clone_from(&self.grid.identity);
+        record.grid.job.clone_from(&self.grid.job);
+        record.grid.pilot.clone_from(&self.grid.pilot);
+        record.grid.site.clone_from(&self.grid.site);
+        record.grid.start_ticks = self.grid.start_ticks;
+        record.grid.parent_launch.clone_from(&self.grid.parent_launch);
+        record.grid.policy.clone_from(&self.grid.policy);
+        record
     }
 
     fn bare(action: Action) -> Self {

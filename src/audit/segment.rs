@@ -5,9 +5,9 @@
 //! 3. Bytes after the last whole line are torn: left by a crash, never part of a durable record.
 #![forbid(unsafe_code)]
 
-use std::fs::{DirBuilder, File};
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
@@ -20,8 +20,44 @@ use super::chain::{Link, MAX_LINE, link_of};
 use super::time::{Timestamp, parse_date};
 use crate::failure::{Failure, errno_text, io_text};
 
-/// Where a failure of the log says to look.
-const CONFIGURE: &str = "or set audit.dir in /etc/bailey/bailey.toml";
+/// Whose log it is: what its failures say to look at, and who else may read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum House {
+    /// The pilot's own, for nobody else.
+    Embedded,
+    /// The recorder's; the group that owns the directory reads it.
+    Recorder,
+}
+
+impl House {
+    /// The configuration's name for the directory.
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Embedded => "audit.dir",
+            Self::Recorder => "recorder.dir",
+        }
+    }
+
+    /// Another way out, as the end of a next step.
+    fn configure(self) -> String {
+        format!("or set {} in /etc/bailey/bailey.toml", self.setting())
+    }
+
+    const fn dir_mode(self) -> u32 {
+        match self {
+            Self::Embedded => 0o700,
+            Self::Recorder => 0o750,
+        }
+    }
+
+    /// The mode of its files.
+    pub const fn file_mode(self) -> Mode {
+        match self {
+            Self::Embedded => Mode::from_bits_truncate(0o600),
+            Self::Recorder => Mode::from_bits_truncate(0o640),
+        }
+    }
+}
 
 /// File systems whose locks and fdatasync depend on another host or on a daemon: `statfs(2)` and `linux/magic.h`.
 const NETWORK: [(u32, &str); 13] = [
@@ -45,13 +81,23 @@ const NETWORK: [(u32, &str); 13] = [
 pub struct Directory {
     fd: File,
     path: PathBuf,
+    house: House,
 }
 
 impl Directory {
-    /// Opens the directory to write in it, and makes it (0700, with its parents) where it is missing.
-    pub fn for_writing(path: &Path, network_filesystem: bool) -> Result<Self, Failure> {
-        create(path)?;
-        let directory = Self::for_reading(path)?;
+    /// Opens the directory to write in it, and makes it (0700 or 0750, with its parents) where it is missing.
+    pub fn for_writing(path: &Path, house: House, network_filesystem: bool) -> Result<Self, Failure> {
+        let made = create(path, house)?;
+        let directory = Self { house, ..Self::for_reading(path)? };
+        if made {
+            // mkdir(2) obeys the umask; a set-group-id bit that came from the parent stays.
+            let wrong = |error: &std::io::Error| directory.io_failure("set the mode of", "", error);
+            let now = directory.fd.metadata().map_err(|error| wrong(&error))?.mode() & 0o6000;
+            directory
+                .fd
+                .set_permissions(Permissions::from_mode(now | house.dir_mode()))
+                .map_err(|error| wrong(&error))?;
+        }
         directory.judge(network_filesystem)?;
         Ok(directory)
     }
@@ -61,7 +107,7 @@ impl Directory {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, Mode::empty())
             .map_err(|errno| failure("open the audit log's directory", path, errno))?;
-        Ok(Self { fd: File::from(fd), path: path.to_owned() })
+        Ok(Self { fd: File::from(fd), path: path.to_owned(), house: House::Embedded })
     }
 
     fn judge(&self, network_filesystem: bool) -> Result<(), Failure> {
@@ -72,29 +118,32 @@ impl Directory {
         let meta = self
             .fd
             .metadata()
-            .map_err(|error| io_failure("look at the audit log's directory", &self.path, &error))?;
+            .map_err(|error| self.io_failure("look at the audit log's directory", "", &error))?;
         let me = Uid::effective().as_raw();
-        let path = self.path.display();
+        let (path, configure) = (self.path.display(), self.house.configure());
         if meta.uid() != me && meta.uid() != 0 {
             return refuse(
                 format!("it belongs to uid {}, bailey runs as uid {me}", meta.uid()),
-                format!("chown {me} {path}, {CONFIGURE}"),
+                format!("chown {me} {path}, {configure}"),
             );
         }
         if meta.mode() & 0o022 != 0 {
             return refuse(
                 format!("others may write in it (mode {:04o})", meta.mode() & 0o7777),
-                format!("chmod go-w {path}, {CONFIGURE}"),
+                format!("chmod go-w {path}, {configure}"),
             );
         }
         nix::unistd::faccessat(&self.fd, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
-            .map_err(|errno| failure("write in the audit log's directory", &self.path, errno))?;
+            .map_err(|errno| self.failure("write in the audit log's directory", "", errno))?;
         let statfs = nix::sys::statfs::fstatfs(&self.fd)
-            .map_err(|errno| failure("look at the file system of", &self.path, errno))?;
+            .map_err(|errno| self.failure("look at the file system of", "", errno))?;
         match network_kind(statfs.filesystem_type().0 as u32) {
             Some(kind) if !network_filesystem => refuse(
                 format!("it is on {kind}, where locks and fdatasync depend on others"),
-                "set audit.dir to a local directory, or audit.network_filesystem = true".to_owned(),
+                format!(
+                    "set {} to a local directory, or audit.network_filesystem = true",
+                    self.house.setting()
+                ),
             ),
             _ => Ok(()),
         }
@@ -103,13 +152,13 @@ impl Directory {
     /// Opens a file of the log; the caller's flags and close-on-exec, no link followed. `ENOENT` is the caller's to judge.
     pub fn open(&self, name: &str, flags: OFlag) -> Result<File, Errno> {
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        openat(&self.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+        openat(&self.fd, name, flags, self.house.file_mode()).map(File::from)
     }
 
     /// Opens a file that bailey writes, and refuses what somebody else could have put there.
     pub fn open_own(&self, name: &str, flags: OFlag) -> Result<File, Failure> {
         let file = self.open(name, flags).map_err(|errno| self.failure("open", name, errno))?;
-        let meta = file.metadata().map_err(|error| io_failure("look at", &self.path.join(name), &error))?;
+        let meta = file.metadata().map_err(|error| self.io_failure("look at", name, &error))?;
         let me = Uid::effective().as_raw();
         if !meta.is_file() || meta.uid() != me || meta.mode() & 0o022 != 0 || meta.nlink() > 1 {
             return Err(Failure::record(
@@ -120,10 +169,42 @@ impl Directory {
                     meta.mode(),
                     meta.nlink()
                 ),
-                format!("move it away and run bailey-admin verify, {CONFIGURE}"),
+                format!("move it away and run bailey-admin verify, {}", self.house.configure()),
             ));
         }
         Ok(file)
+    }
+
+    /// As [`open_own`](Self::open_own) with `O_CREAT`: the file's mode does not depend on the umask.
+    pub fn make_own(&self, name: &str, flags: OFlag) -> Result<File, Failure> {
+        let file = self.open_own(name, flags | OFlag::O_CREAT)?;
+        nix::sys::stat::fchmod(&file, self.house.file_mode())
+            .map_err(|errno| self.failure("set the mode of", name, errno))?;
+        Ok(file)
+    }
+
+    /// Whether something has this name.
+    pub fn has(&self, name: &str) -> Result<bool, Errno> {
+        match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Bytes of a file.
+    pub fn size_of(&self, name: &str) -> Result<u64, Errno> {
+        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|stat| stat.st_size as u64)
+    }
+
+    /// Device and inode number.
+    pub fn identity(&self) -> std::io::Result<(u64, u64)> {
+        self.fd.metadata().map(|meta| (meta.dev(), meta.ino()))
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Whether `file` is still what its name leads to.
@@ -139,9 +220,9 @@ impl Directory {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let mut names = Vec::new();
         let mut listing = Dir::openat(&self.fd, ".", flags, Mode::empty())
-            .map_err(|errno| failure("list", &self.path, errno))?;
+            .map_err(|errno| self.failure("list", "", errno))?;
         for entry in listing.iter() {
-            let entry = entry.map_err(|errno| failure("list", &self.path, errno))?;
+            let entry = entry.map_err(|errno| self.failure("list", "", errno))?;
             if let Ok(name) = entry.file_name().to_str()
                 && parse_name(name).is_some()
             {
@@ -154,12 +235,7 @@ impl Directory {
 
     /// Makes the directory's entries durable.
     pub fn sync(&self) -> Result<(), Failure> {
-        self.fd.sync_all().map_err(|error| io_failure("sync", &self.path, &error))
-    }
-
-    /// The open directory.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd.sync_all().map_err(|error| self.io_failure("sync", "", &error))
     }
 
     /// Where it is.
@@ -167,56 +243,74 @@ impl Directory {
         &self.path
     }
 
-    /// A failure about one of its files.
+    /// A failure about one of its files; about itself when the name is empty.
     pub fn failure(&self, verb: &str, name: &str, errno: Errno) -> Failure {
-        failure(verb, &self.path.join(name), errno)
+        failure_in(self.house, verb, &self.file_path(name), errno)
+    }
+
+    /// The same for an `io::Error`.
+    pub fn io_failure(&self, verb: &str, name: &str, error: &std::io::Error) -> Failure {
+        io_failure_in(self.house, verb, &self.file_path(name), error)
+    }
+
+    fn file_path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
     }
 }
 
-/// Makes what is missing of `path`, and makes the new entries durable.
-fn create(path: &Path) -> Result<(), Failure> {
+/// Makes what is missing of `path`, and makes the new entries durable; whether `path` itself was missing.
+fn create(path: &Path, house: House) -> Result<bool, Failure> {
     let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(house.dir_mode())
         .create(path)
-        .map_err(|error| io_failure("make the audit log's directory", path, &error))?;
+        .map_err(|error| io_failure_in(house, "make the audit log's directory", path, &error))?;
     for parent in missing.iter().filter_map(|made| made.parent()) {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         File::open(parent)
             .and_then(|dir| dir.sync_all())
-            .map_err(|error| io_failure("sync", parent, &error))?;
+            .map_err(|error| io_failure_in(house, "sync", parent, &error))?;
     }
-    Ok(())
+    Ok(!missing.is_empty())
 }
 
 fn network_kind(magic: u32) -> Option<&'static str> {
     NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, kind)| *kind)
 }
 
-/// A failure of the log with the next step that the errno suggests. Exit code 122.
+/// A failure of the embedded log with the next step that the errno suggests. Exit code 122.
 pub fn failure(verb: &str, path: &Path, errno: Errno) -> Failure {
-    let shown = path.display();
-    let next = match errno {
-        Errno::ENOSPC | Errno::EDQUOT => format!("free space for {shown}, {CONFIGURE}"),
-        Errno::EFBIG => format!("raise the limit of file sizes (ulimit -f), {CONFIGURE}"),
-        Errno::EIO => format!("look for disk errors in the kernel's log, {CONFIGURE}"),
-        Errno::ENOTDIR | Errno::EEXIST | Errno::ELOOP => {
-            format!("move away what stands where a directory or a plain file is needed, {CONFIGURE}")
-        }
-        _ => format!("make it writable for uid {}, {CONFIGURE}", Uid::effective()),
-    };
-    Failure::record(format!("cannot {verb} {shown}"), errno_text(errno), next)
+    failure_in(House::Embedded, verb, path, errno)
 }
 
 /// [`failure`] for an `io::Error`.
 pub fn io_failure(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+    io_failure_in(House::Embedded, verb, path, error)
+}
+
+fn failure_in(house: House, verb: &str, path: &Path, errno: Errno) -> Failure {
+    let (shown, configure) = (path.display(), house.configure());
+    let next = match errno {
+        Errno::ENOSPC | Errno::EDQUOT => format!("free space for {shown}, {configure}"),
+        Errno::EFBIG => format!("raise the limit of file sizes (ulimit -f), {configure}"),
+        Errno::EIO => format!("look for disk errors in the kernel's log, {configure}"),
+        Errno::EROFS => format!("look in the kernel's log why it became read-only, {configure}"),
+        Errno::ENOTDIR | Errno::EEXIST | Errno::ELOOP => {
+            format!("move away what stands where a directory or a plain file is needed, {configure}")
+        }
+        _ => format!("make it writable for uid {}, {configure}", Uid::effective()),
+    };
+    Failure::record(format!("cannot {verb} {shown}"), errno_text(errno), next)
+}
+
+fn io_failure_in(house: House, verb: &str, path: &Path, error: &std::io::Error) -> Failure {
     match error.raw_os_error() {
-        Some(raw) => failure(verb, path, Errno::from_raw(raw)),
+        Some(raw) => failure_in(house, verb, path, Errno::from_raw(raw)),
         None => Failure::record(
             format!("cannot {verb} {}", path.display()),
             io_text(error),
-            format!("run bailey-admin verify, {CONFIGURE}"),
+            format!("run bailey-admin verify, {}", house.configure()),
         ),
     }
 }

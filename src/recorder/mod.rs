@@ -1,6 +1,28 @@
-//! The node's recorder (`bailey-recorder`): an unprivileged service whose log no pilot can change.
+//! The node's recorder (`bailey-recorder`): an unprivileged service of its own account, whose log no pilot can change.
 //!
-//! Filled in by the commits that follow.
+//! ```text
+//! cli         options and configuration → a running server
+//! listen      systemd's socket, or one of our own
+//! server      the event loop: take what came, write it in one go, answer
+//!  ├─ requests    what peers ask for: launches judged, ends, questions of administrators
+//!  ├─ payloads    what is live, until its one closing record is written
+//!  ├─ observe     what the kernel shows of peers and payloads, and descriptors that cannot be trusted
+//!  ├─ accounts    what one uid may do
+//!  └─ records     what the recorder writes: pure
+//! log         one writer: batches, segments, live lists, checkpoints, reserve, retention
+//! metrics     numbers for monitoring
+//! ```
+//!
+//! The protocol is in [`crate::audit::wire`] and docs/recorder.md.
 #![forbid(unsafe_code)]
 
+mod accounts;
+pub mod cli;
+mod listen;
 pub mod log;
+mod metrics;
+pub mod observe;
+mod payloads;
+mod records;
+mod requests;
+mod server;

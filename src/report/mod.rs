@@ -3,15 +3,16 @@
 //! The [`Desk`] is the only place that writes to the log. It decides nothing; the pipeline tells it what happened.
 #![forbid(unsafe_code)]
 
+mod book;
 mod records;
 mod status;
 
 pub use records::{Frozen, handed_over_hash, start_time};
 pub use status::{Payload, Status};
 
-use crate::audit::journal;
-use crate::audit::log::{Durability, EmbeddedLog, LiveSlot, LogOptions};
-use crate::audit::record::Record;
+use crate::audit::client::Order;
+use crate::audit::log::Durability;
+use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
 use crate::audit::{Receipt, place};
 use crate::config::Config;
@@ -20,9 +21,11 @@ use crate::host::{self, Caller};
 use crate::identity::Identity;
 use crate::plan::{Facts, HandedOver};
 use crate::request::{LaunchId, Request};
-use crate::supervisor::{End, Notice};
+use crate::sandbox::Handover;
+use crate::supervisor::{End, Notice, Overseer};
+use book::Book;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Everything that records of one launch have in common, and the log that they go to.
@@ -34,8 +37,7 @@ pub struct Desk<'a> {
     asked_at: Timestamp,
     identity: Option<Identity>,
     facts: Facts,
-    log: Option<EmbeddedLog>,
-    slot: Option<LiveSlot>,
+    book: Option<Book>,
     base: Option<Record>,
     status_file_refused: bool,
 }
@@ -51,8 +53,7 @@ impl<'a> Desk<'a> {
             asked_at: Timestamp::now(),
             identity: None,
             facts: Facts::default(),
-            log: None,
-            slot: None,
+            book: None,
             base: None,
             status_file_refused: false,
         }
@@ -86,101 +87,74 @@ impl<'a> Desk<'a> {
 
     /// Opens the log and makes what all records have in common. Meant for the time in which the child builds its root.
     pub fn open_log(&mut self) -> Result<(), Failure> {
-        if self.log.is_some() {
+        if self.book.is_some() {
             return Ok(());
         }
         let node = host::node()?;
-        let options = LogOptions {
-            wait: self.config.audit.wait,
-            network_filesystem: self.config.audit.network_filesystem,
-            writer: format!("embedded-{}", self.caller.uid),
-            host: node.clone(),
-            clock: Timestamp::now,
-        };
-        self.log = Some(EmbeddedLog::open(&self.log_dir()?, options)?);
-        self.base = Some(records::base(self, node));
-        self.copy_own_to_journal(); // the ends of lost launches also when this one comes to nothing
+        let book = Book::open(&self.config.audit, self.caller.uid, &node, &|| self.log_dir())?;
+        let mut base = records::base(self, node);
+        base.grid.sandbox.insert("recorder".to_owned(), book.recorder_state().to_owned());
+        self.base = Some(base);
+        self.book = Some(book);
         Ok(())
     }
 
     /// Makes the launch record durable and brings its receipt.
-    pub fn record_launch(&mut self, frozen: &Frozen, payload: OwnedFd) -> Result<Receipt, Failure> {
+    pub fn record_launch(
+        &mut self,
+        frozen: &Frozen,
+        payload: OwnedFd,
+        handover: &Handover<'_>,
+    ) -> Result<Receipt, Failure> {
         self.open_log()?;
         let record = records::launch(self, frozen);
-        let Some(log) = &mut self.log else {
-            return Err(no_log());
-        };
-        let (receipt, slot) = log.append_launch(&record, self.id, payload)?;
-        self.slot = Some(slot);
-        self.copy_to_journal(&record);
-        Ok(receipt)
+        let (id, nested) = (self.id, self.request.nested);
+        self.book.as_mut().ok_or_else(no_log)?.launch(&record, id, nested, payload, handover)
     }
 
     /// Writes the end record. It need not be synced: what a crash of the host loses, the next bailey closes.
     pub fn record_end(&mut self, frozen: &Frozen, end: &End, reason: &str) -> Result<(), Failure> {
         let record = records::end(self, frozen, end, reason);
-        self.close(&record, Durability::Written)
+        self.book.as_mut().ok_or_else(no_log)?.close(&record, self.id, Durability::Written)
     }
 
     /// Records that bailey is about to stop the payload. A log that fails now cannot be helped; the end record will say it.
     pub fn record_stop(&mut self, reason: &str) {
         let record = records::stop(self, reason);
-        if let Some(log) = &mut self.log
-            && log.append(&record, Durability::Written).is_ok()
-        {
-            self.copy_to_journal(&record);
+        if let Some(book) = &mut self.book {
+            book.note(&record, self.id);
+        }
+    }
+
+    /// Records what an administrator's order came to.
+    fn record_notice(&mut self, reason: &str, preserved: Option<&record::Preserved>) {
+        let record = records::notice(self, reason, preserved);
+        if let Some(book) = &mut self.book {
+            book.note(&record, self.id);
         }
     }
 
     /// Records a launch that came to nothing, where the log can be reached: `payload-deny` or `launch-failed`. That this
     /// fails as well is not said: the user reads one line, the reason why nothing ran.
     pub fn record_failure(&mut self, failure: &Failure) {
-        let owed = self.slot.is_some() || self.log.as_ref().is_some_and(EmbeddedLog::owes_an_end);
+        let owed = self.book.as_ref().is_some_and(Book::owes_an_end);
         // When the log itself failed there is nowhere to write it, unless a launch record is there that must be closed.
-        if (failure.code == Code::RecordFailed && !owed) || self.open_log().is_err() {
+        // What the recorder refused, it has recorded itself.
+        let told = self.book.as_ref().is_some_and(Book::has_refused);
+        if !owed && (failure.code == Code::RecordFailed || told) || self.open_log().is_err() {
             return;
         }
         let record = records::failure(self, failure);
         let durability =
             if failure.code == Code::RecordFailed { Durability::Written } else { Durability::Synced };
-        let _ = self.close(&record, durability);
+        if let Some(book) = &mut self.book {
+            let _ = book.close(&record, self.id, durability);
+        }
     }
 
-    fn close(&mut self, record: &Record, durability: Durability) -> Result<(), Failure> {
-        let slot = self.slot.take();
-        let Some(log) = &mut self.log else {
-            return Err(no_log());
-        };
-        match slot {
-            Some(slot) => log.append_end(record, slot, durability)?,
-            None => log.append(record, durability)?,
-        };
-        self.copy_to_journal(record);
-        Ok(())
-    }
-
-    /// What the log wrote by itself meanwhile comes first, as it does in the log.
-    fn copy_to_journal(&mut self, record: &Record) {
-        self.copy_own_to_journal();
-        let Some(log) = &self.log else { return };
-        journal::copy(self.config.audit.journald, record, log.last_line());
-    }
-
-    fn copy_own_to_journal(&mut self) {
-        let Some(log) = &mut self.log else { return };
-        journal::copy_own(self.config.audit.journald, &log.take_own_lines());
-    }
-
-    /// Says on stderr what is about to happen to the payload, and records it.
-    pub fn notice(&mut self, notice: Notice) {
-        let Notice::WallTime { limit, grace } = notice;
-        let reason = format!(
-            "the wall time of {} s is used up; the payload gets SIGTERM now and SIGKILL in {} s",
-            limit.as_secs(),
-            grace.as_secs()
-        );
-        say(&format!("launch {}: {reason}", self.id));
-        self.record_stop(&reason);
+    /// Whether a launch record stands that must be closed.
+    fn has_launch_record(&self) -> bool {
+        self.book.as_ref().is_some_and(Book::is_launched)
     }
 
     /// Refuses a status file that could not be written later, before anything runs.
@@ -210,6 +184,56 @@ impl<'a> Desk<'a> {
         {
             say(&failure.to_string());
         }
+    }
+}
+
+impl Overseer for Desk<'_> {
+    /// Says on stderr what is about to happen to the payload, and records it.
+    fn notice(&mut self, notice: &Notice) {
+        match notice {
+            Notice::WallTime { limit, grace } => {
+                let reason = format!(
+                    "the wall time of {} s is used up; the payload gets SIGTERM now and SIGKILL in {} s",
+                    limit.as_secs(),
+                    grace.as_secs()
+                );
+                say(&format!("launch {}: {reason}", self.id));
+                self.record_stop(&reason);
+            }
+            Notice::Stopped { reason, grace } => {
+                // The recorder wrote who asked for it.
+                let seconds = grace.as_secs();
+                say(&format!(
+                    "launch {}: an administrator stops the payload: {reason}; SIGTERM now, SIGKILL in {seconds} s",
+                    self.id
+                ));
+            }
+            Notice::Frozen { reason, processes } => {
+                let text = format!("the payload is held, {processes} processes of it: {reason}");
+                say(&format!("launch {}: an administrator holds the payload: {reason}", self.id));
+                self.record_notice(&text, None);
+            }
+            Notice::Preserved(preserved) => {
+                self.record_notice("private files, processes and sockets were kept", Some(preserved));
+            }
+        }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.book.as_ref().and_then(Book::descriptor)
+    }
+
+    fn wake_at(&self) -> Option<std::time::Instant> {
+        self.book.as_ref().and_then(Book::wake_at)
+    }
+
+    fn orders(&mut self) -> Vec<Order> {
+        self.book.as_mut().map(Book::orders).unwrap_or_default()
+    }
+
+    fn preserve_in(&self) -> Result<PathBuf, Failure> {
+        let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
+        Ok(place::preserved(self.caller.uid, &env)?.join(self.id.as_str()))
     }
 }
 

@@ -13,8 +13,9 @@ use crate::audit::{record, redact::Args};
 use crate::config::Journald;
 use crate::failure::{Code, Failure};
 use crate::plan::HandedOver;
+use crate::proc::capability_names;
 use crate::sandbox::NAMESPACES;
-use crate::sandbox::observe::{Observed, capability_names};
+use crate::sandbox::observe::Observed;
 use crate::sandbox::protocol::Ready;
 use crate::supervisor::{Cause, End, signal_name};
 use crate::sys::elf;
@@ -285,6 +286,7 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         Cause::Payload | Cause::InitLost => EndBy::Payload,
         Cause::PilotSignal(_) => EndBy::PilotSignal,
         Cause::WallTime => EndBy::WallTime,
+        Cause::Administrator => EndBy::Administrator,
     });
     let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);
     record.grid.usage = record::Usage {
@@ -318,11 +320,19 @@ pub(super) fn stop(desk: &Desk<'_>, reason: &str) -> Record {
     record
 }
 
+/// `payload-notice`.
+pub(super) fn notice(desk: &Desk<'_>, reason: &str, preserved: Option<&record::Preserved>) -> Record {
+    let mut record = closing(desk, Action::PayloadNotice);
+    record.event.reason = Some(reason.to_owned());
+    record.grid.preserved = preserved.cloned().unwrap_or_default();
+    record
+}
+
 /// `payload-deny` or `launch-failed`.
 pub(super) fn failure(desk: &Desk<'_>, failure: &Failure) -> Record {
     let denied = matches!(failure.code, Code::Refused | Code::ParallelLimit);
     // A launch that has its record is closed by launch-failed whatever the reason is.
-    let action = if denied && desk.slot.is_none() { Action::PayloadDeny } else { Action::LaunchFailed };
+    let action = if denied && !desk.has_launch_record() { Action::PayloadDeny } else { Action::LaunchFailed };
     let mut record = closing(desk, action);
     record.event.reason = Some(failure.to_string());
     record.error =

@@ -258,6 +258,9 @@ fn lost(errno: Errno) -> Failure {
 fn hear(socket: &OwnedFd) -> Result<(Option<Message>, i32, Vec<OwnedFd>), Failure> {
     let mut bytes = [0; SIZE];
     let received = socket::receive(socket.as_fd(), &mut bytes).map_err(lost)?;
+    if received.truncated {
+        return Err(lost(Errno::EMSGSIZE)); // a descriptor found no room in this process
+    }
     let message = Message::decode(bytes.get(..received.length).unwrap_or_default());
     Ok((message, received.pid, received.fds))
 }
@@ -292,6 +295,15 @@ impl Frozen {
         &self.namespaces
     }
 
+    /// What the recorder is handed beside the payload's own pidfd, so that it can look for itself.
+    pub fn handover(&self) -> Handover<'_> {
+        let named = NAMESPACES.iter().zip(&self.namespaces);
+        Handover {
+            init: self.init.pidfd.as_fd(),
+            namespaces: named.map(|(kind, fd)| (*kind, fd.as_fd())).collect(),
+        }
+    }
+
     /// Lets the payload execute, against the receipt of its own durable record and nothing else.
     ///
     /// # Errors
@@ -315,6 +327,15 @@ impl Frozen {
             payload: receipt.into_pidfd(),
         })
     }
+}
+
+/// Descriptors of a frozen payload, for whoever must check it.
+#[derive(Debug)]
+pub struct Handover<'a> {
+    /// init's pidfd.
+    pub init: BorrowedFd<'a>,
+    /// The namespace files with their kinds, in the order of [`NAMESPACES`].
+    pub namespaces: Vec<(&'static str, BorrowedFd<'a>)>,
 }
 
 /// The payload runs.

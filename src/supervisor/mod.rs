@@ -4,6 +4,8 @@
 //! handler runs. The payload's main process gets them by pidfd; init has no part in it.
 #![forbid(unsafe_code)]
 
+use crate::audit::client::Order;
+use crate::audit::record::Preserved;
 use crate::failure::Failure;
 use crate::sandbox::protocol::{Ended, Trouble};
 use crate::sandbox::{News, Running};
@@ -12,7 +14,8 @@ use crate::sys::process::Usage;
 use crate::sys::signal::{AllSignals, Arrived};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Blocks every signal that can be blocked and gives the descriptor to read them from. Comes before the clone.
@@ -63,6 +66,8 @@ pub enum Cause {
     PilotSignal(i32),
     /// The wall time.
     WallTime,
+    /// An administrator's order, by the recorder.
+    Administrator,
     /// init was killed: nobody is left to say how the payload ended.
     InitLost,
 }
@@ -86,8 +91,8 @@ pub struct End {
     pub teardown: Option<Running>,
 }
 
-/// What the supervisor says while it works; the pipeline turns it into a record and a line for the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the supervisor says while it works, for a record and a line for the user.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// The wall time is used up; SIGTERM was sent, SIGKILL comes after the grace.
     WallTime {
@@ -96,6 +101,36 @@ pub enum Notice {
         /// What is left.
         grace: Duration,
     },
+    /// An administrator stops the payload; SIGTERM was sent, SIGKILL comes after the grace.
+    Stopped {
+        /// Why.
+        reason: String,
+        /// What is left.
+        grace: Duration,
+    },
+    /// An administrator had the payload's processes stopped (SIGSTOP); they stay until it is ended.
+    Frozen {
+        /// Why.
+        reason: String,
+        /// How many processes are held.
+        processes: usize,
+    },
+    /// What there was to keep was kept.
+    Preserved(Box<Preserved>),
+}
+
+/// Whoever stands behind the supervisor: hears what it does, and brings orders from the recorder.
+pub trait Overseer {
+    /// Something is about to happen, or happened.
+    fn notice(&mut self, notice: &Notice);
+    /// Readable when orders may have come.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+    /// When to ask for orders in any case.
+    fn wake_at(&self) -> Option<Instant>;
+    /// What came; does not wait.
+    fn orders(&mut self) -> Vec<Order>;
+    /// The directory, which does not exist yet, for what an order to preserve keeps.
+    fn preserve_in(&self) -> Result<PathBuf, Failure>;
 }
 
 /// Runs until the payload's end.
@@ -103,7 +138,7 @@ pub fn supervise(
     mut running: Running,
     signals: &Signals,
     deadline: Deadline,
-    tell: &mut dyn FnMut(Notice),
+    overseer: &mut dyn Overseer,
 ) -> End {
     let start = Instant::now();
     // A payload that is still there after this time will be for long: this process then only waits.
@@ -111,9 +146,10 @@ pub fn supervise(
     let mut stop_at = deadline.wall_time.and_then(|limit| start.checked_add(limit));
     let mut kill_at: Option<Instant> = None;
     let mut passed_on = SignalSet::default();
-    let mut timed_out = false;
+    let mut stopped: Option<Cause> = None;
     let (ended, not_executed) = loop {
-        let next = [stop_at, kill_at, settle_at].into_iter().flatten().min();
+        let wake_at = overseer.wake_at();
+        let next = [stop_at, kill_at, settle_at, wake_at].into_iter().flatten().min();
         let now = Instant::now();
         if settle_at.is_some_and(|at| now >= at) {
             settle_at = None;
@@ -125,9 +161,9 @@ pub fn supervise(
         {
             // Notice before force: a line for the user, the signal that can be handled, then the one that cannot.
             stop_at = None;
-            timed_out = true;
+            stopped.get_or_insert(Cause::WallTime);
             kill_at = now.checked_add(deadline.grace);
-            tell(Notice::WallTime { limit, grace: deadline.grace });
+            overseer.notice(&Notice::WallTime { limit, grace: deadline.grace });
             running.signal(libc::SIGTERM);
             // A stopped payload could not act on it.
             running.signal(libc::SIGCONT);
@@ -138,7 +174,19 @@ pub fn supervise(
             running.kill_all();
             continue;
         }
-        let (on_signal, on_control, on_gate) = wait(&running, signals, next.map(|at| at - now));
+        let timeout = next.map(|at| at.saturating_duration_since(now));
+        let Ready { on_signal, on_control, on_gate, on_order } =
+            wait(&running, signals, overseer.descriptor(), timeout);
+        if on_order || wake_at.is_some_and(|at| Instant::now() >= at) {
+            for Order::Stop(stop) in overseer.orders() {
+                stopped = Some(Cause::Administrator);
+                stop_at = None;
+                kill_at = Instant::now().checked_add(deadline.grace);
+                overseer.notice(&Notice::Stopped { reason: stop.reason, grace: deadline.grace });
+                running.signal(libc::SIGTERM);
+                running.signal(libc::SIGCONT);
+            }
+        }
         if on_signal {
             while let Some(signal) = signals.next() {
                 passed_on.add(signal);
@@ -156,14 +204,14 @@ pub fn supervise(
         }
     };
     let status = ended.map(|ended| ended.status);
-    let cause = match status {
-        _ if timed_out => Cause::WallTime,
+    let own = match status {
         None if not_executed.is_none() => Cause::InitLost,
         Some(status) if libc::WIFSIGNALED(status) && passed_on.has(libc::WTERMSIG(status)) => {
             Cause::PilotSignal(libc::WTERMSIG(status))
         }
         Some(_) | None => Cause::Payload,
     };
+    let cause = stopped.unwrap_or(own);
     let duration = start.elapsed();
     match ended {
         // The kernel takes init's namespaces apart now; there is time to write the end record meanwhile.
@@ -182,23 +230,37 @@ pub fn supervise(
     }
 }
 
-/// Waits for a signal, for init, for the payload's gate, or until the next deadline.
-fn wait(running: &Running, signals: &Signals, timeout: Option<Duration>) -> (bool, bool, bool) {
+/// What is readable.
+struct Ready {
+    on_signal: bool,
+    on_control: bool,
+    on_gate: bool,
+    on_order: bool,
+}
+
+/// Waits for a signal, for init, for the payload's gate, for the recorder, or until the next deadline.
+fn wait(
+    running: &Running,
+    signals: &Signals,
+    orders: Option<BorrowedFd<'_>>,
+    timeout: Option<Duration>,
+) -> Ready {
     let (control, gate) = running.descriptors();
     let mut fds = [
         PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
         PollFd::new(control, PollFlags::POLLIN),
         PollFd::new(gate.unwrap_or(control), PollFlags::POLLIN),
+        PollFd::new(orders.unwrap_or(control), PollFlags::POLLIN),
     ];
     // One millisecond more, so that the deadline has passed when poll returns; very long waits are cut and go round again.
     let timeout = timeout.map_or(PollTimeout::NONE, |left| {
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     });
     if poll(&mut fds, timeout).is_err() {
-        return (false, false, false);
+        return Ready { on_signal: false, on_control: false, on_gate: false, on_order: false };
     }
-    let [signal, control, third] = fds.map(|fd| fd.any().unwrap_or(false));
-    (signal, control, gate.is_some() && third)
+    let [on_signal, on_control, third, fourth] = fds.map(|fd| fd.any().unwrap_or(false));
+    Ready { on_signal, on_control, on_gate: gate.is_some() && third, on_order: orders.is_some() && fourth }
 }
 
 /// Signals 1 to 64.

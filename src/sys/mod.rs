@@ -13,6 +13,7 @@ pub mod fs;
 pub mod keyring;
 pub mod memory;
 pub mod mount;
+pub mod nsfs;
 pub mod pidfd;
 pub mod process;
 pub mod signal;

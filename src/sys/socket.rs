@@ -3,12 +3,15 @@
 use super::{Errno, check};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// The most descriptors that one message carries: one per kind of namespace (`namespaces(7)`).
-pub const MAX_FDS: usize = 8;
+/// The most descriptors that one message carries: the kernel's own limit (`SCM_MAX_FD`, unix(7)). With less room than that
+/// the kernel closes the rest in the receiver, and closing a hostile descriptor can block for as long as its sender likes.
+pub const MAX_FDS: usize = 253;
 
-/// Room for one SCM_RIGHTS message of [`MAX_FDS`] descriptors and one SCM_CREDENTIALS message, aligned for `cmsghdr`.
+/// Room for one SCM_RIGHTS message of [`MAX_FDS`] descriptors (1032 bytes) and one SCM_CREDENTIALS message (32 bytes),
+/// aligned for `cmsghdr`.
 #[repr(C, align(8))]
-struct Control([u8; 128]);
+struct Control([u8; CONTROL]);
+const CONTROL: usize = 1088;
 
 /// A connected pair: the launcher's end, which asks for credentials, and the child's. Both close on exec.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -36,7 +39,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Sends one message, with descriptors if there are any. Never raises SIGPIPE. Does not allocate.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), Errno> {
-    let mut control = Control([0; 128]);
+    let mut control = Control([0; CONTROL]);
     let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: an all-zero msghdr is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -48,7 +51,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), E
         }
         let length = size_of_val(fds) as u32;
         message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: CMSG_SPACE only computes; 8 descriptors need 48 of the 128 bytes.
+        // SAFETY: CMSG_SPACE only computes; MAX_FDS descriptors need 1032 of the buffer's bytes.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
         // SAFETY: the control buffer is aligned and large enough for this one header and its data.
         unsafe {
@@ -83,11 +86,13 @@ pub struct Received {
     pub pid: i32,
     /// Descriptors that came along, all close-on-exec.
     pub fds: Vec<OwnedFd>,
+    /// The packet or its descriptors did not fit: what is here is not all of it.
+    pub truncated: bool,
 }
 
 /// Receives one message.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
-    let mut control = Control([0; 128]);
+    let mut control = Control([0; CONTROL]);
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: an all-zero msghdr is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -132,9 +137,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
             header = libc::CMSG_NXTHDR(&raw const message, header);
         }
     }
-    if message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
-        return Err(Errno::EMSGSIZE);
-    }
+    received.truncated = message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0;
     Ok(received)
 }
 
@@ -151,6 +154,14 @@ pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize,
     }
 }
 
+/// accept4(2) of a connection, close-on-exec and without waiting.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    use nix::sys::socket::{SockFlag, accept4};
+    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Has the other end gone? Looks without waiting and takes nothing.
 pub fn peer_is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut byte = 0_u8;
@@ -159,4 +170,66 @@ pub fn peer_is_gone(socket: BorrowedFd<'_>) -> bool {
         libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
     } as libc::c_long);
     matches!(result, Ok(0) | Err(Errno::ECONNRESET))
+}
+
+/// Who connected, as this process's namespaces number it (SO_PEERCRED, unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credentials {
+    /// 0 when it has no number in this process's pid namespace.
+    pub pid: i32,
+    /// Effective uid at the time of connect(2).
+    pub uid: u32,
+    /// Effective gid at that time.
+    pub gid: u32,
+}
+
+fn get_option(socket: BorrowedFd<'_>, option: libc::c_int, value: &mut [u32]) -> Result<usize, Errno> {
+    let mut length = size_of_val(value) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `value`, whose size that is; any bits are a valid u32.
+    check(libc::c_long::from(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    }))?;
+    Ok(length as usize / size_of::<u32>())
+}
+
+/// SO_PEERCRED.
+pub fn peer_credentials(socket: BorrowedFd<'_>) -> Result<Credentials, Errno> {
+    let mut value = [0; 3];
+    let words = get_option(socket, libc::SO_PEERCRED, &mut value)?;
+    let [pid, uid, gid] = value;
+    if words == value.len() { Ok(Credentials { pid: pid as i32, uid, gid }) } else { Err(Errno::EINVAL) }
+}
+
+/// SO_PEERPIDFD (kernel 6.5): a pidfd of the process of [`peer_credentials`]. `ENOPROTOOPT` where there is none.
+pub fn peer_pidfd(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mut value = [u32::MAX];
+    get_option(socket, libc::SO_PEERPIDFD, &mut value)?;
+    let [fd] = value;
+    if fd as RawFd >= 0 {
+        // SAFETY: a fresh descriptor, close-on-exec, that nothing else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    } else {
+        Err(Errno::EBADF)
+    }
+}
+
+/// SO_PEERGROUPS (kernel 4.13): is `gid` among the supplementary groups of who connected? Its own gid is not looked at.
+pub fn peer_has_group(socket: BorrowedFd<'_>, gid: u32) -> Result<bool, Errno> {
+    let mut few = [0; 64];
+    match get_option(socket, libc::SO_PEERGROUPS, &mut few) {
+        Ok(count) => Ok(few.iter().take(count).any(|group| *group == gid)),
+        // setgroups(2) takes 65536 at most.
+        Err(Errno::ERANGE) => {
+            let mut all = vec![0; 65536];
+            let count = get_option(socket, libc::SO_PEERGROUPS, &mut all)?;
+            Ok(all.iter().take(count).any(|group| *group == gid))
+        }
+        Err(errno) => Err(errno),
+    }
 }

@@ -4,6 +4,7 @@
 //! stack overflows. What matters of it is done here: the three standard descriptors are open, and SIGPIPE kills nobody.
 
 use super::{Errno, check};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 /// Defines `main` of a launcher: `bailey::sys::entry_point!(function)`, where `fn function() -> u8` gives the exit code.
 #[macro_export]
@@ -37,4 +38,15 @@ pub fn prepare() -> Result<(), Errno> {
     // SAFETY: ignoring a signal installs no code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     Ok(())
+}
+
+/// The socket that systemd made for this service (sd_listen_fds(3)), close-on-exec and without waiting; `None` when it was
+/// started otherwise. MUST be called once, before other threads run.
+pub fn listen_fd() -> Option<OwnedFd> {
+    let fd = sd_notify::listen_fds().ok()?.next()?;
+    // SAFETY: the service manager opened it for this process, as LISTEN_PID says, and nothing else here owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).ok()?;
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).ok()?;
+    Some(fd)
 }

@@ -15,7 +15,7 @@ use super::index::table::{Section, take_offsets};
 use super::log::{Log, Trouble, at_once};
 use super::search::Place;
 use crate::admin::verify::{self, Break, Broken, KeyFrom, Report, Trust};
-use crate::audit::chain::{Hash, Link, hash, place_of, unhex};
+use crate::audit::chain::{Hash, Link, from_hex, hash, place_of};
 use crate::audit::lines::{each_line, glance};
 use crate::audit::record::Record;
 use crate::audit::segment::io_failure;
@@ -193,7 +193,7 @@ fn stretch(log: &Log, window: Window, trust: &Trust) -> Result<Read, Failure> {
             return ControlFlow::Break(());
         };
         if let Some((before, link)) = last
-            && (seq != link.seq + 1 || unhex(prev) != Some(link.hash))
+            && (seq != link.seq + 1 || from_hex(prev) != Some(link.hash))
         {
             let text = "it or the line behind it was changed, or lines between them are missing";
             fault = Some((before, Break::ChangedLine, text.to_owned()));
@@ -250,7 +250,7 @@ fn attested(
 fn neighbour(log: &Log, (number, offset): Place) -> Result<Option<Broken>, Failure> {
     let Some(line) = log.line(number, offset)? else { return Ok(None) };
     let Some(next) = log.line(number, offset + line.len() as u64 + 1)? else { return Ok(None) };
-    let fits = place_of(&next).is_some_and(|(_, prev)| unhex(prev) == Some(hash(&line)));
+    let fits = place_of(&next).is_some_and(|(_, prev)| from_hex(prev) == Some(hash(&line)));
     if fits {
         return Ok(None);
     }

@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 
 use super::Repair;
 use super::trust::{Attested, Prune, Trust};
-use crate::audit::chain::{Hash, Link, MAX_LINE, hash, place_of, unhex};
+use crate::audit::chain::{Hash, Link, MAX_LINE, from_hex, hash, place_of};
 use crate::audit::lines::{each_line, glance};
 use crate::audit::record::Record;
 use crate::audit::segment::{Directory, io_failure};
@@ -188,7 +188,7 @@ fn take(
     hashes: &mut Vec<Hash>,
 ) -> bool {
     let Some((seq, prev)) = place_of(line).filter(|_| line.len() < MAX_LINE) else { return false };
-    let Some(prev) = unhex(prev) else { return false };
+    let Some(prev) = from_hex(prev) else { return false };
     if good.last.is_some_and(|last| seq != last.seq + 1 || prev != last.hash) {
         return false;
     }

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::Break;
-use crate::audit::chain::{Hash, unhex};
+use crate::audit::chain::{Hash, from_hex};
 use crate::audit::record::Record;
 use crate::audit::sign::{PublicKey, checkpoint_text, prune_text};
 
@@ -63,7 +63,7 @@ impl Trust {
         let (Some(seq), Some(text)) = (checkpoint.seq, checkpoint.hash.as_deref()) else {
             return Err((Break::WrongCheckpoint, "the checkpoint attests no line".to_owned()));
         };
-        let Some(hash) = unhex(text) else {
+        let Some(hash) = from_hex(text) else {
             return Err((Break::WrongCheckpoint, "the checkpoint attests what is no hash".to_owned()));
         };
         let signed = checkpoint_text(host_of(record), seq, text);
@@ -78,7 +78,7 @@ impl Trust {
         let Some(((first_seq, last_seq), text)) = found else {
             return Err((Break::WrongPrune, "the record of removed segments names no lines".to_owned()));
         };
-        let Some(last_hash) = unhex(text) else {
+        let Some(last_hash) = from_hex(text) else {
             return Err((Break::WrongPrune, "the record of removed segments names no hash".to_owned()));
         };
         let signed = prune_text(host_of(record), first_seq, last_seq, text);

@@ -13,7 +13,7 @@ use super::kept::Kept;
 use super::scan::{Good, Notes};
 use super::trust::{Attested, Prune, Trust};
 use super::{Break, Broken, Report, end_of};
-use crate::audit::chain::{Hash, Link, MAX_LINE, hex, link_of, place_of, unhex};
+use crate::audit::chain::{Hash, Link, MAX_LINE, from_hex, hex, link_of, place_of};
 use crate::audit::lines::glance;
 use crate::audit::record::Record;
 use crate::audit::segment::{Directory, io_failure};
@@ -209,7 +209,7 @@ impl<'a> Walk<'a> {
             });
         };
         if number == 1 {
-            self.begin(name, seq, unhex(prev).unwrap_or_default());
+            self.begin(name, seq, from_hex(prev).unwrap_or_default());
         }
         let expected = self.link.seq + 1;
         if seq > expected {

@@ -1,0 +1,404 @@
+//! The launcher's side of the recorder: a launch record goes out, a receipt comes back.
+//!
+//! 1. A [`Receipt`] is made here only from the recorder's own receipt message, which leaves it after fdatasync.
+//! 2. One connection per launch, open for the payload's life. When it breaks, the launch goes on, and the launcher comes back
+//!    with its receipt's hash; the recorder takes nobody else for it.
+//! 3. Waiting is bounded by `audit.wait`; a request without answer is sent again on a new connection, which the recorder
+//!    takes for the same one by its launch id.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+use super::receipt::Receipt;
+use super::record::Record;
+use super::wire::{self, Hello, Launch, Message, Note, Resume, Stop};
+use crate::failure::{Failure, errno_text};
+use crate::request::LaunchId;
+use crate::sys::socket as sys;
+
+/// The first pause between two tries to connect; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A supervisor must not be held up by a recorder: this long it waits in its loop for an answer to a resume.
+const RESUME_WAIT: Duration = Duration::from_secs(1);
+
+/// What the recorder wants of a running launcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Stop or freeze the payload.
+    Stop(Stop),
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing is at the socket's place.
+    NotThere,
+    /// It is there and does not serve.
+    Silent(Failure),
+}
+
+/// A connection that says hello and understands answers.
+#[derive(Debug)]
+struct Line {
+    socket: OwnedFd,
+    version: u16,
+}
+
+/// The recorder as one launch knows it.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    wait: Duration,
+    line: Option<Line>,
+    writer: String,
+    serial: u32,
+    /// The launch whose receipt came: id, sequence number, hash.
+    receipt: Option<Resume>,
+    orders: VecDeque<Order>,
+    /// When to try to come back, and the pause after that.
+    again: Option<(Instant, Duration)>,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// Connects and says hello. A recorder that does not answer is waited for, as long as `wait`; one whose socket is not even
+    /// there only if the caller insists.
+    pub fn open(path: &Path, wait: Duration, insist: bool) -> Result<Self, Absent> {
+        let mut client = Self {
+            path: path.to_owned(),
+            wait,
+            line: None,
+            writer: String::new(),
+            serial: 0,
+            receipt: None,
+            orders: VecDeque::new(),
+            again: None,
+            buffer: vec![0; wire::MAX_PACKET],
+        };
+        let until = Instant::now() + wait;
+        match client.dial() {
+            Ok(()) => return Ok(client),
+            Err(Dial::Refused(failure)) => return Err(Absent::Silent(failure)),
+            Err(Dial::Trouble(Errno::ENOENT | Errno::ENOTDIR)) if !insist => return Err(Absent::NotThere),
+            Err(Dial::Trouble(_)) => {}
+        }
+        client.dial_until(until).map(|()| client).map_err(Absent::Silent)
+    }
+
+    /// `chain.writer` of the recorder.
+    pub fn writer(&self) -> &str {
+        &self.writer
+    }
+
+    /// Hands over the launch record with the frozen payload, and waits for the receipt.
+    ///
+    /// # Errors
+    /// The recorder's refusal as it is; that it cannot be reached within the wait (exit code 122). Nothing may run then.
+    pub fn launch(
+        &mut self,
+        record: &Record,
+        id: LaunchId,
+        nested: bool,
+        payload: OwnedFd,
+        init: BorrowedFd<'_>,
+        namespaces: &[(&'static str, BorrowedFd<'_>)],
+    ) -> Result<Receipt, Failure> {
+        let message = Message::Launch(Launch {
+            id: id.to_string(),
+            nested,
+            namespaces: namespaces.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
+            record: Box::new(record.clone()),
+        });
+        let mut fds = vec![payload.as_fd(), init];
+        fds.extend(namespaces.iter().map(|(_, fd)| *fd));
+        match self.ask(&message, &fds)? {
+            Message::Receipt(receipt) if receipt.id == id.as_str() => {
+                let hash =
+                    super::chain::from_hex(&receipt.hash).ok_or_else(|| self.nonsense("its receipt"))?;
+                self.receipt = Some(Resume { id: receipt.id, seq: receipt.seq, hash: receipt.hash });
+                Ok(Receipt::mint(id, receipt.seq, hash, payload))
+            }
+            other => Err(self.nonsense(other.name())),
+        }
+    }
+
+    /// The record that closes the launch, or one of a launch that never had a record; returns when it is written.
+    pub fn close(&mut self, record: &Record, id: LaunchId) -> Result<(), Failure> {
+        let note = Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) });
+        match self.ask(&note, &[])? {
+            Message::Done(_) => {
+                self.receipt = None;
+                Ok(())
+            }
+            other => Err(self.nonsense(other.name())),
+        }
+    }
+
+    /// A notice. Not waited for: it must not hold up the supervisor.
+    pub fn note(&mut self, record: &Record, id: LaunchId) {
+        let note = Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) });
+        self.serial = self.serial.wrapping_add(1);
+        if let Some(line) = &self.line
+            && let Ok(packet) = wire::encode(line.version, self.serial, &note)
+            && sys::send(line.socket.as_fd(), &packet, &[]).is_err()
+        {
+            self.broken();
+        }
+    }
+
+    // ---- while the payload runs ----
+
+    /// What to poll.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.line.as_ref().map(|line| line.socket.as_fd())
+    }
+
+    /// When to call [`Client::orders`] although nothing was readable.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.again.map(|(at, _)| at)
+    }
+
+    /// Reads what came without waiting, and comes back to a recorder that restarted.
+    pub fn orders(&mut self) -> Vec<Order> {
+        if let Some((at, pause)) = self.again
+            && Instant::now() >= at
+        {
+            self.again = Some((Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)));
+            if self.dial().is_ok() {
+                // The recorder has nothing better to do for us; if it has, the next try comes soon.
+                let until = Instant::now() + RESUME_WAIT.min(self.wait);
+                if self.resume(until).is_ok() {
+                    self.again = None;
+                } else {
+                    self.line = None;
+                }
+            }
+        }
+        while self.line.is_some() {
+            match self.receive(Some(Instant::now())) {
+                Ok(Some((_, message))) => self.unasked(message),
+                Ok(None) => break,
+                Err(_) => self.broken(),
+            }
+        }
+        self.orders.drain(..).collect()
+    }
+
+    fn unasked(&mut self, message: Message) {
+        if let Message::Stop(stop) = message
+            && self.receipt.as_ref().is_some_and(|receipt| receipt.id == stop.id)
+        {
+            self.orders.push_back(Order::Stop(stop));
+        }
+    }
+
+    fn broken(&mut self) {
+        self.line = None;
+        if self.receipt.is_some() && self.again.is_none() {
+            self.again = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE * 2));
+        }
+    }
+
+    // ---- asking ----
+
+    /// Sends, and waits for the answer to this very message. A connection that breaks is made anew until the wait is over.
+    fn ask(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Message, Failure> {
+        let until = Instant::now() + self.wait;
+        loop {
+            if self.line.is_none() {
+                self.dial_until(until)?;
+                if self.receipt.is_some() {
+                    self.resume(until)?;
+                }
+            }
+            match self.exchange(message, fds, until) {
+                Ok(Message::Refused(refused)) => return Err(refused.into_failure()),
+                Ok(answer) => return Ok(answer),
+                Err(Broken::Failure(failure)) => return Err(failure),
+                Err(Broken::Late) => return Err(self.late("it did not answer in time")),
+                Err(Broken::Line(errno)) => {
+                    self.line = None;
+                    if Instant::now() >= until {
+                        return Err(self.late(&errno_text(errno)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        message: &Message,
+        fds: &[BorrowedFd<'_>],
+        until: Instant,
+    ) -> Result<Message, Broken> {
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let Some(line) = &self.line else { return Err(Broken::Line(Errno::ENOTCONN)) };
+        let packet = wire::encode(line.version, serial, message).map_err(Broken::Failure)?;
+        let raw: Vec<_> = fds.iter().map(BorrowedFd::as_raw_fd).collect();
+        sys::send(line.socket.as_fd(), &packet, &raw).map_err(Broken::Line)?;
+        loop {
+            match self.receive(Some(until))? {
+                // A recorder that refuses a connection before it reads says so with serial 0.
+                Some((answered, answer @ Message::Refused(_))) if answered == serial || answered == 0 => {
+                    return Ok(answer);
+                }
+                Some((answered, answer)) if answered == serial => return Ok(answer),
+                Some((_, other)) => self.unasked(other),
+                None => return Err(Broken::Late),
+            }
+        }
+    }
+
+    /// The next message, waited for until then; `None` when none came in time.
+    fn receive(&mut self, until: Option<Instant>) -> Result<Option<(u32, Message)>, Broken> {
+        let Some(line) = &self.line else { return Err(Broken::Line(Errno::ENOTCONN)) };
+        let mut fds = [PollFd::new(line.socket.as_fd(), PollFlags::POLLIN)];
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let timeout = left.map_or(PollTimeout::NONE, |left| {
+                // Rounded up: a wait that ends just before the deadline would be a busy loop.
+                let left = if left.is_zero() { left } else { left + Duration::from_millis(1) };
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            });
+            match poll(&mut fds, timeout) {
+                Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(None),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => break,
+                Err(errno) => return Err(Broken::Line(errno)),
+            }
+        }
+        let received = sys::receive(line.socket.as_fd(), &mut self.buffer).map_err(Broken::Line)?;
+        if received.length == 0 || received.truncated {
+            return Err(Broken::Line(Errno::ECONNRESET));
+        }
+        let packet = self.buffer.get(..received.length).unwrap_or_default();
+        match wire::decode(packet) {
+            Ok(packet) => Ok(Some((packet.serial, packet.message))),
+            Err((_, malformed)) => Err(Broken::Failure(self.nonsense(&malformed.to_string()))),
+        }
+    }
+
+    // ---- connecting ----
+
+    fn dial_until(&mut self, until: Instant) -> Result<(), Failure> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.dial() {
+                Ok(()) => return Ok(()),
+                Err(Dial::Refused(failure)) => return Err(failure),
+                Err(Dial::Trouble(errno)) if Instant::now() + pause >= until => {
+                    return Err(self.late(&errno_text(errno)));
+                }
+                Err(Dial::Trouble(_)) => {}
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One try: connect, hello, welcome.
+    fn dial(&mut self) -> Result<(), Dial> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(Dial::Trouble)?;
+        let address = UnixAddr::new(&self.path).map_err(Dial::Trouble)?;
+        connect(fd.as_raw_fd(), &address).map_err(Dial::Trouble)?;
+        self.line = Some(Line { socket: fd, version: wire::OLDEST });
+        let hello = Message::Hello(Hello {
+            oldest: wire::OLDEST,
+            newest: wire::NEWEST,
+            program: concat!("bailey ", env!("CARGO_PKG_VERSION")).to_owned(),
+        });
+        // Its own program, so that the record can tell which binary it was. One that cannot be opened is not told.
+        let program = std::fs::File::open("/proc/self/exe").ok();
+        let fds: Vec<BorrowedFd<'_>> = program.iter().map(AsFd::as_fd).collect();
+        let until = Instant::now() + self.wait.max(Duration::from_secs(1));
+        let answer = self.exchange(&hello, &fds, until);
+        match answer {
+            Ok(Message::Welcome(welcome)) if (wire::OLDEST..=wire::NEWEST).contains(&welcome.version) => {
+                self.writer = welcome.writer;
+                if let Some(line) = &mut self.line {
+                    line.version = welcome.version;
+                }
+                return Ok(());
+            }
+            Ok(Message::Refused(refused)) => {
+                self.line = None;
+                Err(Dial::Refused(refused.into_failure()))
+            }
+            Ok(other) => {
+                self.line = None;
+                Err(Dial::Refused(self.nonsense(other.name())))
+            }
+            Err(Broken::Failure(failure)) => {
+                self.line = None;
+                Err(Dial::Refused(failure))
+            }
+            Err(Broken::Late) => {
+                self.line = None;
+                Err(Dial::Trouble(Errno::ETIMEDOUT))
+            }
+            Err(Broken::Line(errno)) => {
+                self.line = None;
+                Err(Dial::Trouble(errno))
+            }
+        }
+    }
+
+    fn resume(&mut self, until: Instant) -> Result<(), Failure> {
+        let Some(receipt) = self.receipt.clone() else { return Ok(()) };
+        match self.exchange(&Message::Resume(receipt), &[], until) {
+            Ok(Message::Done(_)) => Ok(()),
+            Ok(Message::Refused(refused)) => {
+                // The recorder has closed the launch: there is nothing to come back to.
+                self.receipt = None;
+                self.again = None;
+                Err(refused.into_failure())
+            }
+            Ok(other) => Err(self.nonsense(other.name())),
+            Err(Broken::Failure(failure)) => Err(failure),
+            Err(Broken::Late) => Err(self.late("it did not answer in time")),
+            Err(Broken::Line(errno)) => Err(self.late(&errno_text(errno))),
+        }
+    }
+
+    // ---- words ----
+
+    fn late(&self, why: &str) -> Failure {
+        Failure::record(
+            format!("cannot reach the recorder at {}", self.path.display()),
+            format!("{why} (waited {} s, audit.wait)", self.wait.as_secs()),
+            "start it (systemctl start bailey-recorder.socket)",
+        )
+    }
+
+    fn nonsense(&self, what: &str) -> Failure {
+        Failure::record(
+            format!("cannot understand the recorder at {}", self.path.display()),
+            format!("{what} does not fit what was asked"),
+            "use a bailey and a bailey-recorder of the same or of neighbouring versions",
+        )
+    }
+}
+
+/// Why one try to connect came to nothing.
+enum Dial {
+    Refused(Failure),
+    Trouble(Errno),
+}
+
+/// Why there is no answer.
+enum Broken {
+    Line(Errno),
+    Late,
+    Failure(Failure),
+}

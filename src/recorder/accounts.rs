@@ -1,0 +1,222 @@
+//! What one uid may do, so that none takes the log, the descriptors or the disk from the others.
+//!
+//! Ends of payloads are never counted against anybody: what was let in must be able to end.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::failure::{Code, Failure, Fault};
+
+/// Connections of one uid that carry no live payload.
+pub(super) const MOST_IDLE: usize = 256;
+/// A second's worth of launches times this may come at once.
+const BURST: u32 = 10;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// One uid.
+#[derive(Debug)]
+struct Account {
+    /// Connections without a live payload.
+    idle: usize,
+    /// Live payloads.
+    live: u64,
+    /// Launches and other records that may still come now.
+    tokens: f64,
+    filled: Instant,
+    /// Bytes of log since `day`.
+    bytes: u64,
+    day: Instant,
+    /// The last refusal was recorded at this time: a flood of refusals is one record a second.
+    refused: Option<Instant>,
+}
+
+/// All of them. One that has nothing open and nothing used is forgotten.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    limits: config::Recorder,
+    accounts: HashMap<u32, Account>,
+}
+
+impl Accounts {
+    pub(super) fn new(limits: config::Recorder) -> Self {
+        Self { limits, accounts: HashMap::new() }
+    }
+
+    fn account(&mut self, uid: u32, now: Instant) -> &mut Account {
+        let most = self.most();
+        self.accounts.entry(uid).or_insert_with(|| Account {
+            idle: 0,
+            live: 0,
+            tokens: most,
+            filled: now,
+            bytes: 0,
+            day: now,
+            refused: None,
+        })
+    }
+
+    fn most(&self) -> f64 {
+        self.limits.launches_per_second as f64 * f64::from(BURST)
+    }
+
+    /// A connection comes: whether it may.
+    pub(super) fn connect(&mut self, uid: u32, now: Instant) -> Result<(), Failure> {
+        let account = self.account(uid, now);
+        if account.idle >= MOST_IDLE {
+            return Err(refused(
+                format!("uid {uid} has {MOST_IDLE} connections that carry no payload"),
+                "close some of them",
+            ));
+        }
+        account.idle += 1;
+        Ok(())
+    }
+
+    /// A connection without a live payload goes, or gets one.
+    pub(super) fn idle_less(&mut self, uid: u32) {
+        if let Some(account) = self.accounts.get_mut(&uid) {
+            account.idle = account.idle.saturating_sub(1);
+        }
+    }
+
+    /// A connection's payload ended, and the connection stays.
+    pub(super) fn idle_more(&mut self, uid: u32) {
+        if let Some(account) = self.accounts.get_mut(&uid) {
+            account.idle += 1;
+        }
+    }
+
+    /// Whether one more payload may begin.
+    pub(super) fn launch(&mut self, uid: u32, now: Instant) -> Result<(), Failure> {
+        let (most, day) = (self.limits.live_per_uid, self.limits.bytes_per_day);
+        self.spend(uid, now)?;
+        let account = self.account(uid, now);
+        if account.live >= most {
+            return Err(Failure {
+                code: Code::ParallelLimit,
+                ..refused(
+                    format!("uid {uid} has {most} payloads live on this node (recorder.live_per_uid)"),
+                    "wait for one to end",
+                )
+            });
+        }
+        if now.duration_since(account.day) >= DAY {
+            (account.day, account.bytes) = (now, 0);
+        }
+        if account.bytes >= day {
+            return Err(refused(
+                format!("uid {uid} filled {day} bytes of the log within a day (recorder.bytes_per_day)"),
+                "ask the site's administrator",
+            ));
+        }
+        Ok(())
+    }
+
+    /// One record that is neither launch nor end.
+    pub(super) fn spend(&mut self, uid: u32, now: Instant) -> Result<(), Failure> {
+        let (rate, most) = (self.limits.launches_per_second as f64, self.most());
+        let account = self.account(uid, now);
+        let gained = now.duration_since(account.filled).as_secs_f64() * rate;
+        account.tokens = (account.tokens + gained).min(most);
+        account.filled = now;
+        if account.tokens < 1.0 {
+            return Err(refused(
+                format!("uid {uid} sends more than {rate} records a second (recorder.launches_per_second)"),
+                "launch more slowly",
+            ));
+        }
+        account.tokens -= 1.0;
+        Ok(())
+    }
+
+    /// Whether a refusal of this uid is to be recorded: one a second is.
+    pub(super) fn may_record_refusal(&mut self, uid: u32, now: Instant) -> bool {
+        let account = self.account(uid, now);
+        let may = account.refused.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1));
+        if may {
+            account.refused = Some(now);
+        }
+        may
+    }
+
+    /// A payload is live from now on.
+    pub(super) fn begun(&mut self, uid: u32, now: Instant) {
+        self.account(uid, now).live += 1;
+    }
+
+    /// A payload's end is written.
+    pub(super) fn ended(&mut self, uid: u32) {
+        if let Some(account) = self.accounts.get_mut(&uid) {
+            account.live = account.live.saturating_sub(1);
+        }
+    }
+
+    /// A record of this many bytes was written for the uid.
+    pub(super) fn filled(&mut self, uid: u32, bytes: u64) {
+        if let Some(account) = self.accounts.get_mut(&uid) {
+            account.bytes += bytes;
+        }
+    }
+
+    /// Forgets who has been quiet for a day.
+    pub(super) fn forget(&mut self, now: Instant) {
+        self.accounts.retain(|_, account| {
+            account.idle > 0 || account.live > 0 || now.duration_since(account.filled) < DAY
+        });
+    }
+}
+
+fn refused(why: String, next: &str) -> Failure {
+    Failure::new(Code::RecordFailed, Fault::User, "the recorder takes no more of this account", why, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts(live: u64, rate: u64, bytes: u64) -> Accounts {
+        let mut limits = config::Config::default().recorder;
+        (limits.live_per_uid, limits.launches_per_second, limits.bytes_per_day) = (live, rate, bytes);
+        Accounts::new(limits)
+    }
+
+    #[test]
+    fn a_rate_is_refilled_by_time() {
+        let (mut accounts, begin) = (accounts(10_000, 2, u64::MAX), Instant::now());
+        let burst = (0..1000).take_while(|_| accounts.launch(7, begin).is_ok()).count();
+        assert_eq!(burst, 20);
+        assert!(accounts.launch(8, begin).is_ok(), "another uid is not touched");
+        let later = begin + Duration::from_secs(1);
+        let more = (0..1000).take_while(|_| accounts.launch(7, later).is_ok()).count();
+        assert_eq!(more, 2);
+    }
+
+    #[test]
+    fn live_payloads_and_bytes_are_limited() {
+        let (mut accounts, now) = (accounts(2, 1000, 100), Instant::now());
+        for _ in 0..2 {
+            accounts.launch(7, now).unwrap();
+            accounts.begun(7, now);
+        }
+        assert_eq!(accounts.launch(7, now).unwrap_err().code, Code::ParallelLimit);
+        accounts.ended(7);
+        accounts.launch(7, now).unwrap();
+        accounts.filled(7, 100);
+        assert!(accounts.launch(7, now).unwrap_err().why.contains("bytes_per_day"));
+        assert!(accounts.launch(7, now + DAY).is_ok());
+    }
+
+    #[test]
+    fn idle_connections_are_counted() {
+        let (mut accounts, now) = (accounts(1, 1, 1), Instant::now());
+        for _ in 0..MOST_IDLE {
+            accounts.connect(7, now).unwrap();
+        }
+        assert!(accounts.connect(7, now).is_err());
+        assert!(accounts.connect(8, now).is_ok());
+        accounts.idle_less(7);
+        assert!(accounts.connect(7, now).is_ok());
+    }
+}

@@ -1,0 +1,223 @@
+//! What the launcher handed over beside its claim: descriptors, each hostile until proven otherwise.
+//!
+//! 1. A descriptor is known by what the kernel writes for it in `/proc/self/fd` (proc_pid_fd(5)), and by nothing that asks
+//!    the file itself: fstat, read, ioctl and even close of a file of somebody's FUSE file system wait for that somebody.
+//! 2. What is not what it should be goes back to the caller, for the janitor ([`super::Digests::discard`]); it MUST NOT be
+//!    dropped here.
+#![forbid(unsafe_code)]
+
+use crate::failure::Failure;
+use crate::sandbox::NAMESPACES;
+use crate::sys::{Errno, nsfs, pidfd};
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A namespace file.
+#[derive(Debug)]
+pub struct Namespace {
+    /// One of [`NAMESPACES`].
+    pub kind: &'static str,
+    /// The namespace's inode number.
+    pub inode: u64,
+    pub(super) fd: OwnedFd,
+}
+
+/// The descriptors of a `Launch`, sorted: each is what its place says.
+#[derive(Debug)]
+pub struct Handed {
+    /// pidfd of the frozen payload.
+    pub payload: OwnedFd,
+    /// pidfd of its init.
+    pub init: OwnedFd,
+    /// Namespace files, `user` and `pid` among them, no kind twice.
+    pub namespaces: Vec<Namespace>,
+}
+
+/// What a descriptor is.
+enum Kind {
+    Pidfd,
+    Namespace(&'static str, u64),
+    Other,
+}
+
+/// Asks the kernel, not the file. Names of files begin with `/`, so that none passes for one of the others.
+fn kind(fd: BorrowedFd<'_>, path: &mut String) -> Kind {
+    path.clear();
+    let _ = write!(path, "/proc/self/fd/{}", fd.as_raw_fd());
+    let Ok(link) = nix::fcntl::readlink(path.as_str()) else {
+        return Kind::Other;
+    };
+    let Some(text) = link.to_str() else { return Kind::Other };
+    if text.starts_with("anon_inode:[pidfd]") || text.starts_with("pidfd:[") {
+        return Kind::Pidfd;
+    }
+    let Some((name, inode)) = text.strip_suffix(']').and_then(|text| text.split_once(":[")) else {
+        return Kind::Other;
+    };
+    match (NAMESPACES.iter().find(|known| **known == name), inode.parse()) {
+        (Some(known), Ok(inode)) => Kind::Namespace(known, inode),
+        _ => Kind::Other,
+    }
+}
+
+/// Path of a descriptor's file, as it can be named from here, or what the kernel calls it. Asks the file nothing.
+pub fn path_of(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    nix::fcntl::readlink(path.as_str()).ok().map(std::os::unix::ffi::OsStringExt::into_vec)
+}
+
+impl Handed {
+    /// Sorts the descriptors of a `Launch` message by its `namespaces`.
+    ///
+    /// # Errors
+    /// Too many, too few, or one that is not what its place says; with all of them, for the janitor.
+    pub fn sort(fds: Vec<OwnedFd>, kinds: &[String]) -> Result<Self, (Failure, Vec<OwnedFd>)> {
+        let known = match judge(&fds, kinds) {
+            Ok(known) => known,
+            Err(why) => return Err((unfit(why), fds)),
+        };
+        let mut fds = fds.into_iter();
+        let (Some(payload), Some(init)) = (fds.next(), fds.next()) else {
+            return Err((unfit("there are none".to_owned()), Vec::new()));
+        };
+        let namespaces =
+            known.into_iter().zip(fds).map(|((kind, inode), fd)| Namespace { kind, inode, fd }).collect();
+        Ok(Self { payload, init, namespaces })
+    }
+
+    pub(super) fn namespace(&self, kind: &str) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.kind == kind)
+    }
+}
+
+/// Kind and inode number of the namespaces, when every descriptor is what its place says.
+fn judge(fds: &[OwnedFd], kinds: &[String]) -> Result<Vec<(&'static str, u64)>, String> {
+    if fds.len() != kinds.len() + 2 {
+        return Err(format!("{} descriptors came, {} were announced", fds.len(), kinds.len() + 2));
+    }
+    let mut path = String::new();
+    let mut known = Vec::with_capacity(kinds.len());
+    for (index, fd) in fds.iter().enumerate() {
+        match (index.checked_sub(2).and_then(|index| kinds.get(index)), kind(fd.as_fd(), &mut path)) {
+            (None, Kind::Pidfd) if !pidfd::is_of_a_thread(fd.as_fd()) => {}
+            (None, _) => return Err(format!("descriptor {index} is no pidfd of a process")),
+            (Some(said), Kind::Namespace(kind, inode)) if said == kind => {
+                if known.iter().any(|(other, _)| *other == kind) {
+                    return Err(format!("there are two namespaces of kind {kind}"));
+                }
+                known.push((kind, inode));
+            }
+            (Some(said), _) => {
+                return Err(format!("descriptor {index} is no namespace of kind {said}"));
+            }
+        }
+    }
+    for needed in ["user", "pid"] {
+        if !known.iter().any(|(kind, _)| *kind == needed) {
+            return Err(format!("the {needed} namespace is missing"));
+        }
+    }
+    Ok(known)
+}
+
+fn unfit(why: String) -> Failure {
+    Failure::refused(
+        "the payload's descriptors are not what they should be",
+        why,
+        "use a bailey of the recorder's version or the one before",
+    )
+}
+
+/// How far the namespace descriptors are tied to the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tie {
+    /// `tied`, or what this kernel cannot tell.
+    pub(super) text: String,
+    /// Who made the payload's user namespace, where it could be asked.
+    pub(super) owner: Option<u32>,
+}
+
+/// Ties the descriptors to the payload `pids` (its number in each pid namespace, from the recorder's to its own):
+///
+/// - the pid namespace knows the payload under its own number, and lies as deep as the payload. A process is in its own
+///   namespace and in those above it, one for each depth, so it is this one and no other.
+/// - the user namespace is the one that owns it, and the mount namespace's too.
+///
+/// The other kinds are the launcher's word.
+///
+/// # Errors
+/// In words, where the kernel contradicts.
+pub(super) fn tie(handed: &Handed, pids: &[i32]) -> Result<Tie, String> {
+    let (Some(user), Some(pid)) = (handed.namespace("user"), handed.namespace("pid")) else {
+        return Err("the user or pid namespace is missing".to_owned());
+    };
+    let mut unknown = Vec::new();
+    let (Some(outer), Some(inner)) = (pids.first(), pids.last()) else {
+        return Err("the payload has no number".to_owned());
+    };
+    match nsfs::pid_in(pid.fd.as_fd(), *outer) {
+        Ok(number) if number == *inner => match depth(pid.fd.as_fd(), pids.len()) {
+            Ok(true) => {}
+            Ok(false) => return Err("the pid namespace handed over is not the payload's own".to_owned()),
+            Err(errno) => unknown.push(format!("depth of the pid namespace: {}", unanswered(errno))),
+        },
+        Ok(number) => {
+            return Err(format!(
+                "the payload is process {number} in the pid namespace handed over, and {inner} in its own"
+            ));
+        }
+        Err(Errno::ESRCH) => {
+            return Err("the payload is not in the pid namespace handed over".to_owned());
+        }
+        Err(errno) => unknown.push(format!("pid: {}", unanswered(errno))),
+    }
+    for namespace in handed.namespaces.iter().filter(|namespace| matches!(namespace.kind, "pid" | "mnt")) {
+        let owner = nsfs::user_namespace(namespace.fd.as_fd())
+            .and_then(|owner| crate::sys::fs::stat_at(owner.as_fd(), c""));
+        match owner {
+            Ok(owner) if owner.ino == user.inode => {}
+            Ok(owner) => {
+                return Err(format!(
+                    "the {} namespace handed over belongs to user namespace {}, not to {}",
+                    namespace.kind, owner.ino, user.inode
+                ));
+            }
+            Err(errno) => unknown.push(format!("owner of {}: {}", namespace.kind, unanswered(errno))),
+        }
+    }
+    let owner = match nsfs::owner_uid(user.fd.as_fd()) {
+        Ok(owner) => Some(owner),
+        Err(errno) => {
+            unknown.push(format!("owner of user: {}", unanswered(errno)));
+            None
+        }
+    };
+    let text = if unknown.is_empty() { "tied".to_owned() } else { unknown.join("; ") };
+    Ok(Tie { text, owner })
+}
+
+/// Is this pid namespace so many deep, the recorder's own being 1? The recorder's own is found by its inode number.
+fn depth(namespace: BorrowedFd<'_>, expected: usize) -> Result<bool, Errno> {
+    let own = std::fs::metadata("/proc/self/ns/pid")
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    let own = std::os::unix::fs::MetadataExt::ino(&own);
+    let mut above: Option<OwnedFd> = None;
+    for level in 1..=expected {
+        let here = above.as_ref().map_or(namespace, AsFd::as_fd);
+        if crate::sys::fs::stat_at(here, c"")?.ino == own {
+            return Ok(level == expected);
+        }
+        if level < expected {
+            above = Some(nsfs::parent(here)?);
+        }
+    }
+    Ok(false)
+}
+
+fn unanswered(errno: Errno) -> String {
+    match errno {
+        Errno::ENOTTY | Errno::EINVAL => "this kernel cannot tell".to_owned(),
+        Errno::EPERM => "not below the recorder's own namespaces".to_owned(),
+        errno => crate::failure::errno_text(errno),
+    }
+}

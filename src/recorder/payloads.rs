@@ -1,0 +1,485 @@
+//! Live payloads: from the receipt to the one record that closes each, whoever dies first.
+//!
+//! 1. A payload stays in the table until its closing record is written. A write that fails is tried again at every beat.
+//! 2. While its launcher may come back, the payload's end is the launcher's to tell; afterwards the recorder tells it.
+//! 3. An end is believed when the payload's pidfd says that the process is gone, and not before.
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+
+use super::log::{Live, Written};
+use super::observe;
+use super::records::{self, Asker};
+use super::server::{After, Server, Stage, now, say};
+use crate::audit::Timestamp;
+use crate::audit::record::{Action, EndBy, LiveEntry, Record};
+use crate::audit::wire::{self, Message};
+use crate::failure::Failure;
+use crate::request::LaunchId;
+use crate::sys::pidfd;
+
+const PIDFD: u64 = 1 << 63;
+/// How long a launcher that lives may take to come back, and to report the end of a payload that is gone. Longer than
+/// `audit.wait`'s default, so that a launcher that waits for a restarting recorder is not told off.
+const COME_BACK: Duration = Duration::from_secs(15);
+/// How long an end may be ahead of the kernel's word that the process is gone.
+const END_AHEAD: Duration = Duration::from_secs(2);
+/// How long a payload may outlive its launcher before the log says so.
+const OUTLIVES: Duration = Duration::from_secs(10);
+
+/// A launch on its way to being live.
+pub(super) struct Begun {
+    pub(super) id: LaunchId,
+    pub(super) uid: u32,
+    pub(super) payload: OwnedFd,
+    /// pid and start ticks of the payload and of its init.
+    pub(super) processes: [(i32, u64); 2],
+    pub(super) nested: bool,
+    pub(super) base: Record,
+}
+
+/// A stop that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    at: Instant,
+    freeze: bool,
+    told_off: bool,
+}
+
+/// A live payload.
+pub(super) struct Payload {
+    pub(super) connection: Option<u64>,
+    pub(super) uid: u32,
+    /// `None` when it was gone before this recorder started.
+    pidfd: Option<OwnedFd>,
+    /// Token of the pidfd.
+    watch: u64,
+    launcher: Option<OwnedFd>,
+    pub(super) launcher_is: (i64, u64),
+    pub(super) payload_is: (i64, u64),
+    processes: [(i32, u64); 2],
+    pub(super) nested: bool,
+    pub(super) base: Record,
+    pub(super) since: Option<Timestamp>,
+    pub(super) seq: u64,
+    pub(super) hash: String,
+    /// The pidfd said that it is gone.
+    exited: Option<Instant>,
+    /// Its connection went.
+    orphaned: Option<Instant>,
+    /// It was live when this recorder started.
+    restarted: bool,
+    outlives: bool,
+    /// The launcher's end record, until the pidfd agrees: since when, record, whom to tell.
+    end: Option<(Instant, Record, Option<(u64, u32)>)>,
+    /// A closing record that could not be written, to be tried again.
+    again: Option<Record>,
+    /// Its closing record is in the batch.
+    closing: bool,
+    pub(super) asked: Option<Asked>,
+}
+
+impl Payload {
+    /// In a word, for `bailey ps`.
+    pub(super) fn state(&self) -> &'static str {
+        match (self.exited, self.asked, self.connection) {
+            (Some(_), ..) => "ended",
+            (_, Some(asked), _) if asked.told_off => "not stopped by its launcher",
+            (_, Some(asked), _) if asked.freeze => "frozen",
+            (_, Some(_), _) => "stopping",
+            (.., None) => "without launcher",
+            _ => "running",
+        }
+    }
+}
+
+fn gone(pidfd: Option<&OwnedFd>) -> bool {
+    pidfd.is_none_or(|pidfd| pidfd::has_exited(pidfd.as_fd()))
+}
+
+impl Server {
+    /// The receipt's record is durable: the payload is live.
+    pub(super) fn begin(&mut self, token: u64, begun: Begun, written: &Written) {
+        let Begun { id, uid, payload, processes, nested, base } = begun;
+        let launcher =
+            self.connections.get(&token).and_then(|peer| peer.peer.as_fd().try_clone_to_owned().ok());
+        let mut live = Payload {
+            connection: None,
+            uid,
+            watch: 0,
+            launcher,
+            launcher_is: (
+                base.process.parent.pid.unwrap_or_default(),
+                base.grid.launcher.start_ticks.unwrap_or_default(),
+            ),
+            payload_is: (base.process.pid.unwrap_or_default(), base.grid.start_ticks.unwrap_or_default()),
+            pidfd: Some(payload),
+            processes,
+            nested,
+            base,
+            since: Some(written.at),
+            seq: written.seq,
+            hash: written.hash.clone(),
+            exited: None,
+            orphaned: None,
+            restarted: false,
+            outlives: false,
+            end: None,
+            again: None,
+            closing: false,
+            asked: None,
+        };
+        self.watch(id, &mut live);
+        self.accounts.begun(uid, Instant::now());
+        match self.connections.get_mut(&token) {
+            Some(connection) => {
+                connection.stage = Stage::Live(id);
+                live.connection = Some(token);
+                self.accounts.idle_less(uid);
+            }
+            None => live.orphaned = Some(Instant::now()),
+        }
+        self.payloads.insert(id, live);
+    }
+
+    fn watch(&mut self, id: LaunchId, live: &mut Payload) {
+        live.watch = PIDFD | self.token();
+        if let Some(pidfd) = &live.pidfd
+            && self.epoll.add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, live.watch)).is_err()
+        {
+            say(&Failure::site(
+                "cannot watch a payload",
+                "epoll refused its pidfd",
+                "raise the limit on open files",
+            ));
+        }
+        self.pidfds.insert(live.watch, id);
+        for process in live.processes {
+            self.processes.insert(process, id);
+        }
+    }
+
+    /// The kernel says that the payload's process is gone.
+    pub(super) fn payload_exited(&mut self, token: u64) {
+        let Some(id) = self.pidfds.get(&token).copied() else { return };
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        live.exited.get_or_insert_with(Instant::now);
+        if let Some(pidfd) = &live.pidfd {
+            let _ = self.epoll.delete(pidfd); // it stays readable for ever
+        }
+        self.look_at(id, Instant::now());
+    }
+
+    /// The launcher's connection went.
+    pub(super) fn orphaned(&mut self, id: LaunchId, token: u64) {
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        if live.connection != Some(token) {
+            return;
+        }
+        live.connection = None;
+        live.orphaned = Some(Instant::now());
+        self.look_at(id, Instant::now());
+    }
+
+    /// The launcher came back on another connection.
+    pub(super) fn resumed(&mut self, id: LaunchId, token: u64) {
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        if let Some(old) = live.connection.replace(token)
+            && old != token
+        {
+            // Both are the same process: the kernel says so. The older one is a leftover.
+            if let Some(connection) = self.connections.get_mut(&old) {
+                connection.stage = Stage::Greeted;
+                self.accounts.idle_more(live.uid);
+            }
+        }
+        live.orphaned = None;
+        let uid = live.uid;
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.stage = Stage::Live(id);
+            self.accounts.idle_less(uid);
+        }
+    }
+
+    /// The launcher reports the end.
+    pub(super) fn end_reported(&mut self, id: LaunchId, record: Record, tell: (u64, u32)) {
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        live.end = Some((Instant::now(), record, Some(tell)));
+        self.look_at(id, Instant::now());
+    }
+
+    /// Decides whether the payload can be closed now, and by what.
+    fn look_at(&mut self, id: LaunchId, now: Instant) {
+        let node = self.node().clone();
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        if live.closing {
+            return;
+        }
+        if let Some(record) = live.again.take() {
+            self.close(id, record, None);
+            return;
+        }
+        if live.exited.is_none() && gone(live.pidfd.as_ref()) {
+            live.exited = Some(now);
+        }
+        let status = || live.pidfd.as_ref().and_then(|pidfd| observe::exit_status(pidfd.as_fd()));
+        if live.exited.is_some()
+            && let Some((_, claim, tell)) = live.end.take()
+        {
+            let mut end = records::end(&live.base, &claim, id, &node, live.asked.is_some());
+            records::compare_end(&mut end, status());
+            self.close(id, end, tell);
+            return;
+        }
+        if let Some((since, _, tell)) = &live.end
+            && now.duration_since(*since) >= END_AHEAD
+        {
+            let tell = *tell;
+            live.end = None;
+            let why = "the launcher reported the end of a payload that, as the kernel says, still runs";
+            let notice = records::notice(&live.base, id, &node, why.to_owned());
+            let uid = live.uid;
+            self.stage(notice, Live::Same, false, true, After::Nothing, uid);
+            if let Some((token, serial)) = tell {
+                let failure = Failure::record("cannot record the end", why, "report this as a defect");
+                self.refuse(token, serial, &failure);
+            }
+            return;
+        }
+        let (None, Some(orphaned)) = (live.connection, live.orphaned) else { return };
+        let launcher_gone = gone(live.launcher.as_ref());
+        match live.exited {
+            Some(exited) => {
+                if !launcher_gone && now.duration_since(orphaned.max(exited)) < COME_BACK {
+                    return;
+                }
+                let (by, reason) = match (live.restarted, launcher_gone) {
+                    (true, true) => {
+                        (EndBy::RecorderRestart, "launcher and payload ended while the recorder was down")
+                    }
+                    (true, false) => (
+                        EndBy::RecorderRestart,
+                        "the payload is gone, and its launcher did not come back after the recorder's restart",
+                    ),
+                    (false, true) => (
+                        EndBy::LauncherLost,
+                        "the launcher died before it could report the end; the payload died too",
+                    ),
+                    (false, false) => (
+                        EndBy::LauncherLost,
+                        "the payload is gone, and its launcher left without reporting the end",
+                    ),
+                };
+                let end = records::lost(&live.base, id, by, reason, &node, live.since, status());
+                self.close(id, end, None);
+            }
+            None if launcher_gone && !live.outlives && now.duration_since(orphaned) >= OUTLIVES => {
+                live.outlives = true;
+                let why = "the payload outlives its launcher: nobody supervises it".to_owned();
+                let notice = records::notice(&live.base, id, &node, why);
+                let uid = live.uid;
+                self.stage(notice, Live::Same, false, true, After::Nothing, uid);
+            }
+            None => {}
+        }
+    }
+
+    fn close(&mut self, id: LaunchId, record: Record, tell: Option<(u64, u32)>) {
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        live.closing = true;
+        let uid = live.uid;
+        self.stage(record, Live::Ends(id.to_string()), false, true, After::Closed { id, tell }, uid);
+    }
+
+    /// The closing record is written.
+    pub(super) fn closed(&mut self, id: LaunchId, record: &Record) {
+        let Some(live) = self.payloads.remove(&id) else { return };
+        if let Some(pidfd) = &live.pidfd
+            && live.exited.is_none()
+        {
+            let _ = self.epoll.delete(pidfd);
+        }
+        self.pidfds.remove(&live.watch);
+        for process in live.processes {
+            self.processes.remove(&process);
+        }
+        self.accounts.ended(live.uid);
+        if let Some(connection) = live.connection.and_then(|token| self.connections.get_mut(&token)) {
+            connection.stage = Stage::Greeted;
+            connection.since = Instant::now();
+            self.accounts.idle_more(live.uid);
+        }
+        let by = match (record.event.action, record.grid.end.by) {
+            (Action::LaunchFailed, _) => "launch-failed",
+            (_, Some(by)) => by.as_str(),
+            _ => "unknown",
+        };
+        *self.counters.ends.entry(by).or_default() += 1;
+        self.remember(id);
+    }
+
+    /// The closing record could not be written: the next beat tries again.
+    pub(super) fn close_later(&mut self, id: LaunchId, record: Record) {
+        if let Some(live) = self.payloads.get_mut(&id) {
+            live.closing = false;
+            live.again = Some(record);
+        }
+    }
+
+    /// At every beat: whoever has something pending.
+    pub(super) fn look_at_payloads(&mut self, now: Instant) {
+        let pending: Vec<LaunchId> = self
+            .payloads
+            .iter()
+            .filter(|(_, live)| live.connection.is_none() || live.end.is_some() || live.again.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in pending {
+            self.look_at(id, now);
+        }
+        self.tell_off(now);
+    }
+
+    // ---- stopping ----
+
+    /// Tells the launcher to stop its payload; the record of it is the caller's.
+    pub(super) fn stop(&mut self, id: LaunchId, stop: &wire::Stop) -> bool {
+        let Some(live) = self.payloads.get_mut(&id) else { return false };
+        let Some(token) = live.connection else { return false };
+        live.asked = Some(Asked { at: Instant::now(), freeze: stop.freeze, told_off: false });
+        self.send(token, 0, &Message::Stop(stop.clone()));
+        true
+    }
+
+    /// A launcher that does not stop its payload is named.
+    fn tell_off(&mut self, now: Instant) {
+        let patience = self.config.limits.grace + Duration::from_secs(5);
+        let late: Vec<LaunchId> = self
+            .payloads
+            .iter()
+            .filter(|(_, live)| {
+                live.exited.is_none()
+                    && live.asked.is_some_and(|asked| {
+                        !asked.freeze && !asked.told_off && now.duration_since(asked.at) >= patience
+                    })
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let node = self.node().clone();
+            let Some(live) = self.payloads.get_mut(&id) else { continue };
+            if let Some(asked) = &mut live.asked {
+                asked.told_off = true;
+            }
+            let why = format!("launcher {} was told to stop the payload and did not", live.launcher_is.0);
+            let notice = records::notice(&live.base, id, &node, why);
+            let uid = live.uid;
+            self.stage(notice, Live::Same, false, true, After::Nothing, uid);
+        }
+    }
+
+    // ---- after a restart ----
+
+    /// Takes over what the log says is live: what still runs waits for its launcher, the rest is closed.
+    pub(super) fn take_over_live(&mut self) {
+        let entries: Vec<LiveEntry> = self.log.live().values().cloned().collect();
+        let boot = self.node().boot.id.clone();
+        let mut other_boot = false;
+        for entry in entries {
+            let Some(id) = entry.id.as_deref().and_then(LaunchId::parse) else { continue };
+            let launch = self.log.launch_record(&entry);
+            let base = match &launch {
+                Some(record) => records::base(record, id),
+                None => records::base_of_entry(&entry, id),
+            };
+            let same_boot = launch.as_ref().is_none_or(|record| record.host.boot.id == boot);
+            if !same_boot && !other_boot {
+                other_boot = true;
+                let node = self.node().clone();
+                let reason = "the host went down while the recorder served".to_owned();
+                let record = records::service(
+                    Action::HostRestart,
+                    &node,
+                    crate::audit::record::Recorder::default(),
+                    Some(reason),
+                );
+                self.stage(record, Live::Same, true, true, After::Nothing, 0);
+            }
+            self.take_over(id, &entry, base, same_boot);
+        }
+    }
+
+    fn take_over(&mut self, id: LaunchId, entry: &LiveEntry, base: Record, same_boot: bool) {
+        let payload_is = (entry.pid.unwrap_or_default(), entry.start_ticks.unwrap_or_default());
+        let launcher_is = (entry.launcher_pid.unwrap_or_default(), entry.launcher_ticks.unwrap_or_default());
+        let open = |(pid, ticks): (i64, u64)| observe::process(i32::try_from(pid).ok()?, ticks);
+        let (pidfd, launcher) = if same_boot { (open(payload_is), open(launcher_is)) } else { (None, None) };
+        let payload_pid = i32::try_from(payload_is.0).unwrap_or_default();
+        let init = pidfd.as_ref().and_then(|_| observe::parent_of(payload_pid)).unwrap_or_default();
+        let uid = entry.uid.unwrap_or_default();
+        let mut live = Payload {
+            connection: None,
+            uid,
+            exited: pidfd.is_none().then(Instant::now),
+            pidfd,
+            watch: 0,
+            launcher,
+            launcher_is,
+            payload_is,
+            processes: [(payload_pid, payload_is.1), init],
+            nested: entry.nested.unwrap_or(false),
+            base,
+            since: entry.since,
+            seq: entry.seq.unwrap_or_default(),
+            hash: entry.hash.clone().unwrap_or_default(),
+            orphaned: Some(Instant::now()),
+            restarted: true,
+            outlives: false,
+            end: None,
+            again: None,
+            closing: false,
+            asked: None,
+        };
+        self.watch(id, &mut live);
+        self.accounts.begun(uid, Instant::now());
+        if same_boot {
+            self.payloads.insert(id, live);
+            self.look_at(id, Instant::now());
+            return;
+        }
+        let node = self.node().clone();
+        let why = "the host went down while the payload ran";
+        let end = records::lost(&live.base, id, EndBy::HostRestart, why, &node, None, None);
+        self.payloads.insert(id, live);
+        self.close(id, end, None);
+    }
+
+    /// Rows for `bailey ps`: of one uid, or all.
+    pub(super) fn rows(&self, only: Option<u32>) -> Vec<wire::LiveRow> {
+        let mut rows: Vec<wire::LiveRow> = self
+            .payloads
+            .iter()
+            .filter(|(_, live)| only.is_none_or(|uid| live.uid == uid))
+            .map(|(id, live)| wire::LiveRow {
+                id: id.to_string(),
+                pid: live.payload_is.0,
+                uid: live.uid,
+                since: live.since.unwrap_or_else(now).to_string(),
+                user: live.base.user.id.clone(),
+                vo: live.base.grid.vo.clone(),
+                job: live.base.grid.job.id.clone(),
+                state: live.state().to_owned(),
+            })
+            .collect();
+        rows.sort_unstable_by(|a, b| (&a.since, &a.id).cmp(&(&b.since, &b.id)));
+        rows
+    }
+
+    /// Whether a stop of this payload is the asker's to order.
+    pub(super) fn may_stop(&self, id: LaunchId, asker: Asker, is_administrator: bool) -> bool {
+        self.payloads.get(&id).is_some_and(|live| is_administrator || live.uid == asker.uid)
+    }
+}

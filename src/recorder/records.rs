@@ -1,0 +1,238 @@
+//! What the recorder itself writes about a payload: pure functions from what is known to a record.
+//!
+//! 1. Who a payload is, and where, is taken from its launch record, never from a later message of the launcher.
+//! 2. What only the recorder may say (`launcher-lost`, `recorder-restart`, `host-restart`) is not taken from anybody else.
+#![forbid(unsafe_code)]
+
+use crate::audit::Timestamp;
+use crate::audit::record::{
+    Action, EndBy, ErrorInfo, Host, Id, LiveEntry, Outcome, Peer as PeerField, Query, Record, Recorder,
+};
+use crate::audit::wire;
+use crate::failure::Failure;
+use crate::request::LaunchId;
+use crate::supervisor::signal_name;
+
+/// Who asked, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asker {
+    pub(super) pid: i32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Asker {
+    fn field(self) -> PeerField {
+        PeerField { pid: Some(i64::from(self.pid)), uid: Some(self.uid), gid: Some(self.gid) }
+    }
+}
+
+/// What is kept of a launch record for as long as the payload lives.
+pub(super) fn base(launch: &Record, id: LaunchId) -> Record {
+    let mut base = launch.about(Action::PayloadLaunch, id);
+    base.grid.launcher.start_ticks = launch.grid.launcher.start_ticks;
+    base
+}
+
+/// The same from the live list alone, where the launch record cannot be read any more.
+pub(super) fn base_of_entry(entry: &LiveEntry, id: LaunchId) -> Record {
+    let mut base = Record::new(Action::PayloadLaunch, id);
+    base.process.pid = entry.pid;
+    base.grid.start_ticks = entry.start_ticks;
+    base.process.parent.pid = entry.launcher_pid;
+    base.process.real_user = Id { id: entry.uid.map(|uid| uid.to_string()) };
+    base.user.id.clone_from(&entry.user);
+    base.grid.vo.clone_from(&entry.vo);
+    base.grid.job.id.clone_from(&entry.job);
+    base
+}
+
+/// The end as the launcher tells it, with what is not the launcher's to tell put right. `stopped`: an administrator had asked.
+pub(super) fn end(base: &Record, claim: &Record, id: LaunchId, node: &Host, stopped: bool) -> Record {
+    let action =
+        if claim.event.action == Action::LaunchFailed { Action::LaunchFailed } else { Action::PayloadEnd };
+    let mut end = base.about(action, id);
+    end.host.clone_from(node);
+    end.event.created = claim.event.created;
+    end.event.duration = claim.event.duration;
+    end.event.reason = claim.event.reason.as_deref().map(short);
+    if action == Action::PayloadEnd {
+        end.event.outcome = claim.event.outcome.or(Some(Outcome::Failure));
+    }
+    end.process.exit_code = claim.process.exit_code;
+    end.process.end = claim.process.end;
+    end.error.code = claim.error.code.as_deref().map(short);
+    end.error.message = claim.error.message.as_deref().map(short);
+    end.grid.end.signal = claim.grid.end.signal.as_deref().map(short);
+    end.grid.usage.clone_from(&claim.grid.usage);
+    end.grid.end.by = match claim.grid.end.by {
+        Some(EndBy::LauncherLost | EndBy::RecorderRestart | EndBy::HostRestart) => Some(EndBy::Payload),
+        Some(EndBy::Administrator) if !stopped => Some(EndBy::PilotSignal),
+        other => other,
+    };
+    end
+}
+
+/// What the kernel says of the end differs from what the launcher says.
+pub(super) fn compare_end(end: &mut Record, status: Option<i32>) {
+    let Some(status) = status else { return };
+    let code = libc::WIFEXITED(status).then(|| i64::from(libc::WEXITSTATUS(status)));
+    let signal = libc::WIFSIGNALED(status).then(|| signal_name(libc::WTERMSIG(status)));
+    let (claimed_code, claimed_signal) = (end.process.exit_code, end.grid.end.signal.clone());
+    if end.event.action == Action::PayloadEnd && (code, &signal) != (claimed_code, &claimed_signal) {
+        end.grid.observed.contradictions.push(format!(
+            "the launcher says exit code {claimed_code:?} and signal {claimed_signal:?}, the kernel {code:?} and {signal:?}"
+        ));
+        end.process.exit_code = code;
+        end.grid.end.signal = signal;
+    }
+}
+
+/// The end of a payload that its launcher did not report. `status` is the wait status, where the kernel still told it.
+pub(super) fn lost(
+    base: &Record,
+    id: LaunchId,
+    by: EndBy,
+    reason: &str,
+    node: &Host,
+    since: Option<Timestamp>,
+    status: Option<i32>,
+) -> Record {
+    let mut end = base.about(Action::PayloadEnd, id);
+    end.host.clone_from(node);
+    end.event.outcome = Some(Outcome::Failure);
+    end.event.reason = Some(reason.to_owned());
+    end.grid.end.by = Some(by);
+    if by != EndBy::HostRestart {
+        let now = Timestamp::now();
+        end.process.end = Some(now);
+        end.event.duration = since.map(|since| now.nanos_since(since));
+    }
+    if let Some(status) = status {
+        if libc::WIFEXITED(status) {
+            end.process.exit_code = Some(i64::from(libc::WEXITSTATUS(status)));
+        } else if libc::WIFSIGNALED(status) {
+            end.grid.end.signal = Some(signal_name(libc::WTERMSIG(status)));
+        }
+    }
+    end
+}
+
+/// A launch that is refused here: the claim, marked as what it is.
+pub(super) fn deny(claim: &Record, failure: &Failure, node: &Host, asker: Asker) -> Record {
+    let mut record = claim.clone();
+    let id = record.event.id.clone();
+    let made = Record::of_log(Action::PayloadDeny, node.clone());
+    record.event = made.event;
+    record.event.id = id;
+    record.event.created = claim.event.created;
+    record.event.category = vec!["process".to_owned()];
+    record.event.reason = Some(failure.to_string());
+    record.ecs = made.ecs;
+    record.host.clone_from(node);
+    record.process.real_user = Id { id: Some(asker.uid.to_string()) };
+    record.process.real_group = Id { id: Some(asker.gid.to_string()) };
+    record.grid.peer = asker.field();
+    record.error =
+        ErrorInfo { code: Some(failure.code.exit_code().to_string()), message: Some(failure.to_string()) };
+    record
+}
+
+/// A record that a launcher writes beside launch and end; `None` when it may not.
+pub(super) fn note(
+    base: Option<&Record>,
+    claim: &Record,
+    id: LaunchId,
+    node: &Host,
+    asker: Asker,
+) -> Option<Record> {
+    let action = claim.event.action;
+    let mut record = match (action, base) {
+        (Action::PayloadNotice | Action::PayloadStop, Some(base)) => {
+            let mut record = base.about(action, id);
+            record.grid.preserved.clone_from(&claim.grid.preserved);
+            record
+        }
+        (Action::PayloadDeny | Action::LaunchFailed, None) => {
+            let mut record = claim.clone();
+            record.event.id = Some(id.to_string());
+            record.grid.observed = crate::audit::record::Observed::default();
+            record
+        }
+        _ => return None,
+    };
+    record.host.clone_from(node);
+    record.event.reason = claim.event.reason.as_deref().map(short);
+    record.process.real_user = Id { id: Some(asker.uid.to_string()) };
+    record.process.real_group = Id { id: Some(asker.gid.to_string()) };
+    Some(record)
+}
+
+/// `payload-stop` by an administrator.
+pub(super) fn stop(base: &Record, id: LaunchId, stop: &wire::Stop, node: &Host, asker: Asker) -> Record {
+    let mut record = base.about(Action::PayloadStop, id);
+    record.host.clone_from(node);
+    let how = if stop.freeze { "frozen" } else { "stopped" };
+    record.event.reason = Some(format!("{how} by uid {}: {}", asker.uid, short(&stop.reason)));
+    record.grid.peer = asker.field();
+    record
+}
+
+/// A notice of the recorder's own about a payload.
+pub(super) fn notice(base: &Record, id: LaunchId, node: &Host, reason: String) -> Record {
+    let mut record = base.about(Action::PayloadNotice, id);
+    record.host.clone_from(node);
+    record.event.reason = Some(reason);
+    record
+}
+
+/// `node-drain`.
+pub(super) fn drain(reason: Option<&str>, node: &Host, asker: Option<Asker>) -> Record {
+    let mut record = Record::of_log(Action::NodeDrain, node.clone());
+    record.event.reason = Some(match reason {
+        Some(reason) => format!("no new payloads: {}", short(reason)),
+        None => "new payloads are taken again".to_owned(),
+    });
+    record.grid.peer = asker.map(Asker::field).unwrap_or_default();
+    record
+}
+
+/// `query`.
+pub(super) fn query(query: &wire::Query, node: &Host, asker: Asker) -> Record {
+    let mut record = Record::of_log(Action::Query, node.clone());
+    record.grid.query = Query { text: Some(short(&query.text)), matches: Some(query.matches) };
+    record.grid.peer = asker.field();
+    record
+}
+
+/// `recorder-start`, `recorder-stop`.
+pub(super) fn service(action: Action, node: &Host, recorder: Recorder, reason: Option<String>) -> Record {
+    let mut record = Record::of_log(action, node.clone());
+    record.grid.recorder = recorder;
+    record.event.reason = reason;
+    record
+}
+
+/// The entry of the live list, but for what the log fills in.
+pub(super) fn live_entry(record: &Record, uid: u32, nested: bool) -> LiveEntry {
+    LiveEntry {
+        id: record.event.id.clone(),
+        pid: record.process.pid,
+        start_ticks: record.grid.start_ticks,
+        launcher_pid: record.process.parent.pid,
+        launcher_ticks: record.grid.launcher.start_ticks,
+        uid: Some(uid),
+        user: record.user.id.as_deref().map(short),
+        vo: record.grid.vo.as_deref().map(short),
+        job: record.grid.job.id.as_deref().map(short),
+        nested: nested.then_some(true),
+        ..LiveEntry::default()
+    }
+}
+
+/// Text from outside, at most 1 KiB of it.
+fn short(text: &str) -> String {
+    const MOST: usize = 1024;
+    let end = (0..=MOST.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().to_owned()
+}
