@@ -18,7 +18,7 @@ use crate::admin::verify::{self, Break, Broken, KeyFrom, Report, Trust};
 use crate::audit::chain::{Hash, Link, from_hex, hash, place_of};
 use crate::audit::lines::{each_line, glance};
 use crate::audit::record::Record;
-use crate::audit::segment::io_failure;
+use crate::audit::segment::unread;
 use crate::failure::Failure;
 
 /// How much is checked.
@@ -220,7 +220,7 @@ fn stretch(log: &Log, window: Window, trust: &Trust) -> Result<Read, Failure> {
         last = Some((offset, link));
         if window.to == Some(offset) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
-    .map_err(|error| io_failure("read", &log.directory.path().join(&segment.name), &error))?;
+    .map_err(|error| unread(&log.directory.path().join(&segment.name), &error))?;
     Ok(match fault {
         None => Ok((stretch, keys)),
         Some((offset, kind, text)) => Err(broken(log, (window.number, offset), kind, text)?),
@@ -268,7 +268,7 @@ fn broken(log: &Log, (number, offset): Place, kind: Break, text: String) -> Resu
         line += 1;
         ControlFlow::Continue(())
     })
-    .map_err(|error| io_failure("read", &log.directory.path().join(&segment.name), &error))?;
+    .map_err(|error| unread(&log.directory.path().join(&segment.name), &error))?;
     Ok(Broken { segment: segment.name.clone(), line, kind, text })
 }
 

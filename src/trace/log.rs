@@ -16,7 +16,7 @@ use super::index::summary::Summary;
 use super::index::table::Section;
 use crate::audit::chain::MAX_LINE;
 use crate::audit::record::Record;
-use crate::audit::segment::{Directory, io_failure};
+use crate::audit::segment::{Directory, unread};
 use crate::failure::{Failure, errno_text};
 
 /// Smaller segments are read faster than an index is worth.
@@ -80,9 +80,8 @@ impl Log {
                 Err(Errno::ENOENT) => continue, // retention removed it meanwhile
                 Err(errno) => return Err(unreadable(&directory, &name, &errno_text(errno))),
             };
-            let stamp = Stamp::of(&file).map_err(|error| io_failure("look at", &dir.join(&name), &error))?;
-            let size =
-                file.metadata().map_err(|error| io_failure("look at", &dir.join(&name), &error))?.len();
+            let stamp = Stamp::of(&file).map_err(|error| unread(&dir.join(&name), &error))?;
+            let size = file.metadata().map_err(|error| unread(&dir.join(&name), &error))?.len();
             let known = catalog.get(&name, stamp).cloned();
             if known.is_none() {
                 missing.push(segments.len());
@@ -135,9 +134,7 @@ impl Log {
         } else {
             file::from_segment(&segment.file)
         };
-        built
-            .map(Arc::new)
-            .map_err(|error| io_failure("read", &self.directory.path().join(&segment.name), &error))
+        built.map(Arc::new).map_err(|error| unread(&self.directory.path().join(&segment.name), &error))
     }
 
     /// The index of a segment.
@@ -197,8 +194,7 @@ impl Log {
     /// The line at `offset` of a segment, without its newline; `None` where there is none.
     pub fn line(&self, number: usize, offset: u64) -> Result<Option<Vec<u8>>, Failure> {
         let Some(segment) = self.segments.get(number) else { return Ok(None) };
-        let wrong =
-            |error: &std::io::Error| io_failure("read", &self.directory.path().join(&segment.name), error);
+        let wrong = |error: &std::io::Error| unread(&self.directory.path().join(&segment.name), error);
         let mut room = LINE;
         loop {
             let mut bytes = vec![0; room];
@@ -242,7 +238,7 @@ impl Log {
         segment
             .file
             .read_exact_at(&mut bytes, offset)
-            .map_err(|error| io_failure("read", &self.directory.path().join(&segment.name), &error))?;
+            .map_err(|error| unread(&self.directory.path().join(&segment.name), &error))?;
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).map_err(|_| Trouble::Stale(number))).collect()
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod ecs;
+pub mod grid;
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

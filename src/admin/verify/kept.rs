@@ -9,7 +9,7 @@ use super::trust::Trust;
 use super::{Break, Broken, Report};
 use crate::audit::chain::{Hash, place_of};
 use crate::audit::record::{Action, Record};
-use crate::audit::segment::{Directory, io_failure, line_at};
+use crate::audit::segment::{Directory, line_at, unread};
 use crate::failure::{Failure, Printable, io_text};
 
 /// The newest checkpoint of a file.
@@ -58,8 +58,8 @@ impl Kept {
             let path = directory.path().join(name);
             let file = directory
                 .open(name, OFlag::O_RDONLY)
-                .map_err(|errno| directory.failure("read", name, errno))?;
-            let line = line_at(&file, 0).map_err(|error| io_failure("read", &path, &error))?;
+                .map_err(|errno| unread(&directory.path().join(name), &errno.into()))?;
+            let line = line_at(&file, 0).map_err(|error| unread(&path, &error))?;
             if line.as_deref().and_then(place_of).is_some_and(|(seq, _)| seq <= self.seq) {
                 names.drain(..index);
                 break;

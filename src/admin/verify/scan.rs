@@ -16,7 +16,7 @@ use super::trust::{Attested, Prune, Trust};
 use crate::audit::chain::{Hash, Link, MAX_LINE, from_hex, hash, place_of};
 use crate::audit::lines::{each_line, glance};
 use crate::audit::record::Record;
-use crate::audit::segment::{Directory, io_failure};
+use crate::audit::segment::{Directory, unread};
 use crate::failure::Failure;
 
 /// How often somebody who waits is told.
@@ -83,12 +83,10 @@ pub(super) fn all(
     let mut files = Vec::with_capacity(names.len());
     let mut total = 0;
     for name in names {
-        let file =
-            directory.open(name, OFlag::O_RDONLY).map_err(|errno| directory.failure("read", name, errno))?;
-        let size = file
-            .metadata()
-            .map_err(|error| io_failure("look at", &directory.path().join(name), &error))?
-            .len();
+        let file = directory
+            .open(name, OFlag::O_RDONLY)
+            .map_err(|errno| unread(&directory.path().join(name), &errno.into()))?;
+        let size = file.metadata().map_err(|error| unread(&directory.path().join(name), &error))?.len();
         total += size;
         files.push((name, file, size));
     }
@@ -101,7 +99,7 @@ pub(super) fn all(
             Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|index| Some((index, files.get(index)?)))
         {
             let found = segment(name, file, *size, trust, watch, &read)
-                .map_err(|error| io_failure("read", &directory.path().join(name), &error));
+                .map_err(|error| unread(&directory.path().join(name), &error));
             if let Ok(mut results) = results.lock() {
                 results.push((index, found));
             }
@@ -222,9 +220,10 @@ fn checkpoint(good: &mut Good, first: (u64, Hash), line: &[u8], trust: &Trust, h
 /// The hash of the line with this sequence number; `None` when the log has no such line.
 pub(super) fn hash_of(directory: &Directory, names: &[String], wanted: u64) -> Result<Option<Hash>, Failure> {
     for name in names.iter().rev() {
-        let wrong = |error: &std::io::Error| io_failure("read", &directory.path().join(name), error);
-        let file =
-            directory.open(name, OFlag::O_RDONLY).map_err(|errno| directory.failure("read", name, errno))?;
+        let wrong = |error: &std::io::Error| unread(&directory.path().join(name), error);
+        let file = directory
+            .open(name, OFlag::O_RDONLY)
+            .map_err(|errno| unread(&directory.path().join(name), &errno.into()))?;
         let mut found = None;
         let mut older = false;
         each_line(&file, 0, u64::MAX, &mut |_, line| {

@@ -16,7 +16,7 @@ use super::{Break, Broken, Report, end_of};
 use crate::audit::chain::{Hash, Link, MAX_LINE, from_hex, hex, link_of, place_of};
 use crate::audit::lines::glance;
 use crate::audit::record::Record;
-use crate::audit::segment::{Directory, io_failure};
+use crate::audit::segment::{Directory, unread};
 use crate::failure::Failure;
 
 /// Segment and line number.
@@ -144,11 +144,11 @@ impl<'a> Walk<'a> {
     /// Reads a segment line by line, up to the first break. A line that a living bailey is writing can look torn; then it
     /// waits a moment and reads on from there.
     pub(super) fn segment(&mut self, directory: &Directory, name: &str, newest: bool) -> Result<(), Failure> {
-        let file =
-            directory.open(name, OFlag::O_RDONLY).map_err(|errno| directory.failure("read", name, errno))?;
+        let file = directory
+            .open(name, OFlag::O_RDONLY)
+            .map_err(|errno| unread(&directory.path().join(name), &errno.into()))?;
         self.hashes = (0, Vec::new());
-        self.lines(name, file, newest)
-            .map_err(|error| io_failure("read", &directory.path().join(name), &error))
+        self.lines(name, file, newest).map_err(|error| unread(&directory.path().join(name), &error))
     }
 
     fn lines(&mut self, name: &str, file: File, newest: bool) -> std::io::Result<()> {

@@ -32,7 +32,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use crate::audit::segment::{Directory, io_failure};
+use crate::audit::segment::{Directory, io_failure, parse_name, unread};
 use crate::failure::Failure;
 
 /// Makes the index of `segment` in `dir` and writes it beside it, or extends the one that is there. Also of a segment that still
@@ -42,12 +42,31 @@ pub fn write_for(dir: &Path, segment: &str) -> Result<(), Failure> {
     let wrong = |error: &std::io::Error| io_failure("index", &dir.join(segment), error);
     let source = directory
         .open(segment, OFlag::O_RDONLY)
-        .map_err(|errno| directory.failure("read", segment, errno))?;
+        .map_err(|errno| unread(&directory.path().join(segment), &errno.into()))?;
     let index = file::build(&directory, segment, &source).map_err(|error| wrong(&error))?;
     file::write(&directory, segment, &source, &index)
         .map_err(|error| io_failure("write the index of", &dir.join(segment), &error))?;
     catalog::note(&directory, segment, &source, index.summary())
-        .map_err(|error| io_failure("write", &dir.join(catalog::NAME), &error))
+        .map_err(|error| io_failure("write", &dir.join(catalog::NAME), &error))?;
+    forget_removed(&directory)
+}
+
+/// Removes the indexes of segments that are gone: retention is for them too.
+pub fn forget_removed(directory: &Directory) -> Result<(), Failure> {
+    let names = directory.segments()?;
+    let entries = std::fs::read_dir(directory.path()).map_err(|error| unread(directory.path(), &error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| unread(directory.path(), &error))?;
+        let name = entry.file_name();
+        let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".idx")) else { continue };
+        let segment = format!("{stem}.ndjson");
+        if parse_name(&segment).is_some() && !names.contains(&segment) {
+            std::fs::remove_file(entry.path()).map_err(|error| {
+                io_failure("remove the index of a removed segment,", &entry.path(), &error)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// `DAY.NNN.idx` for `DAY.NNN.ndjson`.
