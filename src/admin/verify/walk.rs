@@ -314,6 +314,10 @@ impl<'a> Walk<'a> {
             }
         }
         let missing = format!("sequence numbers 1 to {} are missing before it", link.seq);
+        let kind = self.report.first_break.as_ref().map(|broken| broken.kind);
+        if self.prunes.is_empty() && matches!(kind, Some(Break::BadSignature | Break::WrongKey)) {
+            return Ok(Beginning::Whole); // the record that should say it is the break, or another key signed all of them
+        }
         Ok(match self.prunes.last() {
             None => Beginning::Broken(Break::MissingSegment, missing),
             Some(prune) => {
@@ -354,6 +358,7 @@ impl<'a> Walk<'a> {
         }
         if self.report.first_break.is_none()
             && self.report.signatures.checkpoints == 0
+            && self.watch.is_none() // a kept checkpoint is signed
             && self.trust.is_named()
         {
             let text = "nothing in the log is signed, and a key was named: whoever owns it could have written it anew";
