@@ -244,7 +244,7 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
     let signals = Signals::take().unwrap();
     let deadline = Deadline { wall_time: Some(Duration::from_secs(10)), grace: Duration::from_secs(1) };
     for (frozen, receipt) in [(b.frozen, for_b), (a.frozen, for_a)] {
-        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline, &mut |_| {});
+        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline, &mut Nobody);
         assert_eq!((end.cause, end.status), (Cause::Payload, Some(7 << 8)), "{end:?}");
     }
     for (marker, ..) in &traces {
@@ -256,6 +256,25 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
 }
 
 // ---- what libtest does, as far as nextest and cargo test ask for it ----
+
+/// No recorder, and nobody to tell.
+struct Nobody;
+
+impl bailey::supervisor::Overseer for Nobody {
+    fn notice(&mut self, _: &bailey::supervisor::Notice) {}
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+    fn wake_at(&self) -> Option<std::time::Instant> {
+        None
+    }
+    fn orders(&mut self) -> Vec<bailey::audit::client::Order> {
+        Vec::new()
+    }
+    fn preserve_in(&self) -> Result<std::path::PathBuf, Failure> {
+        unreachable!("nobody orders it")
+    }
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -37,23 +37,26 @@ impl Ask {
 
     /// [`Ask::connect`] with another limit of time for every step.
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, Failure> {
-        let wrong = |errno| unreachable("connect to", path, errno);
-        let fd =
-            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(wrong)?;
-        limit(&fd, timeout).map_err(wrong)?;
-        let address = UnixAddr::new(path).map_err(wrong)?;
-        connect(fd.as_raw_fd(), &address).map_err(wrong)?;
-        Self::greet(fd, path)
+        Self::greet(dial(path, timeout)?, path)
     }
 
-    fn greet(fd: OwnedFd, path: &Path) -> Result<Self, Failure> {
-        let mut ask = Self {
+    /// Connects without greeting.
+    pub fn open(path: &Path, timeout: Duration) -> Result<Self, Failure> {
+        Ok(Self::over(dial(path, timeout)?, path))
+    }
+
+    fn over(fd: OwnedFd, path: &Path) -> Self {
+        Self {
             fd,
             path: path.to_owned(),
             serial: 0,
             welcome: Welcome { version: wire::NEWEST, writer: String::new(), draining: None },
             buffer: vec![0; wire::MAX_PACKET],
-        };
+        }
+    }
+
+    fn greet(fd: OwnedFd, path: &Path) -> Result<Self, Failure> {
+        let mut ask = Self::over(fd, path);
         let hello = Hello {
             oldest: wire::OLDEST,
             newest: wire::NEWEST,
@@ -127,6 +130,15 @@ impl Ask {
             "compare bailey-recorder --version with bailey --version",
         )
     }
+}
+
+fn dial(path: &Path, timeout: Duration) -> Result<OwnedFd, Failure> {
+    let wrong = |errno| unreachable("connect to", path, errno);
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(wrong)?;
+    limit(&fd, timeout).map_err(wrong)?;
+    let address = UnixAddr::new(path).map_err(wrong)?;
+    connect(fd.as_raw_fd(), &address).map_err(wrong)?;
+    Ok(fd)
 }
 
 fn limit(fd: &OwnedFd, timeout: Duration) -> Result<(), Errno> {

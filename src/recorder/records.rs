@@ -213,21 +213,14 @@ pub(super) fn service(action: Action, node: &Host, recorder: Recorder, reason: O
     record
 }
 
-/// The entry of the live list, but for what the log fills in.
-pub(super) fn live_entry(record: &Record, uid: u32, nested: bool) -> LiveEntry {
-    LiveEntry {
-        id: record.event.id.clone(),
-        pid: record.process.pid,
-        start_ticks: record.grid.start_ticks,
-        launcher_pid: record.process.parent.pid,
-        launcher_ticks: record.grid.launcher.start_ticks,
-        uid: Some(uid),
-        user: record.user.id.as_deref().map(short),
-        vo: record.grid.vo.as_deref().map(short),
-        job: record.grid.job.id.as_deref().map(short),
-        nested: nested.then_some(true),
-        ..LiveEntry::default()
+/// The entry of the live list, but for what the log fills in. Its strings stay short: it is written again and again.
+pub(super) fn live_entry(record: &Record, nested: bool) -> LiveEntry {
+    let mut entry = super::log::live_entry(record);
+    for text in [&mut entry.user, &mut entry.vo, &mut entry.job].into_iter().flatten() {
+        *text = short(text);
     }
+    entry.nested = nested.then_some(true);
+    entry
 }
 
 /// Text from outside, at most 1 KiB of it.

@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     pub(super) until: Instant,
     serial: u32,
     launch: wire::Launch,
-    fds: Vec<OwnedFd>,
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 fn not_now(message: &Message) -> Failure {
@@ -206,7 +206,7 @@ impl Server {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.stage = Stage::Launching;
         }
-        let live = Live::Begins(Box::new(records::live_entry(&record, uid, launch.nested)));
+        let live = Live::Begins(Box::new(records::live_entry(&record, launch.nested)));
         self.stage(*record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
         Ok(())
     }

@@ -393,6 +393,9 @@ impl Server {
                 return;
             }
         };
+        if self.digests.is_stuck(peer.uid) {
+            return; // what it handed over before cannot even be closed
+        }
         if let Err(failure) = self.accounts.connect(peer.uid, now) {
             let _ = answer(&socket, 0, &Message::Refused(Refused::of(&failure)));
             return;
@@ -513,9 +516,14 @@ impl Server {
     pub(super) fn disconnect(&mut self, token: u64) {
         let Some(connection) = self.connections.remove(&token) else { return };
         let _ = self.epoll.delete(&connection.socket);
+        let uid = connection.peer.uid;
+        // Messages that nobody read may hold descriptors whose closing hangs.
+        let mut fds = vec![connection.socket];
+        fds.extend(connection.waiting.into_iter().flat_map(|waiting| waiting.fds));
+        self.digests.discard(uid, fds);
         match connection.stage {
             Stage::Live(id) => self.orphaned(id, token),
-            _ => self.accounts.idle_less(connection.peer.uid),
+            _ => self.accounts.idle_less(uid),
         }
     }
 

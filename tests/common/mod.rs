@@ -3,6 +3,7 @@
 
 pub mod ecs;
 pub mod grid;
+pub mod recorder;
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

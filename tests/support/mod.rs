@@ -11,6 +11,8 @@
     clippy::must_use_candidate
 )]
 
+pub mod recorder;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

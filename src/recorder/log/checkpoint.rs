@@ -102,7 +102,7 @@ impl RecorderLog {
             self.first_unsigned = now; // also where it failed
             failed.clone_from(&self.checkpoint_failure);
         }
-        if now >= self.prune_at {
+        if Instant::now() >= self.prune_at {
             self.prune_at = now + super::PRUNE;
             self.prune_failure = self.prune(at).err();
             failed = failed.or_else(|| self.prune_failure.clone());

@@ -13,6 +13,9 @@ use crate::audit::chain::hex;
 use crate::audit::record::LiveEntry;
 use crate::failure::Failure;
 
+/// Bytes that a launch takes in a list, about: the next list may be much longer than the last one was.
+const ENTRY: u64 = 400;
+
 /// What became of each record of a batch; `None` is not decided yet.
 pub(super) type Results = Vec<Option<Result<Written, Failure>>>;
 
@@ -137,7 +140,8 @@ impl RecorderLog {
         extras: bool,
     ) -> Result<(), Errno> {
         let mut draft = Draft::new(std::mem::take(&mut self.buffer), self.link, at);
-        if extras && self.since_list >= self.options.live_list_every.max(8 * self.list_size) {
+        let list = self.list_size.max(self.live.len() as u64 * ENTRY);
+        if extras && self.since_list >= self.options.live_list_every.max(8 * list) {
             let pushed = push_list(&mut draft, &self.live, &self.options.host, &self.options.writer);
             debug_assert!(pushed.is_ok(), "{pushed:?}"); // a part is far shorter than a line may be
         }

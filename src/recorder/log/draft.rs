@@ -59,6 +59,7 @@ impl Draft {
     /// Adds a line that was in the log before, with its time; `None` when it is none.
     pub(super) fn push_again(&mut self, line: &[u8], writer: &str) -> Option<Placed> {
         let start = self.bytes.len();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
         let link = append_again(&mut self.bytes, line, &self.link, writer)?;
         Some(self.placed(start, link))
     }

@@ -105,7 +105,8 @@ impl RecorderLog {
             log.begin_segment(&name, at, &mut |draft, writer| {
                 draft.push_own(&record, writer)?;
                 for line in kept.split_inclusive(|b| *b == b'\n') {
-                    let _ = draft.push_again(line, writer);
+                    let again = draft.push_again(line, writer);
+                    debug_assert!(again.is_some(), "the log's own lines are lines");
                 }
                 last_kept = draft.link;
                 places.extend(

@@ -101,13 +101,13 @@ pub(super) fn signed_by(dir: &Directory, names: &[String]) -> Result<Option<Stri
     Ok(None)
 }
 
-/// `@timestamp` of the last line of a segment.
+/// `@timestamp` of the last line of a segment before its last checkpoint, which is of the time of the next segment.
 pub(super) fn last_time(dir: &Directory, name: &str) -> Result<Option<Timestamp>, Failure> {
     let (file, size) = opened(dir, name)?;
     let mut time = None;
     find_back(&file, size, b"\"@timestamp\":\"", &mut |_, record| {
         time = record.timestamp;
-        time.is_some()
+        time.is_some() && record.event.action != Action::Checkpoint
     })
     .map_err(|error| dir.io_failure("read", name, &error))?;
     Ok(time)

@@ -1,6 +1,7 @@
 //! Processes that an earlier recorder saw: are they still the same?
 #![forbid(unsafe_code)]
 
+use super::peer;
 use crate::proc::Process;
 use crate::sys::pidfd;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -15,7 +16,6 @@ pub fn process(pid: i32, ticks: u64) -> Option<OwnedFd> {
 
 /// pid and start ticks of the parent of a process that lives.
 pub fn parent_of(pid: i32) -> Option<(i32, u64)> {
-    let mut buffer = Vec::new();
-    let parent = Process::open(pid).ok()?.stat(&mut buffer).ok()?.ppid;
-    Some((parent, Process::open(parent).ok()?.stat(&mut buffer).ok()?.start_ticks))
+    let (parent, stat, _) = peer::parent(&Process::open(pid).ok()?, &mut Vec::new()).ok()??;
+    Some((parent, stat.start_ticks))
 }

@@ -1,7 +1,8 @@
 //! What a launcher claims against what the kernel shows: contradictions in words, and the record with the observed facts.
 #![forbid(unsafe_code)]
 
-use super::{Observed, Peer, Program, sha256};
+use super::{Observed, Peer, Program};
+use crate::audit::chain::hex;
 use crate::audit::record::{self, Action, Assurance, Host, Id, Record, entity_id};
 use crate::proc::{capability_names, outside};
 use crate::report::start_time;
@@ -119,9 +120,9 @@ pub fn confine(record: &mut Record) {
     grid.observed.contradictions = Vec::new();
 }
 
-/// Replaces in a launch's record what the recorder knows better. `program` is the launcher's, from the descriptor that it
-/// handed over: path and digest are of that file, and that it is the program which runs is the launcher's word, because
-/// `exe` of another uid cannot be read.
+/// Replaces in a launch's record what the recorder knows better. `program` is path and SHA-256 of the launcher's, from the
+/// descriptor that it handed over: both are of that file, and that it is the program which runs is the launcher's word,
+/// because `exe` of another uid cannot be read.
 pub fn settle(record: &mut Record, peer: &Peer, observed: &Observed, node: &Host, program: Option<&Program>) {
     confine(record);
     record.host = node.clone();
@@ -152,7 +153,7 @@ pub fn settle(record: &mut Record, peer: &Peer, observed: &Observed, node: &Host
     process.parent.pid = Some(i64::from(peer.pid));
     process.parent.hash.sha256 = None;
     if let Some(program) = program {
-        let digest = sha256(&program.sha256);
+        let digest = hex(&program.sha256);
         process.parent.executable = Some(program.path.clone());
         process.parent.hash.sha256 = Some(digest.clone());
         if !record.related.hash.contains(&digest) {
@@ -186,7 +187,7 @@ pub fn settle(record: &mut Record, peer: &Peer, observed: &Observed, node: &Host
         uid_map: Some(observed.uid_map.clone()),
         gid_map: Some(observed.gid_map.clone()),
         setgroups: Some(observed.setgroups.clone()),
-        mountinfo_sha256: Some(sha256(&observed.mountinfo)),
+        mountinfo_sha256: Some(hex(&observed.mountinfo)),
         namespaces: Some(observed.tie.clone()),
         by: Some(if observed.by_pidfd { "pidfd-info" } else { "proc" }.to_owned()),
         contradictions: Vec::new(),

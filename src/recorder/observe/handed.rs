@@ -6,6 +6,7 @@
 //!    dropped here.
 #![forbid(unsafe_code)]
 
+use crate::audit::redact;
 use crate::failure::Failure;
 use crate::sandbox::NAMESPACES;
 use crate::sys::{Errno, nsfs, pidfd};
@@ -60,10 +61,12 @@ fn kind(fd: BorrowedFd<'_>, path: &mut String) -> Kind {
     }
 }
 
-/// Path of a descriptor's file, as it can be named from here, or what the kernel calls it. Asks the file nothing.
-pub fn path_of(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+/// Path of a descriptor's file, as the recorder would name it, or what the kernel calls it. Asks the file nothing. In the
+/// mounts of a container it may be another path than here, so it is data.
+pub fn path_of(fd: &OwnedFd) -> String {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    nix::fcntl::readlink(path.as_str()).ok().map(std::os::unix::ffi::OsStringExt::into_vec)
+    nix::fcntl::readlink(path.as_str())
+        .map_or_else(|_| String::new(), |link| redact::text(link.as_encoded_bytes()))
 }
 
 impl Handed {

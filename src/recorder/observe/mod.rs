@@ -19,14 +19,13 @@ mod peer;
 
 pub use again::{parent_of, process};
 pub use claim::{confine, contradictions, settle};
-pub use digests::{Digests, Program};
+pub use digests::{Answer, Digests, Program};
 pub use handed::{Handed, Namespace, path_of};
 pub use hidden::can_see_others;
-pub use peer::{Peer, enclosing};
+pub use peer::{Peer, enclosing, uid_of};
 
-use crate::audit::chain::hex;
 use crate::audit::record;
-use crate::failure::{Failure, errno_text};
+use crate::failure::Failure;
 use crate::proc::{self, Process};
 use crate::sys::{Errno, pidfd};
 use sha2::{Digest, Sha256};
@@ -65,7 +64,7 @@ pub struct Observed {
     pub tie: String,
     /// PIDFD_GET_INFO answered.
     pub by_pidfd: bool,
-    /// Its init, as the recorder numbers it, and when that was made: the live table finds nested launchers by both.
+    /// Its init, as the recorder numbers it, and when that was made.
     pub init: (i32, u64),
 }
 
@@ -73,6 +72,11 @@ impl Observed {
     /// Its pid, as the recorder numbers it.
     pub fn pid(&self) -> i32 {
         self.pids.first().copied().unwrap_or(0)
+    }
+
+    /// pid and start ticks of the payload and of its init: by these a nested launcher's ancestors are found.
+    pub fn processes(&self) -> [(i32, u64); 2] {
+        [(self.pid(), self.start_ticks), self.init]
     }
 
     /// Its pid, as it numbers itself.
@@ -84,6 +88,7 @@ impl Observed {
 /// Reads what the kernel shows of the frozen payload, and checks what must hold of every payload: it is the child of its
 /// init and that the child of the peer, it is in a pid namespace below the peer's and in a user namespace that the peer
 /// owns, it has no capability, and no_new_privs is set.
+/// `buffer` is for reading, and keeps its room for the next call.
 ///
 /// # Errors
 /// Whatever does not hold, with what the kernel shows; what cannot be seen, with the cure.
@@ -245,19 +250,5 @@ fn refused(why: impl Into<String>) -> Failure {
         "the recorder does not accept the payload",
         why,
         "report this with the versions of bailey, bailey-recorder and the kernel; nothing has run",
-    )
-}
-
-/// SHA-256 as the record has it.
-pub(super) fn sha256(digest: &[u8; 32]) -> String {
-    hex(digest)
-}
-
-/// The failure of a call on something of the recorder's own.
-pub(super) fn own(what: &str, errno: Errno) -> Failure {
-    Failure::site(
-        format!("cannot {what}"),
-        errno_text(errno),
-        "raise the recorder's limits (LimitNOFILE, TasksMax)",
     )
 }

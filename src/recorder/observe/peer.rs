@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// How often a walk over ancestors begins again because one of them died meanwhile.
 const WALKS: usize = 8;
 /// The most ancestors that are followed. Nobody's pilot is that deep, and a hostile one could be.
-const DEEPEST: usize = 1024;
+const DEEPEST: usize = 256;
 
 /// The process that connected.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ impl Peer {
     /// Looks at whoever called connect(2). `group` is for [`Peer::in_group`].
     ///
     /// # Errors
-    /// A peer that is gone, that the recorder cannot see (hidepid, another pid namespace), or whose ancestors will not hold
-    /// still.
+    /// A peer that is gone, or that the recorder cannot see (hidepid, another pid namespace). [`uid_of`] still says whose it
+    /// was, for the janitor, who closes the connection too.
     pub fn look(socket: BorrowedFd<'_>, group: Option<u32>) -> Result<Self, Failure> {
         let credentials =
             socket::peer_credentials(socket).map_err(|errno| cannot("its credentials", errno))?;
@@ -87,6 +87,11 @@ impl Peer {
         pidfd::all_live([self.pidfd.as_fd()])
     }
 
+    /// Another descriptor of the same process, for the live table.
+    pub fn pidfd(&self) -> Option<OwnedFd> {
+        self.pidfd.try_clone().ok()
+    }
+
     /// Becomes readable when it ends.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -112,21 +117,26 @@ impl Peer {
         self.start_ticks = stat.start_ticks;
         self.pids = status.pids;
         if self.depth() > 1 {
-            self.ancestors = self.walk(&process, &mut buffer)?;
+            self.ancestors = self.ancestors_of(process, &mut buffer)?;
         }
         if self.lives() { Ok(status.uids) } else { Err(gone()) }
     }
 
-    fn walk(&self, process: &Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Failure> {
-        let mut last = Errno::ESRCH;
+    fn ancestors_of(&self, process: Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Failure> {
+        let mut process = process;
         for _ in 0..WALKS {
-            match ancestors(process, buffer) {
+            match walk(process, buffer) {
                 Ok(found) => return Ok(found),
-                Err(Errno::ESRCH | Errno::ENOENT) if self.lives() => last = Errno::ENOENT,
+                // One of them died on the way.
+                Err(Errno::ESRCH | Errno::ENOENT) if self.lives() => {}
                 Err(errno) => return Err(self.unreadable(errno)),
             }
+            process = Process::open(self.pid).map_err(|errno| self.unreadable(errno))?;
+            if !self.lives() {
+                return Err(gone());
+            }
         }
-        Err(self.unreadable(last))
+        Err(self.unreadable(Errno::ENOENT))
     }
 
     /// Why /proc does not show it, or its ancestors.
@@ -138,25 +148,39 @@ impl Peer {
     }
 }
 
-/// From a process up to pid 1. A parent's directory is opened, and then the child must still name it: had the parent died,
-/// the child would name another. So each directory is that of the real parent, whoever dies and whatever number is used
-/// again. `ESRCH` or `ENOENT` when somebody died on the way.
-fn ancestors(process: &Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Errno> {
+/// The uid of whoever connected, also when it is gone by now.
+pub fn uid_of(socket: BorrowedFd<'_>) -> u32 {
+    socket::peer_credentials(socket).map_or(u32::MAX, |credentials| credentials.uid)
+}
+
+/// A process's parent: number, stat and directory; `None` for pid 1 and where the parent has no number here.
+///
+/// The parent's directory is opened, and then the child must still name it: had the parent died, the child would name
+/// another. So the directory is that of the real parent, whoever dies and whatever number is used again. `ESRCH` or `ENOENT`
+/// when somebody died meanwhile.
+pub(super) fn parent(child: &Process, buffer: &mut Vec<u8>) -> Result<Option<(i32, Stat, Process)>, Errno> {
+    let Stat { ppid, .. } = child.stat(buffer)?;
+    if ppid <= 0 {
+        return Ok(None);
+    }
+    let parent = Process::open(ppid)?;
+    if child.stat(buffer)?.ppid != ppid {
+        return Err(Errno::ESRCH);
+    }
+    let stat = parent.stat(buffer)?;
+    Ok(Some((ppid, stat, parent)))
+}
+
+/// From a process up to pid 1.
+fn walk(process: Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>, Errno> {
     let mut found = Vec::new();
-    let Stat { mut ppid, .. } = process.stat(buffer)?;
-    let mut child: Option<Process> = None;
-    while ppid > 0 {
+    let mut process = process;
+    while let Some((pid, stat, above)) = parent(&process, buffer)? {
         if found.len() == DEEPEST {
             return Err(Errno::ELOOP);
         }
-        let parent = Process::open(ppid)?;
-        if child.as_ref().unwrap_or(process).stat(buffer)?.ppid != ppid {
-            return Err(Errno::ESRCH);
-        }
-        let stat = parent.stat(buffer)?;
-        found.push((ppid, stat.start_ticks));
-        ppid = stat.ppid;
-        child = Some(parent);
+        found.push((pid, stat.start_ticks));
+        process = above;
     }
     Ok(found)
 }
@@ -167,8 +191,8 @@ fn ancestors(process: &Process, buffer: &mut Vec<u8>) -> Result<Vec<(i32, u64)>,
 /// Who enters a payload's namespaces from outside (setns(2), which only the payload's own uid can) descends from no payload and
 /// is not found.
 pub fn enclosing(peer: &Peer, live: impl Fn(i32, u64) -> Option<String>) -> Option<String> {
-    live(peer.pid, peer.start_ticks)
-        .or_else(|| peer.ancestors.iter().find_map(|(pid, ticks)| live(*pid, *ticks)))
+    let own = (peer.pid, peer.start_ticks);
+    std::iter::once(&own).chain(&peer.ancestors).find_map(|(pid, ticks)| live(*pid, *ticks))
 }
 
 fn cannot(what: &str, errno: Errno) -> Failure {
