@@ -18,7 +18,8 @@
 
 enter_workspace
 bash tests/image.sh
-build_release
+# A few tests by name need no release programs unless they are those of the release.
+if [ $# -eq 0 ] || [[ $* == *release* ]]; then build_release; fi
 
 BAILEY_TEST_TMP=$(fresh_tmp)
 work=$(fresh_tmp) # of the scripts
@@ -34,6 +35,9 @@ fi
 export BAILEY_TEST_TMP BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
 
 build=(--locked --features "test-hooks,schema")
+# Where a filter names test programs, -E 'binary(launch)', no other is built.
+only=()
+for name in $(grep -o 'binary([a-z_]*)' <<<"$*" | sed 's/binary(\(.*\))/\1/'); do only+=(--test "$name"); done
 runner=CARGO_TARGET_$(printf %s "$TRIPLE" | tr 'a-z.-' 'A-Z__')_RUNNER
 code=0
 
@@ -49,7 +53,7 @@ if cargo nextest --version >/dev/null 2>&1; then
     junit=$ROOT/target/nextest/default/junit.xml # nextest's store is in the tree, wherever cargo builds
     rm -f "$junit"
     env "$runner=$ROOT/tests/as-user.sh" cargo nextest run --no-fail-fast --color never --cargo-quiet "${build[@]}" \
-        "$@" 2>&1 | tee "$log" || code=$?
+        "${only[@]}" "$@" 2>&1 | tee "$log" || code=$?
 else
     by=cargo
     env "$runner=$ROOT/tests/as-user.sh" cargo test --no-fail-fast --color never --lib --bins --tests "${build[@]}" \

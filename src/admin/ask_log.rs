@@ -124,6 +124,7 @@ pub(super) fn trace(options: Trace) -> Result<(String, u8), Failure> {
         id: options.id,
         denied: options.denied,
     };
+    question.check()?;
     let home = Home::new(&options.log)?;
     let waiting = Waiting::new();
     let settings = Settings {

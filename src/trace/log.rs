@@ -109,8 +109,10 @@ impl Log {
         for segment in missing.iter().filter_map(|number| self.segments.get(*number)) {
             let index = segment.index.lock().ok().and_then(|index| index.clone());
             let Some(index) = index.filter(|index| index.summary().covered >= WORTH) else { continue };
-            let kept =
-                !index.is_new() || file::write(&self.directory, &segment.name, &segment.file, &index).is_ok();
+            // Of a segment that grows, a little that is new is read again rather than written each time.
+            let kept = index.fresh() == 0
+                || index.fresh() >= WORTH
+                    && file::write(&self.directory, &segment.name, &segment.file, &index).is_ok();
             if let Ok(stamp) = Stamp::of(&segment.file)
                 && kept
             {

@@ -99,20 +99,7 @@ impl Answer {
 
 /// Puts a question to the logs in `dirs`.
 pub fn ask(dirs: &[PathBuf], question: &Question, settings: &Settings<'_>) -> Result<Answer, Failure> {
-    if question.is_empty() {
-        return Err(Failure::usage(
-            "cannot ask the log",
-            "nothing says which payload is meant",
-            "name at least one of --at, --from, --pid, --user, --ip, --vo, --job, --id and their like",
-        ));
-    }
-    if question.from.zip(question.to).is_some_and(|(from, to)| from > to) {
-        return Err(Failure::usage(
-            "cannot ask the log",
-            "--from is later than --to",
-            "name the earlier moment with --from",
-        ));
-    }
+    question.check()?;
     let logs = dirs.iter().map(|dir| ask_one(dir, question, settings)).collect::<Result<_, _>>()?;
     Ok(Answer { question: question.clone(), logs })
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::audit::Timestamp;
 use crate::audit::record::Record;
+use crate::failure::Failure;
 
 /// A part of the record that a question can name, and that the index holds of each launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +126,25 @@ impl Question {
     pub fn is_empty(&self) -> bool {
         let Self { denied: _, .. } = self;
         *self == Self { denied: self.denied, ..Self::default() }
+    }
+
+    /// A failure when it cannot be answered.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.is_empty() {
+            return Err(Failure::usage(
+                "cannot ask the log",
+                "nothing says which payload is meant",
+                "name at least one of --at, --from, --pid, --user, --ip, --vo, --job, --id and their like",
+            ));
+        }
+        if self.from.zip(self.to).is_some_and(|(from, to)| from > to) {
+            return Err(Failure::usage(
+                "cannot ask the log",
+                "--from is later than --to",
+                "name the earlier moment with --from",
+            ));
+        }
+        Ok(())
     }
 
     /// The fields that it names.

@@ -60,11 +60,14 @@ pub struct Index {
     summary: Summary,
     parts: Vec<Part>,
     source: Source,
+    /// Bytes of the segment that no file has an index of.
+    fresh: u64,
 }
 
 impl Index {
     pub(super) fn in_memory(summary: Summary, parts: Vec<Part>, bytes: Vec<u8>) -> Self {
-        Self { summary, parts, source: Source::Memory(bytes) }
+        let fresh = summary.covered;
+        Self { summary, parts, source: Source::Memory(bytes), fresh }
     }
 
     /// What it says of the segment as a whole.
@@ -72,9 +75,9 @@ impl Index {
         &self.summary
     }
 
-    /// Whether it was built just now and is in no file.
-    pub fn is_new(&self) -> bool {
-        matches!(self.source, Source::Memory(_))
+    /// How many bytes of the segment had to be read, because no file has an index of them.
+    pub fn fresh(&self) -> u64 {
+        self.fresh
     }
 
     /// The bytes of a section; `None` when they are not what was written.
@@ -121,7 +124,7 @@ impl Index {
         let summary = Summary::take(&mut from)?;
         let count = from.u32()?;
         let parts = (0..count).map(|_| Part::take(&mut from)).collect::<Option<_>>()?;
-        Some(Self { summary, parts, source: Source::File(file, size) })
+        Some(Self { summary, parts, source: Source::File(file, size), fresh: 0 })
     }
 
     /// Whether it is of this segment, as far as it goes.
@@ -177,7 +180,10 @@ fn extend(mut builder: Builder, source: &File, size: u64) -> io::Result<Option<I
         last.extend_from_slice(line);
         ControlFlow::Continue(())
     })?;
-    Ok((builder.covered() > begin).then(|| builder.finish(&last)))
+    Ok((builder.covered() > begin).then(|| {
+        let index = builder.finish(&last);
+        Index { fresh: index.fresh - begin, ..index }
+    }))
 }
 
 /// Writes an index beside its segment, whole or not at all, for whoever may read the segment.
