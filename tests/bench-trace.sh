@@ -3,7 +3,7 @@
 #
 #   tests/bench-trace.sh [--records N] [--keep DIR]
 #
-# --records  how many full-size records (default: 1000000; about 2.8 GB with its indexes)
+# --records  how many full-size records (default: 1000000; about 4.5 GB with its indexes)
 # --keep     makes the log in DIR, or uses the one that is there, and leaves it
 # As root the cold runs drop the page, dentry and inode caches; otherwise the log's pages only (posix_fadvise).
 # shellcheck source=tests/lib.sh
@@ -35,7 +35,7 @@ else
 fi
 log=$dir/log
 if [ ! -e "$dir/samples" ]; then
-    need=$((records * 3200 / 1024))
+    need=$((records * 4600 / 1024))
     free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
     [ "$free" -gt "$need" ] || die "$dir has $free KB free, $records records need about $need KB"
     "$maker" make "$dir" "$records" >"$dir/made"
@@ -73,8 +73,8 @@ timed() {
         milliseconds "$admin" trace --log "$log" "${args[@]}"
     done < <(shuf --random-source="$dir/samples" -n "$count" "$dir/samples") | summary
 }
-bytes=$(find "$log" -name '*.ndjson' -printf '%s\n' | awk '{ n += $1 } END { print n }')
-indexes=$(find "$log" -name '*.idx' -printf '%s\n' | awk '{ n += $1 } END { print n }')
+bytes=$(find "$log" -name '*.ndjson' -printf '%s\n' | awk '{ n += $1 } END { printf "%d", n }')
+indexes=$(find "$log" -name '*.idx' -printf '%s\n' | awk '{ n += $1 } END { printf "%d", n }')
 rate() { awk -v bytes="$bytes" -v ms="$1" 'BEGIN { printf "%d", bytes / 1000 / ms }'; }
 
 cat "$dir/made"

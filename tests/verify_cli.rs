@@ -151,7 +151,7 @@ fn every_byte_of_a_closed_segment_counts() {
     let path = &segments(&world.log)[1];
     let good = fs::read(path).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-    for at in (0..good.len()).step_by(23) {
+    for at in (0..good.len()).step_by(61) {
         let mut bad = good.clone();
         bad[at] ^= 1;
         fs::write(path, &bad).unwrap();
@@ -184,13 +184,13 @@ fn every_break_kind_is_named_at_its_line() {
         });
         assert_eq!(world.verify(&[]).broken(), (second.clone(), line, kind(expected)));
     }
-    // The last line, cut at every fifth byte.
+    // The last line, cut at every eleventh byte.
     let world = World::new();
     let path = segments(&world.log).pop().unwrap();
     let good = fs::read(&path).unwrap();
     let begin = good[..good.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
     let last = good.iter().filter(|byte| **byte == b'\n').count() as u64;
-    for cut in (begin + 1..good.len()).step_by(5) {
+    for cut in (begin + 1..good.len()).step_by(11) {
         fs::write(&path, &good[..cut]).unwrap();
         let broken = bailey::admin::verify::verify(&world.log).unwrap().first_break.unwrap();
         assert_eq!((broken.line, broken.kind), (last, Break::TornTail), "cut at {cut}");

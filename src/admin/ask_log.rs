@@ -283,13 +283,13 @@ impl Waiting {
                     return;
                 }
                 *last = Instant::now();
-                let rate = done as f64 / begun.elapsed().as_secs_f64().max(0.001);
+                let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
                 let _ = write!(
                     std::io::stderr(),
                     "\r\x1b[Kverifying: {} of {} MB, {} MB/s",
                     done >> 20,
                     total >> 20,
-                    (rate / f64::from(1 << 20)) as u64
+                    (done >> 10) / millis
                 );
             };
             Self { teller: Box::new(teller) }

@@ -1,7 +1,7 @@
-//! Whether the records of an answer can be believed: the chain around them, from the checkpoint before to the one behind.
+//! Whether the records of an answer can be believed: the chain from each of them to the checkpoint behind it.
 //!
 //! 1. A signed checkpoint vouches for every line before it. So a record is sound when the lines from it to the next checkpoint
-//!    fit each other, and the checkpoint's signature fits the key. From the checkpoint before on is read for good measure.
+//!    fit each other, and the checkpoint's signature fits the key. What stands before the record changes nothing in that.
 //! 2. There is a limit to what is read: of the records beyond it only the next line's hash is compared, and the answer counts
 //!    them. A small log is verified whole.
 #![forbid(unsafe_code)]
@@ -32,7 +32,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { whole: 16 << 20, around: 64 << 20 }
+        Self { whole: 16 << 20, around: 32 << 20 }
     }
 }
 
@@ -72,8 +72,6 @@ pub struct Stretch {
     pub from_seq: u64,
     /// Of the last.
     pub to_seq: u64,
-    /// The first line is a checkpoint; otherwise it is the segment's first.
-    pub from_checkpoint: bool,
     /// What the last checkpoint in it attests; absent where none is behind the record yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attested_seq: Option<u64>,
@@ -85,7 +83,6 @@ struct Window {
     number: usize,
     from: u64,
     to: Option<u64>,
-    from_checkpoint: bool,
     bytes: u64,
 }
 
@@ -148,17 +145,13 @@ fn windows_of(log: &Log, number: usize, offsets: &BTreeSet<u64>) -> Result<Vec<(
     let mut windows: Vec<(Window, Vec<u64>)> = Vec::new();
     for offset in offsets {
         let behind = checkpoints.partition_point(|checkpoint| checkpoint <= offset);
-        let before = behind.checked_sub(1).and_then(|at| checkpoints.get(at)).copied();
-        let (from, to) = (before.unwrap_or(0), checkpoints.get(behind).copied());
-        match windows.last_mut().filter(|(last, _)| last.from == from) {
-            Some((_, inside)) => {
-                inside.push(*offset);
-            }
-            None => {
-                let bytes = to.unwrap_or(size).saturating_sub(from);
-                let window = Window { number, from, to, from_checkpoint: before.is_some(), bytes };
-                windows.push((window, vec![*offset]));
-            }
+        let (from, to) = (*offset, checkpoints.get(behind).copied());
+        if let Some((_, inside)) = windows.last_mut().filter(|(last, _)| last.to == to) {
+            inside.push(*offset);
+        } else {
+            let bytes = to.unwrap_or(size).saturating_sub(from);
+            let window = Window { number, from, to, bytes };
+            windows.push((window, vec![*offset]));
         }
     }
     Ok(windows)
@@ -176,13 +169,7 @@ fn stretch(log: &Log, window: Window, trust: &Trust) -> Result<Read, Failure> {
             text: "the segment is gone".to_owned(),
         }));
     };
-    let mut stretch = Stretch {
-        segment: segment.name.clone(),
-        from_seq: 0,
-        to_seq: 0,
-        from_checkpoint: window.from_checkpoint,
-        attested_seq: None,
-    };
+    let mut stretch = Stretch { segment: segment.name.clone(), from_seq: 0, to_seq: 0, attested_seq: None };
     let mut keys = BTreeSet::new();
     let mut hashes: Vec<Hash> = Vec::new();
     let mut last: Option<(u64, Link)> = None;

@@ -283,10 +283,8 @@ fn close(
 ) -> Result<usize, Trouble> {
     let mut open: HashMap<Key, usize> = HashMap::new();
     let mut begins: Vec<Vec<usize>> = vec![Vec::new(); log.segments.len()];
-    let still = match candidates.iter().any(|candidate| candidate.close.is_none()) {
-        true => live_at_the_end(log)?,
-        false => HashSet::new(),
-    };
+    let any_open = candidates.iter().any(|candidate| candidate.close.is_none());
+    let still = if any_open { live_at_the_end(log)? } else { HashSet::new() };
     for (number, candidate) in
         candidates.iter().enumerate().filter(|(_, candidate)| candidate.close.is_none())
     {
@@ -311,12 +309,11 @@ fn close(
             }
             continue;
         }
-        let closings = match known.remove(&number) {
-            Some(closings) => closings,
-            None => {
-                looked += 1;
-                log.section(number, Section::Closings, table::take_closings)?.into_iter().collect()
-            }
+        let closings = if let Some(closings) = known.remove(&number) {
+            closings
+        } else {
+            looked += 1;
+            log.section(number, Section::Closings, table::take_closings)?.into_iter().collect()
         };
         open.retain(|key, candidate| match (closings.get(key), candidates.get_mut(*candidate)) {
             (Some(close), Some(candidate)) => {

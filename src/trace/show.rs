@@ -127,7 +127,7 @@ impl OfLog {
     fn trust(&self, text: &mut String) {
         match &self.chain {
             Chain::Whole(report) => whole(text, report),
-            Chain::Around(around) => self.around(text, around),
+            Chain::Around(around) => beside(text, around),
         }
         if self.unreadable_lines > 0 {
             let _ = writeln!(
@@ -137,42 +137,39 @@ impl OfLog {
             );
         }
     }
+}
 
-    fn around(&self, text: &mut String, around: &Around) {
-        if let Some(broken) = &around.first_break {
-            line(text, "The chain is BROKEN at ", &format!("{}:{}", broken.segment, broken.line));
-            line(text, "  ", &broken.text);
-            text.push_str("Records near that line may not be what was written: run bailey verify.\n");
-            return;
-        }
-        if around.stretches.is_empty() && around.neighbour_only == 0 {
-            text.push_str(
-                "No record, so no part of the chain was checked: bailey verify checks all of it.\n",
-            );
-            return;
-        }
-        text.push_str("The chain around these records verifies:\n");
-        for stretch in around.stretches.iter().take(FULL) {
-            let from = if stretch.from_checkpoint { "checkpoint " } else { "the segment's first line, " };
-            let to = if stretch.attested_seq.is_some() {
-                format!("checkpoint {}", stretch.to_seq)
-            } else {
-                format!("the last line, {}: no checkpoint is behind it yet", stretch.to_seq)
-            };
-            line(text, "  ", &format!("{}: from {from}{} to {to}", stretch.segment, stretch.from_seq));
-        }
-        if let Some(more) = around.stretches.len().checked_sub(FULL).filter(|more| *more > 0) {
-            let _ = writeln!(text, "  and {more} more such stretches");
-        }
-        if around.neighbour_only > 0 {
-            let _ = writeln!(
-                text,
-                "  Of {} records only the next line was compared: --verify checks the whole log.",
-                around.neighbour_only
-            );
-        }
-        signed(text, &around.keys, around.key_from);
+fn beside(text: &mut String, around: &Around) {
+    if let Some(broken) = &around.first_break {
+        line(text, "The chain is BROKEN at ", &format!("{}:{}", broken.segment, broken.line));
+        line(text, "  ", &broken.text);
+        text.push_str("Records near that line may not be what was written: run bailey verify.\n");
+        return;
     }
+    if around.stretches.is_empty() && around.neighbour_only == 0 {
+        text.push_str("No record, so no part of the chain was checked: bailey verify checks all of it.\n");
+        return;
+    }
+    text.push_str("The chain around these records verifies:\n");
+    for stretch in around.stretches.iter().take(FULL) {
+        let to = if stretch.attested_seq.is_some() {
+            format!("checkpoint {}", stretch.to_seq)
+        } else {
+            format!("the last line, {}: no checkpoint is behind it yet", stretch.to_seq)
+        };
+        line(text, "  ", &format!("{}: from line {} to {to}", stretch.segment, stretch.from_seq));
+    }
+    if let Some(more) = around.stretches.len().checked_sub(FULL).filter(|more| *more > 0) {
+        let _ = writeln!(text, "  and {more} more such stretches");
+    }
+    if around.neighbour_only > 0 {
+        let _ = writeln!(
+            text,
+            "  Of {} records only the next line was compared: --verify checks the whole log.",
+            around.neighbour_only
+        );
+    }
+    signed(text, &around.keys, around.key_from);
 }
 
 fn whole(text: &mut String, report: &Report) {

@@ -61,10 +61,8 @@ impl Notes {
             ("payload-launch", Some(id)) => {
                 self.opened.insert(id.to_owned());
             }
-            ("payload-end" | "launch-failed", Some(id)) => {
-                if !self.opened.remove(id) {
-                    self.closed.push(id.to_owned());
-                }
+            ("payload-end" | "launch-failed", Some(id)) if !self.opened.remove(id) => {
+                self.closed.push(id.to_owned());
             }
             ("log-repair", _) => self.repairs.push(Repair { segment: segment.to_owned(), line: number }),
             _ => {}
@@ -107,7 +105,7 @@ pub(super) fn all(
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(files.len());
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
         let teller = progress.map(|progress| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {

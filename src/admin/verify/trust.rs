@@ -67,7 +67,8 @@ impl Trust {
             return Err((Break::WrongCheckpoint, "the checkpoint attests what is no hash".to_owned()));
         };
         let signed = checkpoint_text(host_of(record), seq, text);
-        let key = self.signature("checkpoint", &signed, &checkpoint.signature, &checkpoint.key)?;
+        let key =
+            self.signature("checkpoint", &signed, checkpoint.signature.as_ref(), checkpoint.key.as_ref())?;
         Ok(Attested { seq, hash, key })
     }
 
@@ -82,7 +83,12 @@ impl Trust {
             return Err((Break::WrongPrune, "the record of removed segments names no hash".to_owned()));
         };
         let signed = prune_text(host_of(record), first_seq, last_seq, text);
-        self.signature("record of removed segments", &signed, &pruned.signature, &pruned.key)?;
+        self.signature(
+            "record of removed segments",
+            &signed,
+            pruned.signature.as_ref(),
+            pruned.key.as_ref(),
+        )?;
         Ok(Prune { first_seq, last_seq, last_hash, place })
     }
 
@@ -91,8 +97,8 @@ impl Trust {
         &self,
         what: &str,
         text: &str,
-        signature: &Option<String>,
-        id: &Option<String>,
+        signature: Option<&String>,
+        id: Option<&String>,
     ) -> Result<String, Fault> {
         let (Some(signature), Some(id)) = (signature, id) else {
             return Err((Break::BadSignature, format!("the {what} carries no signature")));

@@ -190,9 +190,7 @@ impl Builder {
     }
 
     fn launch(&mut self, offset: u64, time: Timestamp, id: &str, line: &[u8]) {
-        self.head = match self.head {
-            Head::Awaited | Head::Begun(..) | Head::Over => Head::Over,
-        };
+        self.head = Head::Over;
         let Ok(record) = serde_json::from_slice::<Record>(line) else {
             self.summary.unreadable += 1;
             return;
@@ -205,16 +203,13 @@ impl Builder {
         self.pids.push(Pids { pid: record.process.pid, vpid: record.process.vpid, uid });
         for ((field, values), known) in Field::ALL.into_iter().zip(&mut self.fields).zip(&mut self.known) {
             let texts = field.texts(&record);
-            let which = match known.get(&texts) {
-                Some(which) => *which,
-                None => {
-                    let which = values.values.len() as u32;
-                    values.values.push(texts.clone());
-                    known.insert(texts, which);
-                    which
-                }
-            };
+            let next = values.values.len() as u32;
+            let which = known.get(&texts).copied().unwrap_or(next);
             values.of.push(which);
+            if which == next {
+                values.values.push(texts.clone());
+                known.insert(texts, which);
+            }
         }
     }
 

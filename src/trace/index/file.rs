@@ -111,14 +111,11 @@ impl Index {
         if length > MAX_HEAD || (begin + length) as u64 > size {
             return None;
         }
-        let head = match from.raw(length) {
-            Some(head) => head.to_vec(),
-            None => {
-                let mut head = vec![0; length];
-                file.read_exact_at(&mut head, begin as u64).ok()?;
-                head
-            }
-        };
+        let mut head = vec![0; length];
+        match from.raw(length) {
+            Some(whole) => head.copy_from_slice(whole),
+            None => file.read_exact_at(&mut head, begin as u64).ok()?,
+        }
         (check(&head) == expected).then_some(())?;
         let mut from = Take(&head);
         let summary = Summary::take(&mut from)?;

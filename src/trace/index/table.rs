@@ -12,6 +12,7 @@
 //!              value it has
 //! ```
 #![forbid(unsafe_code)]
+#![allow(clippy::redundant_closure_for_method_calls)] // a method's path is of one lifetime, and rows() needs all
 
 use sha2::{Digest as _, Sha256};
 
@@ -217,7 +218,9 @@ pub fn take_others(bytes: &[u8]) -> Option<Vec<Other>> {
 
 pub(super) fn put_offsets(all: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
-    all.iter().for_each(|offset| out.u64(*offset));
+    for offset in all {
+        out.u64(*offset);
+    }
     out
 }
 
@@ -241,9 +244,13 @@ impl Values {
         out.u32(self.values.len() as u32);
         for texts in &self.values {
             out.u32(texts.len() as u32);
-            texts.iter().for_each(|text| out.text(text));
+            for text in texts {
+                out.text(text);
+            }
         }
-        self.of.iter().for_each(|which| out.u32(*which));
+        for which in &self.of {
+            out.u32(*which);
+        }
         out
     }
 
