@@ -357,6 +357,7 @@ fn around(dir: &Path, question: &Question, trust: Trust, limits: Limits) -> Chai
 
 #[test]
 fn the_chain_is_checked_between_the_checkpoints_around_a_record() {
+    use bailey::admin::verify::Break::{BadSignature, ChangedLine, WrongKey};
     use bailey::admin::verify::KeyFrom;
     let dir = Scratch::new();
     let mut writer = Writer::new(dir.path(), true);
@@ -385,7 +386,6 @@ fn the_chain_is_checked_between_the_checkpoints_around_a_record() {
         fs::write(&path, &text).unwrap();
         chain.first_break().map(|broken| (broken.line, broken.kind))
     };
-    use bailey::admin::verify::Break::{BadSignature, ChangedLine, WrongKey};
     let job = |number: u32| (format!("\"job-{number}\""), format!("\"jab-{number}\""));
     let line = |number| broken(&job(number).0, &job(number).1, &limits);
     assert_eq!(line(37), Some((43, ChangedLine)), "inside the stretch");
