@@ -60,7 +60,12 @@ impl Payload {
 
     /// Waits for bailey's end; its exit code.
     fn end(&mut self) -> i32 {
-        wait_for("bailey's end", || self.started.child.0.try_wait().unwrap().is_some());
+        // Longer than a disk under load may take to sync what a restarted recorder writes first.
+        let start = Instant::now();
+        while self.started.child.0.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(30), "bailey does not end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.started.child.0.wait().unwrap().code().expect("an exit code")
     }
 }
