@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all bench lint deny image clean
+.PHONY: help setup run test test-all bench lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -22,7 +22,7 @@ test-all: setup ## make test, a short benchmark and the test beds of their own
 bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to docs/benchmarks.md)
 	@bash tests/bench.sh $(ARGS)
 
-lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages
+lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages, systemd units
 	@bash tests/lint.sh
 
 deny: ## licences, advisories, sources and duplicates of the dependencies
@@ -31,6 +31,9 @@ deny: ## licences, advisories, sources and duplicates of the dependencies
 
 image: setup ## make the image (a Debian root directory) when it is missing
 	@bash tests/image.sh
+
+install: ## install what cargo build --release --locked built (DESTDIR=DIR: below DIR, for a package)
+	@DESTDIR="$(DESTDIR)" bash packaging/install.sh
 
 clean: ## remove the build and the tests' folder (images, copies)
 	@bash tests/clean.sh

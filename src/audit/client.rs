@@ -65,6 +65,8 @@ pub struct Client {
     orders: VecDeque<Order>,
     /// What became of the last order, for a recorder that restarts.
     obeyed: Option<Obeyed>,
+    /// The recorder said that the launch is closed.
+    closed: bool,
     /// When to try to come back, and the pause after that.
     again: Option<(Instant, Duration)>,
     buffer: Vec<u8>,
@@ -83,6 +85,7 @@ impl Client {
             receipt: None,
             orders: VecDeque::new(),
             obeyed: None,
+            closed: false,
             again: None,
             buffer: vec![0; wire::MAX_PACKET],
         };
@@ -133,15 +136,24 @@ impl Client {
         }
     }
 
-    /// The record that closes the launch, or one of a launch that never had a record; returns when it is written.
+    /// The record that closes the launch, or one of a launch that never had a record; returns when it is written. A launch that
+    /// the recorder has closed already is closed: its own answer got lost, or it did not wait for this launcher any longer.
     pub fn close(&mut self, record: &Record, id: LaunchId) -> Result<(), Failure> {
+        if self.closed {
+            return Ok(());
+        }
         let note = Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) });
-        match self.ask(&note, &[])? {
-            Message::Done(_) => {
+        match self.ask(&note, &[]) {
+            Ok(Message::Done(_)) => {
                 self.receipt = None;
                 Ok(())
             }
-            other => Err(self.nonsense(other.name())),
+            Ok(other) => Err(self.nonsense(other.name())),
+            Err(_) if self.closed => {
+                self.receipt = None;
+                Ok(())
+            }
+            Err(failure) => Err(failure),
         }
     }
 
@@ -228,12 +240,20 @@ impl Client {
         loop {
             if self.line.is_none() {
                 self.dial_until(until)?;
-                if self.receipt.is_some() {
-                    self.resume(until)?;
+                if self.receipt.is_some()
+                    && let Err(failure) = self.resume(until)
+                {
+                    if self.line.is_none() && Instant::now() < until {
+                        continue; // it went away once more
+                    }
+                    return Err(failure);
                 }
             }
             match self.exchange(message, fds, until) {
-                Ok(Message::Refused(refused)) => return Err(refused.into_failure()),
+                Ok(Message::Refused(refused)) => {
+                    self.closed |= refused.closed;
+                    return Err(refused.into_failure());
+                }
                 Ok(answer) => return Ok(answer),
                 Err(Broken::Failure(failure)) => return Err(failure),
                 Err(Broken::Late) => return Err(self.late("it did not answer in time")),
@@ -380,12 +400,16 @@ impl Client {
                 // The recorder has closed the launch: there is nothing to come back to.
                 self.receipt = None;
                 self.again = None;
+                self.closed |= refused.closed;
                 Err(refused.into_failure())
             }
             Ok(other) => Err(self.nonsense(other.name())),
             Err(Broken::Failure(failure)) => Err(failure),
             Err(Broken::Late) => Err(self.late("it did not answer in time")),
-            Err(Broken::Line(errno)) => Err(self.late(&errno_text(errno))),
+            Err(Broken::Line(errno)) => {
+                self.line = None;
+                Err(self.late(&errno_text(errno)))
+            }
         }
     }
 

@@ -21,6 +21,9 @@ pub const OLDEST: u16 = 1;
 pub const HEADER: usize = 16;
 /// The largest body. The default socket buffer (212 992 bytes) takes a packet of this size.
 pub const MAX_BODY: usize = 128 * 1024;
+/// The most members and elements of a body, counted by their commas. A `{}` in a list takes three bytes here and hundreds in
+/// memory.
+pub const MAX_COMMAS: usize = 16 * 1024;
 /// The largest packet.
 pub const MAX_PACKET: usize = HEADER + MAX_BODY;
 
@@ -109,6 +112,9 @@ pub struct Refused {
     pub why: String,
     /// What to do.
     pub next: String,
+    /// The record that closes the launch is written already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 impl Refused {
@@ -120,6 +126,7 @@ impl Refused {
             what: failure.what.clone(),
             why: failure.why.clone(),
             next: failure.next.clone(),
+            closed: false,
         }
     }
 
@@ -361,6 +368,9 @@ pub fn decode(packet: &[u8]) -> Result<Packet, (u32, Malformed)> {
     }
     if !(OLDEST..=NEWEST).contains(&version) && kind != 1 {
         return Err((serial, Malformed::Version(version)));
+    }
+    if body.iter().filter(|byte| **byte == b',').count() > MAX_COMMAS {
+        return Err((serial, Malformed::Body(format!("it has more than {MAX_COMMAS} members"))));
     }
     let message = Message::read(kind, body).map_err(|malformed| (serial, malformed))?;
     Ok(Packet { version, serial, message })

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
+use super::connections::Stage;
 use super::log::{Live, Written};
 use super::observe;
 use super::records::{self, Asker};
-use super::server::{After, Server, Stage, now, say};
+use super::server::{After, Server, now, say};
 use crate::audit::Timestamp;
 use crate::audit::record::{Action, EndBy, LiveEntry, Record};
 use crate::audit::wire::{self, Message};
@@ -31,6 +32,9 @@ const END_AHEAD: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long it may take to keep a payload's files before it ends it.
 const PRESERVE: Duration = Duration::from_secs(900);
+/// How long a launcher that is connected may say nothing of the end of a payload that is gone: it was stopped, or it does not
+/// want to.
+const SILENT: Duration = Duration::from_secs(120);
 /// How long a payload may outlive its launcher before the log says so.
 const OUTLIVES: Duration = Duration::from_secs(10);
 
@@ -264,14 +268,25 @@ impl Server {
             let why = "the launcher reported the end of a payload that, as the kernel says, still runs";
             let notice = records::notice(&live.base, id, &node, why.to_owned());
             let uid = live.uid;
-            self.stage(notice, Live::Same, false, true, After::Nothing, uid);
+            if self.accounts.may_record_refusal(uid, now) {
+                self.stage(notice, Live::Same, false, true, After::Nothing, uid);
+            }
             if let Some((token, serial)) = tell {
                 let failure = Failure::record("cannot record the end", why, "report this as a defect");
                 self.refuse(token, serial, &failure);
             }
             return;
         }
-        let (None, Some(orphaned)) = (live.connection, live.orphaned) else { return };
+        if live.connection.is_some() {
+            if live.exited.is_some_and(|exited| now.duration_since(exited) >= SILENT) {
+                let why = "the payload is gone, and its launcher does not report the end";
+                let end =
+                    records::lost(&live.base, id, EndBy::LauncherLost, why, &node, live.since, status());
+                self.close(id, end, None);
+            }
+            return;
+        }
+        let Some(orphaned) = live.orphaned else { return };
         let launcher_gone = gone(live.launcher.as_ref());
         match live.exited {
             Some(exited) => {
@@ -326,7 +341,10 @@ impl Server {
         }
         self.pidfds.remove(&live.watch);
         for process in live.processes {
-            self.processes.remove(&process);
+            // An init may be that of several payloads.
+            if self.processes.get(&process) == Some(&id) {
+                self.processes.remove(&process);
+            }
         }
         self.accounts.ended(live.uid);
         if let Some(connection) = live.connection.and_then(|token| self.connections.get_mut(&token)) {
@@ -356,7 +374,12 @@ impl Server {
         let pending: Vec<LaunchId> = self
             .payloads
             .iter()
-            .filter(|(_, live)| live.connection.is_none() || live.end.is_some() || live.again.is_some())
+            .filter(|(_, live)| {
+                live.connection.is_none()
+                    || live.end.is_some()
+                    || live.again.is_some()
+                    || live.exited.is_some_and(|exited| now.duration_since(exited) >= SILENT)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in pending {
