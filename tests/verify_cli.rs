@@ -164,8 +164,8 @@ fn every_byte_of_a_closed_segment_counts() {
 
 #[test]
 fn every_break_kind_is_named_at_its_line() {
-    let second = "2024-03-01.002.ndjson".to_owned();
     type Change = fn(&mut Vec<String>);
+    let second = "2024-03-01.002.ndjson".to_owned();
     let cases: [(Break, u64, Change); 6] = [
         (Break::NotJson, 4, |lines| lines[3] = "garbage\n".into()),
         (Break::NotChained, 4, |lines| lines[3] = "{}\n".into()),
