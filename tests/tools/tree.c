@@ -2,7 +2,8 @@
  * program (CLONE_PARENT), as a launcher would, and hands over their descriptors on descriptor 3, a SOCK_SEQPACKET socket.
  *
  *   tree payloads COUNT   first message: pidfd of init, seven namespace files; then one pidfd of a payload in each
- *   tree hang             one file of a FUSE file system that answers nothing but what leads to open(2)
+ *   tree hang SOCKET      hands the recorder files of a FUSE file system that answers nothing but what leads to open(2):
+ *                         whoever holds such a file waits at its next exec, so nobody else may. One byte when it is done
  *   tree linger           one socket whose last close waits
  */
 #define _GNU_SOURCE
@@ -21,6 +22,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -119,8 +121,60 @@ static void fuse_serve(int device) {
     }
 }
 
+static void say(int to, int kind, const char *body, int *fds, int count) {
+    char packet[1024];
+    uint32_t length = strlen(body), serial = 7;
+    uint16_t header[2] = {1, kind};
+    char control[CMSG_SPACE(16 * sizeof(int))] = {0};
+    memcpy(packet, "BLY1", 4);
+    memcpy(packet + 4, header, 4);
+    memcpy(packet + 8, &length, 4);
+    memcpy(packet + 12, &serial, 4);
+    memcpy(packet + 16, body, length);
+    struct iovec iov = {packet, 16 + length};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    struct cmsghdr *part = CMSG_FIRSTHDR(&message);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(part), fds, count * sizeof(int));
+    MUST(sendmsg(to, &message, MSG_NOSIGNAL));
+}
+
+static int dial(const char *path) {
+    int fd = MUST(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    strncpy(at.sun_path, path, sizeof at.sun_path - 1);
+    MUST(connect(fd, (void *)&at, sizeof at));
+    return fd;
+}
+
+/* Every way to hand a descriptor over, and one connection that is closed with messages unread. */
+static void hand_over(const char *path, int file) {
+    static const char hello[] = "{\"oldest\":1,\"newest\":1,\"program\":\"x\"}";
+    static const char launch[] = "{\"id\":\"01JD000000000000000000000A\",\"namespaces\":[\"user\",\"pid\"],\"record\":"
+        "{\"event\":{\"action\":\"payload-launch\",\"kind\":\"event\",\"category\":[],\"type\":[]},\"ecs\":{\"version\":\"9\"}}}";
+    char answer[4096];
+    int fds[4] = {file, file, file, file};
+    int first = dial(path);
+    say(first, 1, hello, fds, 1);
+    MUST(recv(first, answer, sizeof answer, 0));
+    say(first, 3, launch, fds, 4);
+    MUST(recv(first, answer, sizeof answer, 0));
+    say(first, 10, "{}", fds, 2);
+    MUST(recv(first, answer, sizeof answer, 0));
+    int second = dial(path);
+    say(second, 10, "{}", fds, 1);
+    say(second, 10, "{}", fds, 1);
+    close(second);
+    int third = dial(path);
+    say(third, 1, hello, fds, 4);
+    close(third);
+}
+
 /* The server stays in this process, which the caller kills; the opener keeps the file open until then. */
-static void hang(void) {
+static void hang(const char *path) {
     const char *device = getenv("BAILEY_TEST_FUSE");
     unsigned uid = getuid(), gid = getgid();
     char options[64];
@@ -133,7 +187,8 @@ static void hang(void) {
         MUST(prctl(PR_SET_PDEATHSIG, SIGKILL));
         close(fuse);
         int file = MUST(open("/mnt/file", O_RDONLY | O_CLOEXEC));
-        send_fds(OUT, &file, 1);
+        hand_over(path, file);
+        MUST(write(OUT, "!", 1));
         for (;;) pause();
     }
     close(OUT);
@@ -167,7 +222,7 @@ int main(int argc, char **argv) {
     }
     MUST(prctl(PR_SET_PDEATHSIG, SIGKILL));
     alarm(60);
-    if (argc > 1 && strcmp(argv[1], "hang") == 0) hang();
+    if (argc > 2 && strcmp(argv[1], "hang") == 0) hang(argv[2]);
     if (argc > 1 && strcmp(argv[1], "linger") == 0) linger();
     return 2;
 }
