@@ -6,7 +6,7 @@
 //! 3. Dropping any state kills and reaps whatever was started for it.
 #![forbid(unsafe_code)]
 
-use crate::audit::Receipt;
+use crate::audit::{Receipt, drain};
 use crate::config::Config;
 use crate::failure::{Code, Failure, Fault};
 use crate::host::Caller;
@@ -94,6 +94,10 @@ impl Decided {
         // First, so that no signal, not even one for a file too large, ends bailey where it could still say why.
         let signals = Signals::take()?;
         desk.check_status_file()?;
+        // An early no; the recorder looks again, where no pilot can skip it.
+        if let Some(reason) = drain::reason(&drain::flag(&config.audit.socket)) {
+            return Err(drain::refusal(reason));
+        }
         let identity = identity::declare(
             &request.identity,
             request.identity_file.as_deref(),
@@ -244,7 +248,8 @@ impl Outcome {
                 (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
             }
             Cause::Administrator => {
-                let message = format!("an administrator stopped the payload: {how}");
+                let why = end.reason.as_deref().unwrap_or("no reason was given");
+                let message = format!("an administrator stopped the payload ({why}): {how}");
                 (Code::Stopped.exit_code(), true, Some(Fault::Site), "administrator", message)
             }
             Cause::InitLost => {

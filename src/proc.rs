@@ -98,8 +98,12 @@ fn four(value: &str) -> [u32; 4] {
 /// From `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
+    /// Field 3: `R`, `S`, `D`, `T`, `t`, `Z`, `X`… of the process's first thread.
+    pub state: u8,
     /// Field 4: the parent; 0 when that has no number here.
     pub ppid: i32,
+    /// Field 20: how many threads it has.
+    pub threads: u32,
     /// Field 22: start time in clock ticks since boot.
     pub start_ticks: u64,
 }
@@ -109,7 +113,12 @@ impl Stat {
     pub fn parse(text: &[u8]) -> Option<Self> {
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(text.get(end + 1..)?).ok()?.split_ascii_whitespace();
-        Some(Self { ppid: fields.nth(1)?.parse().ok()?, start_ticks: fields.nth(17)?.parse().ok()? })
+        Some(Self {
+            state: fields.next()?.bytes().next()?,
+            ppid: fields.next()?.parse().ok()?,
+            threads: fields.nth(15)?.parse().ok()?,
+            start_ticks: fields.nth(1)?.parse().ok()?,
+        })
     }
 }
 
@@ -123,6 +132,11 @@ impl Process {
         let path = std::ffi::CString::new(format!("/proc/{pid}")).map_err(|_| Errno::EINVAL)?;
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         fs::open_at(fs::cwd(), &path, flags, 0).map(Self)
+    }
+
+    /// The directory.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// One of its files, into `buffer`, which keeps its room for the next.
@@ -309,7 +323,7 @@ mod tests {
             let text = format!("42 ({name}) {rest}");
             assert_eq!(
                 Stat::parse(text.as_bytes()),
-                Some(Stat { ppid: 17, start_ticks: 987_654 }),
+                Some(Stat { state: b'S', ppid: 17, threads: 1, start_ticks: 987_654 }),
                 "{name:?}"
             );
         }
@@ -333,11 +347,17 @@ mod tests {
 
     #[test]
     fn a_file_longer_than_the_buffer_is_read_whole() {
-        let process = Process::open(std::process::id() as i32).unwrap();
+        // Any directory does in place of a process's.
+        let dir = std::env::temp_dir().join(format!("bailey-proc-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let content: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+        std::fs::write(dir.join("long"), &content).unwrap();
+        let process = Process(std::fs::File::open(&dir).unwrap().into());
         let mut buffer = Vec::new();
-        let length = process.read(c"smaps", &mut buffer).unwrap().len();
-        assert!(length > 16 << 10, "{length}");
-        assert_eq!(process.read(c"nosuch", &mut buffer), Err(Errno::ENOENT));
+        let read = process.read(c"long", &mut buffer).unwrap().to_vec();
+        let missing = process.read(c"nosuch", &mut buffer).map(<[u8]>::len);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!((read == content, missing), (true, Err(Errno::ENOENT)));
     }
 
     #[test]

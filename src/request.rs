@@ -143,6 +143,13 @@ impl LaunchId {
         bytes.iter().all(|b| Self::ALPHABET.contains(b)).then_some(Self(bytes))
     }
 
+    /// The time in it: milliseconds since the epoch.
+    pub fn unix_millis(&self) -> u64 {
+        // 50 bits in ten characters; the two uppermost are not part of the 128.
+        let digit = |byte: &u8| Self::ALPHABET.iter().position(|known| known == byte).unwrap_or(0) as u64;
+        self.0.iter().take(10).fold(0, |bits, byte| bits << 5 | digit(byte)) & 0xffff_ffff_ffff
+    }
+
     /// The 26 characters.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
@@ -219,6 +226,7 @@ mod tests {
         let a = LaunchId::from_parts(1_700_000_000_000, [0xff; 10]);
         let b = LaunchId::from_parts(1_700_000_000_001, [0; 10]);
         assert!(a.as_str() < b.as_str());
+        assert_eq!((a.unix_millis(), b.unix_millis()), (1_700_000_000_000, 1_700_000_000_001));
         assert_eq!(LaunchId::parse(a.as_str()), Some(a));
         assert_eq!(LaunchId::from_parts(0, [0; 10]).as_str(), "00000000000000000000000000");
         assert_eq!(LaunchId::parse("I0000000000000000000000000"), None);

@@ -4,7 +4,7 @@
 #
 #   tests/bench.sh [--rounds N] [--warmup N] [--only LABEL,...] [--write]
 #
-# --only   some of: plain, floor, bwrap, bailey, append (default: all)
+# --only   some of: plain, floor, bwrap, bailey, recorder, append, service (default: all)
 # --write  also writes the report to docs/benchmarks.md (docs/benchmarks-peers.md with BAILEY_PEERS_ROOT)
 # In the environment:
 # BAILEY=PATH             times that program instead of building this tree's
@@ -16,8 +16,8 @@
 rounds=${BAILEY_BENCH_ROUNDS:-300}
 warmup=20
 peers=${BAILEY_PEERS_ROOT:-}
-only=plain,floor,bwrap,bailey,append
-if [ -n "$peers" ]; then only=$only,apptainer; fi
+only=plain,floor,bwrap,bailey,recorder,append,service
+if [ -n "$peers" ]; then only=plain,floor,bwrap,bailey,append,apptainer; fi
 write=no
 while [ $# -gt 0 ]; do
     case $1 in
@@ -37,6 +37,11 @@ bash tests/image.sh
 image=$BAILEY_TEST_IMAGE
 bailey=${BAILEY:-$RELEASE/bailey}
 if wanted bailey && [ -z "${BAILEY:-}" ]; then build_release; fi
+# The same programs with the test hook: it lets them have a configuration, and so a recorder, of their own.
+hooked() { wanted recorder || wanted service; }
+if hooked; then
+    cargo build --release --locked --features test-hooks --target-dir "$CARGO_TARGET_DIR/hooks" --bin bailey --bin bailey-recorder
+fi
 if [ -n "$peers" ]; then
     is_root || die "BAILEY_PEERS_ROOT needs root"
     [ -x "$peers/usr/bin/apptainer" ] || die "$peers holds no apptainer: run tests/peers.sh"
@@ -48,7 +53,12 @@ mkdir -p "$out"
 
 tmp=$(fresh_tmp)
 launcher=
+recorder=
 end() {
+    if [ -n "$recorder" ]; then
+        kill -TERM "$recorder" || true
+        wait "$recorder" || true
+    fi
     if [ -n "$launcher" ]; then kill -KILL "$launcher"; fi
     remove_tree "$tmp"
 }
@@ -62,19 +72,49 @@ if wanted bailey; then
     cp "$bailey" "$tmp/bin/bailey"
     bailey=$tmp/bin/bailey
 fi
+if hooked; then
+    cp "$CARGO_TARGET_DIR/hooks/$TRIPLE/release/bailey" "$tmp/bin/bailey-hooked"
+    cp "$CARGO_TARGET_DIR/hooks/$TRIPLE/release/bailey-recorder" "$tmp/bin/"
+    gcc -O2 -Wall -Wextra -o "$tmp/bin/recorder_load" tests/tools/recorder_load.c
+    mkdir "$tmp/recorder"
+    cat >"$tmp/recorder/bailey.toml" <<EOF
+[audit]
+recorder = "required"
+socket = "$tmp/recorder/run/recorder.sock"
+[recorder]
+dir = "$tmp/recorder/log"
+state = "$tmp/recorder/state"
+# No account's limit stands in the way of the load.
+live_per_uid = "100000"
+launches_per_second = "100000"
+bytes_per_day = "1T"
+EOF
+fi
 if is_root; then chown -R "$BAILEY_TEST_USER:" "$tmp"; fi
 uid=$(as_user id -u)
 gid=$(as_user id -g)
 
 # One environment for all: the log of bailey and the file of "append" lie on the same disk.
 exec_timed() {
-    local environment=(env -i PATH=/usr/bin:/bin HOME="$tmp/home" USER="$BAILEY_TEST_USER" XDG_STATE_HOME="$tmp/state")
+    local environment=(env -i PATH=/usr/bin:/bin HOME="$tmp/home" USER="$BAILEY_TEST_USER" XDG_STATE_HOME="$tmp/state"
+        BAILEY_CONFIG="$tmp/recorder/bailey.toml") # which the release programs do not look at
     if [ -n "$peers" ]; then
         exec tests/bench/enter.sh "$peers" "$uid:$gid" "$image" "$tmp" -- "${environment[@]}" "$@"
     fi
     exec_as_user "${environment[@]}" "$@"
 }
 timed() { (exec_timed "$@"); }
+
+if hooked; then
+    exec_timed "$tmp/bin/bailey-recorder" &
+    recorder=$!
+    tries=0
+    until [ -S "$tmp/recorder/run/recorder.sock" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || die "the recorder does not listen after 5 s"
+        sleep 0.05
+    done
+fi
 
 # bubblewrap with the namespaces and mounts that bailey makes without any option.
 bwrap=(/usr/bin/bwrap --unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup
@@ -83,6 +123,7 @@ bwrap=(/usr/bin/bwrap --unshare-user --unshare-ipc --unshare-pid --unshare-uts -
     --ro-bind /etc/hosts /etc/hosts --ro-bind /etc/resolv.conf /etc/resolv.conf
     --chdir / --new-session --die-with-parent --clearenv --setenv PATH /usr/bin:/bin --)
 bailey_exec=("$bailey" exec --user "/DC=org/DC=example/CN=Bench" --vo bench --image "$image" --)
+recorder_exec=("$tmp/bin/bailey-hooked" "${bailey_exec[@]:1}")
 floor=("$tmp/bin/floor" "$image")
 apptainer=(/usr/bin/apptainer --silent exec --userns --contain --ipc --pid --no-home --cleanenv "$image")
 
@@ -107,6 +148,10 @@ if wanted bailey; then
     proof bailey "${bailey_exec[@]}"
     commands+=(---bailey "${bailey_exec[@]}" /bin/true)
 fi
+if wanted recorder; then
+    proof recorder "${recorder_exec[@]}"
+    commands+=(---recorder "${recorder_exec[@]}" /bin/true)
+fi
 if wanted apptainer; then
     proof apptainer "${apptainer[@]}"
     commands+=(---apptainer "${apptainer[@]}" /bin/true)
@@ -124,6 +169,58 @@ if wanted bailey; then
     expected=$((2 * (rounds + warmup)))
     [ "$records" -ge "$expected" ] || die "bailey wrote $records records for $expected expected below $tmp/state"
 fi
+
+# One line of recorder_load: launches N seconds S rate R p50_us A p95_us B max_us C refused D
+load() { timed "$tmp/bin/recorder_load" --socket "$tmp/recorder/run/recorder.sock" --template "$tmp/recorder/template" "$@"; }
+field() { tr ' ' '\n' <<<"$1" | grep -A 1 -x "$2" | tail -n 1; }
+
+ticks() { awk '{ print $14 + $15 }' "/proc/$recorder/stat"; } # hundredths of a second
+
+# What the recorder does under load, with a client that shares no code with it.
+service() {
+    local log=$tmp/recorder/log one many cpu held live disk rss tries=0
+    # The template is a real launch record without what differs in each launch.
+    cat "$log"/*.ndjson | grep -m 1 '"payload-launch"' | python3 -c '
+import json, sys
+record = json.loads(sys.stdin.readline())
+identity = record["event"]["id"]
+for parent, names in ((record, ["@timestamp", "chain", "host"]), (record["container"], ["id"]),
+        (record["process"], ["pid", "vpid", "start", "entity_id", "parent", "real_user", "real_group", "user"]),
+        (record["grid"], ["namespaces", "start_ticks", "observed", "cgroup", "launcher"])):
+    for name in names:
+        parent.pop(name, None)
+print(json.dumps(record).replace(json.dumps(identity), json.dumps("@ID@"), 1))' >"$tmp/recorder/template"
+    disk=$(timed "$tmp/bin/rounds" 500 20 ---append @append "$tmp/append" 3072 | cut -f 2)
+    one=$(load --clients 1 --launches 1000)
+    cpu=$(ticks)
+    many=$(load --clients 64 --seconds 10)
+    cpu=$(($(ticks) - cpu))
+    # A thousand live payloads, held by as many clients.
+    mkfifo "$tmp/hold"
+    held=$tmp/held
+    (load --clients 1000 --hold <"$tmp/hold" >"$held" 2>/dev/null) &
+    live=$!
+    exec 9>"$tmp/hold"
+    until [ "$(grep -c held "$held" 2>/dev/null)" -ge 1000 ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || die "only $(grep -c held "$held") payloads are live after a minute"
+        sleep 0.1
+    done
+    rss=$(awk '/^VmRSS:/ { print $2 }' "/proc/$recorder/status")
+    exec 9>&-
+    wait "$live" || true
+    echo "The recorder alone, asked by a client that shares no code with it (\`tests/tools/recorder_load.c\`):"
+    echo
+    echo "| what | value |"
+    echo "|---|---|"
+    echo "| the disk alone: append 3 KB, fdatasync, median | $(awk -v n="$disk" 'BEGIN { printf "%.3f ms", n / 1000 }') |"
+    echo "| receipt, one client, median | $(awk -v n="$(field "$one" p50_us)" 'BEGIN { printf "%.3f ms", n / 1000 }') |"
+    echo "| durable launches a second, 64 clients, each with its end record | $(field "$many" rate) |"
+    echo "| processor time of the recorder for each of these | $(awk -v t="$cpu" -v n="$(field "$many" launches)" \
+        'BEGIN { printf "%.3f ms", t * 10 / n }') |"
+    echo "| memory with 1 000 live payloads (RSS) | $(awk -v k="$rss" 'BEGIN { printf "%.1f MiB", k / 1024 }') |"
+    echo
+}
 
 # pss PID: proportional set size in KiB. Only root may read that of an undumpable process.
 pss() { awk '/^Pss:/ { print $2 }' "/proc/$1/smaps_rollup"; }
@@ -183,6 +280,7 @@ report() {
             name["floor"] = "floor: namespaces, bind, proc, pivot_root, exec"
             name["bwrap"] = "bubblewrap with the same mounts, no record"
             name["bailey"] = "bailey exec, durable record"
+            name["recorder"] = "bailey exec, durable record by the node recorder"
             name["apptainer"] = "Apptainer exec, no record"
             name["append"] = "the disk alone: append 3 KB, fdatasync"
         }
@@ -200,6 +298,7 @@ report() {
         memory
         echo
     fi
+    if wanted service; then service; fi
     echo "Commands:"
     echo
     echo '```'
@@ -207,6 +306,7 @@ report() {
     if wanted floor; then echo "floor $image /bin/true        # tests/bench/floor.c"; fi
     if wanted bwrap; then echo "bwrap ${bwrap[*]:1} /bin/true"; fi
     if wanted bailey; then echo "bailey ${bailey_exec[*]:1} /bin/true"; fi
+    if wanted recorder; then echo "bailey ${recorder_exec[*]:1} /bin/true        # with the test hook, for its configuration"; fi
     if wanted apptainer; then echo "apptainer ${apptainer[*]:1} /bin/true"; fi
     echo '```'
 }

@@ -10,6 +10,7 @@
 mod support;
 
 use bailey::admin::verify::verify;
+use bailey::audit::client::Order;
 use bailey::audit::record::{Action, Record};
 use bailey::audit::{Durability, EmbeddedLog, LiveSlot, LogOptions, Receipt, Timestamp};
 use bailey::config::Config;
@@ -18,12 +19,12 @@ use bailey::host::{self, Caller};
 use bailey::plan;
 use bailey::request::{Bind, LaunchId, Request};
 use bailey::sandbox::{Explainer, Frozen};
-use bailey::supervisor::{Cause, Deadline, Signals, supervise};
+use bailey::supervisor::{Cause, Deadline, Notice, Overseer, Signals, supervise};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -233,6 +234,26 @@ fn a_dropped_payload_never_ran(stage: &Stage) {
     stage.close(log, vec![slot]);
 }
 
+/// Nobody gives orders here, and nobody listens.
+struct Nobody;
+
+impl Overseer for Nobody {
+    fn notice(&mut self, _: &Notice) {}
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
+    fn orders(&mut self) -> Vec<Order> {
+        Vec::new()
+    }
+    fn obeyed(&mut self, _: bool, _: Option<Duration>) {}
+    fn preserve_in(&self) -> Result<PathBuf, Failure> {
+        Err(Failure::usage("cannot keep files", "nobody asked", "ask"))
+    }
+}
+
 fn the_right_receipts_release_their_payloads(stage: &Stage) {
     let (mut a, mut b) = (stage.freeze(1), stage.freeze(2));
     let traces = [a.traces(), b.traces()];
@@ -256,25 +277,6 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
 }
 
 // ---- what libtest does, as far as nextest and cargo test ask for it ----
-
-/// No recorder, and nobody to tell.
-struct Nobody;
-
-impl bailey::supervisor::Overseer for Nobody {
-    fn notice(&mut self, _: &bailey::supervisor::Notice) {}
-    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        None
-    }
-    fn wake_at(&self) -> Option<std::time::Instant> {
-        None
-    }
-    fn orders(&mut self) -> Vec<bailey::audit::client::Order> {
-        Vec::new()
-    }
-    fn preserve_in(&self) -> Result<std::path::PathBuf, Failure> {
-        unreachable!("nobody orders it")
-    }
-}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -50,7 +50,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn ends_get_in_where_launches_do_not() {
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let script = "mount -t tmpfs -o size=1m,mode=700 none \"$BAILEY_TEST_DIR\" && exec \"$@\"";
     let output = helper("helper_full_disk", base.path(), &["unshare", "-Urm", "sh", "-c", script, "sh"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -125,7 +125,7 @@ fn helper_full_disk() {
 
 #[test]
 fn the_reserve_grows_with_what_is_live_or_nothing_more_is_taken() {
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let script = "mount -t tmpfs -o size=2m,mode=700 none \"$BAILEY_TEST_DIR\" && exec \"$@\"";
     let output = helper("helper_reserve", base.path(), &["unshare", "-Urm", "sh", "-c", script, "sh"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -157,7 +157,7 @@ fn helper_reserve() {
 
 #[test]
 fn a_new_day_on_a_full_disk_goes_on_in_the_old_segment() {
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let script = "mount -t tmpfs -o size=1m,mode=700 none \"$BAILEY_TEST_DIR\" && exec \"$@\"";
     let output = helper("helper_new_day", base.path(), &["unshare", "-Urm", "sh", "-c", script, "sh"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -185,7 +185,7 @@ fn helper_new_day() {
 
 #[test]
 fn a_limit_of_file_sizes_kills_nobody() {
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let script = "ulimit -f 300; exec \"$@\""; // blocks of 512 or 1024 bytes
     let output = helper("helper_file_size", base.path(), &["sh", "-c", script, "sh"]);
     assert!(output.status.success(), "{:?} {}{}", output.status, text(&output.stdout), text(&output.stderr));
@@ -419,7 +419,7 @@ fn strace_works() -> bool {
 fn an_error_at_any_fdatasync_acknowledges_nothing_that_could_be_lost() {
     assert!(strace_works(), "strace is missing: run tests/setup.sh");
     // Without any error: how many there are.
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let told = under(base.path(), &[]);
     assert_survived(base.path(), &told, "nothing");
     assert_durable(&told, "nothing");
@@ -427,7 +427,7 @@ fn an_error_at_any_fdatasync_acknowledges_nothing_that_could_be_lost() {
     assert!(syncs >= ROUNDS && told.refused.is_empty(), "{}", told.out);
     assert_eq!(told.launches.len(), 3 * ROUNDS);
     for number in 1..=syncs {
-        let base = Scratch::new();
+        let base = Scratch::in_memory();
         let what = format!("EIO at fdatasync {number}");
         let inject = format!("inject=fdatasync:error=EIO:when={number}");
         let told = under(base.path(), &["-e", &inject]);
@@ -453,7 +453,7 @@ fn errors_at_any_write_and_any_step_of_a_rescue_are_survived() {
         cases.push(vec![format!("fdatasync:error=ENOSPC:when={number}..{}", number + 1)]);
     }
     for case in cases {
-        let base = Scratch::new();
+        let base = Scratch::in_memory();
         let what = case.join(" and ");
         let inject: Vec<String> = case.iter().map(|rule| format!("inject={rule}")).collect();
         let inject: Vec<&str> = inject.iter().flat_map(|rule| ["-e", rule.as_str()]).collect();
@@ -466,12 +466,12 @@ fn errors_at_any_write_and_any_step_of_a_rescue_are_survived() {
 #[test]
 fn errors_of_write_are_told_and_leave_nothing_behind() {
     assert!(strace_works(), "strace is missing: run tests/setup.sh");
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     drop(open(base.path())); // the segment's name is known from now on
     let segment = segments(&base.path().join("log")).pop().unwrap().display().to_string();
     for (number, error) in [(1, "EIO"), (4, "EIO"), (7, "EROFS"), (9, "ENOSPC"), (12, "EDQUOT"), (15, "EIO")]
     {
-        let other = Scratch::new();
+        let other = Scratch::in_memory();
         common::recorder::copy(base.path(), other.path());
         let segment =
             segment.replace(&base.path().display().to_string(), &other.path().display().to_string());
@@ -488,7 +488,7 @@ fn errors_of_write_are_told_and_leave_nothing_behind() {
 
 #[test]
 fn a_directory_that_went_away_is_told_and_cured() {
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let dir = base.path().join("log");
     let mut log = open(base.path());
     let mut written = put(&mut log, &launches(0, 3));
@@ -511,7 +511,7 @@ fn a_directory_that_went_away_is_told_and_cured() {
 
 #[test]
 fn a_segment_that_was_removed_is_said_and_the_log_goes_on() {
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let dir = base.path().join("log");
     let mut log = open(base.path());
     put(&mut log, &launches(0, 3));
@@ -534,7 +534,7 @@ fn a_directory_that_may_not_be_written_is_told_and_cured() {
     if nix::unistd::geteuid().is_root() {
         return; // root may write everywhere; the tests are meant to run as an ordinary user
     }
-    let base = Scratch::new();
+    let base = Scratch::in_memory();
     let dir = base.path().join("log");
     set_clock(86_400);
     let mut log = RecorderLog::open(Options { clock, ..options(base.path()) }).unwrap();

@@ -5,10 +5,14 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::ask_log;
+use super::live::{self, Draining};
+use crate::failure::Code;
 
+/// Exit code when the answer is no: not there, or not allowed.
+const NO: u8 = 1;
 /// Exit code when the log cannot be read or the question cannot be understood.
 const CANNOT: u8 = 2;
 
@@ -25,6 +29,12 @@ enum Command {
     Trace(Box<ask_log::Trace>),
     /// Is the log whole? Exit code 0: yes, 1: broken, 2: it cannot be read
     Verify(ask_log::Verify),
+    /// Which payloads live here?
+    Ps(Ps),
+    /// Stop a payload. Exit code 0: its launcher was told, 1: no, 2: the recorder cannot be asked
+    Stop(Stop),
+    /// Take no new payloads on this node, or take them again
+    Drain(Drain),
     /// Check the configuration, or print it as it takes effect
     #[command(subcommand)]
     Config(Config),
@@ -39,6 +49,42 @@ enum Config {
     },
     /// Print the configuration in effect, defaults included
     Show,
+}
+
+#[derive(Debug, Args)]
+struct Ps {
+    /// Answer in JSON, one line for each payload
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Stop {
+    /// Launch id, the beginning of one, or the payload's pid
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Why: its user reads it, and it is recorded
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Hold the payload for forensics instead of ending it; stopped again, it is killed
+    #[arg(long)]
+    freeze: bool,
+    /// Keep its private files, process list and open sockets
+    #[arg(long)]
+    preserve: bool,
+}
+
+#[derive(Debug, Args)]
+struct Drain {
+    /// Why no more payloads are taken: every pilot reads it
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["off", "show"])]
+    reason: Option<String>,
+    /// Take payloads again
+    #[arg(long, conflicts_with = "show")]
+    off: bool,
+    /// Only say how it stands
+    #[arg(long)]
+    show: bool,
 }
 
 /// Runs one command line (with the program's name) and gives the exit code.
@@ -58,6 +104,16 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
     let answer = match cli.command {
         Command::Trace(options) => ask_log::trace(*options),
         Command::Verify(options) => ask_log::verify(&options),
+        Command::Ps(options) => live::ps(options.json).map(|text| (text, 0)),
+        Command::Stop(Stop { id, reason, freeze, preserve }) => {
+            live::stop(&id, reason, freeze, preserve).map(|text| (text, 0))
+        }
+        Command::Drain(options) => live::drain(match (options.show, options.off) {
+            (true, _) => Draining::Show,
+            (_, true) => Draining::Off,
+            _ => Draining::On(options.reason.unwrap_or_default()),
+        })
+        .map(|text| (text, 0)),
         Command::Config(Config::Validate { files }) => super::config::validate(&files).map(|text| (text, 0)),
         Command::Config(Config::Show) => super::config::show().map(|text| (text, 0)),
     };
@@ -68,7 +124,8 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
         },
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "bailey-admin: {failure}");
-            CANNOT
+            // It could be asked, and the answer is no.
+            if failure.code == Code::Refused { NO } else { CANNOT }
         }
     }
 }

@@ -5,4 +5,5 @@ pub mod ask;
 mod ask_log;
 pub mod cli;
 pub mod config;
+pub mod live;
 pub mod verify;

@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use super::receipt::Receipt;
 use super::record::Record;
-use super::wire::{self, Hello, Launch, Message, Note, Resume, Stop};
+use super::wire::{self, Hello, Launch, Message, Note, Obeyed, Resume, Stop};
 use crate::failure::{Failure, errno_text};
 use crate::request::LaunchId;
 use crate::sys::socket as sys;
@@ -63,6 +63,10 @@ pub struct Client {
     /// The launch whose receipt came: id, sequence number, hash.
     receipt: Option<Resume>,
     orders: VecDeque<Order>,
+    /// What became of the last order, for a recorder that restarts.
+    obeyed: Option<Obeyed>,
+    /// The recorder said that the launch is closed.
+    closed: bool,
     /// When to try to come back, and the pause after that.
     again: Option<(Instant, Duration)>,
     buffer: Vec<u8>,
@@ -80,6 +84,8 @@ impl Client {
             serial: 0,
             receipt: None,
             orders: VecDeque::new(),
+            obeyed: None,
+            closed: false,
             again: None,
             buffer: vec![0; wire::MAX_PACKET],
         };
@@ -130,24 +136,43 @@ impl Client {
         }
     }
 
-    /// The record that closes the launch, or one of a launch that never had a record; returns when it is written.
+    /// The record that closes the launch, or one of a launch that never had a record; returns when it is written. A launch that
+    /// the recorder has closed already is closed: its own answer got lost, or it did not wait for this launcher any longer.
     pub fn close(&mut self, record: &Record, id: LaunchId) -> Result<(), Failure> {
+        if self.closed {
+            return Ok(());
+        }
         let note = Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) });
-        match self.ask(&note, &[])? {
-            Message::Done(_) => {
+        match self.ask(&note, &[]) {
+            Ok(Message::Done(_)) => {
                 self.receipt = None;
                 Ok(())
             }
-            other => Err(self.nonsense(other.name())),
+            Ok(other) => Err(self.nonsense(other.name())),
+            Err(_) if self.closed => {
+                self.receipt = None;
+                Ok(())
+            }
+            Err(failure) => Err(failure),
         }
     }
 
     /// A notice. Not waited for: it must not hold up the supervisor.
     pub fn note(&mut self, record: &Record, id: LaunchId) {
-        let note = Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) });
+        self.tell(&Message::Note(Note { id: id.to_string(), record: Box::new(record.clone()) }));
+    }
+
+    /// What became of an order. Not waited for either; a recorder that restarts is told again.
+    pub fn obeyed(&mut self, id: LaunchId, held: bool, within: Option<Duration>) {
+        let obeyed = Obeyed { id: id.to_string(), held, within: within.map(|within| within.as_secs()) };
+        self.obeyed = Some(obeyed.clone());
+        self.tell(&Message::Obeyed(obeyed));
+    }
+
+    fn tell(&mut self, message: &Message) {
         self.serial = self.serial.wrapping_add(1);
         if let Some(line) = &self.line
-            && let Ok(packet) = wire::encode(line.version, self.serial, &note)
+            && let Ok(packet) = wire::encode(line.version, self.serial, message)
             && sys::send(line.socket.as_fd(), &packet, &[]).is_err()
         {
             self.broken();
@@ -215,12 +240,20 @@ impl Client {
         loop {
             if self.line.is_none() {
                 self.dial_until(until)?;
-                if self.receipt.is_some() {
-                    self.resume(until)?;
+                if self.receipt.is_some()
+                    && let Err(failure) = self.resume(until)
+                {
+                    if self.line.is_none() && Instant::now() < until {
+                        continue; // it went away once more
+                    }
+                    return Err(failure);
                 }
             }
             match self.exchange(message, fds, until) {
-                Ok(Message::Refused(refused)) => return Err(refused.into_failure()),
+                Ok(Message::Refused(refused)) => {
+                    self.closed |= refused.closed;
+                    return Err(refused.into_failure());
+                }
                 Ok(answer) => return Ok(answer),
                 Err(Broken::Failure(failure)) => return Err(failure),
                 Err(Broken::Late) => return Err(self.late("it did not answer in time")),
@@ -357,17 +390,26 @@ impl Client {
     fn resume(&mut self, until: Instant) -> Result<(), Failure> {
         let Some(receipt) = self.receipt.clone() else { return Ok(()) };
         match self.exchange(&Message::Resume(receipt), &[], until) {
-            Ok(Message::Done(_)) => Ok(()),
+            Ok(Message::Done(_)) => {
+                if let Some(obeyed) = self.obeyed.clone() {
+                    self.tell(&Message::Obeyed(obeyed));
+                }
+                Ok(())
+            }
             Ok(Message::Refused(refused)) => {
                 // The recorder has closed the launch: there is nothing to come back to.
                 self.receipt = None;
                 self.again = None;
+                self.closed |= refused.closed;
                 Err(refused.into_failure())
             }
             Ok(other) => Err(self.nonsense(other.name())),
             Err(Broken::Failure(failure)) => Err(failure),
             Err(Broken::Late) => Err(self.late("it did not answer in time")),
-            Err(Broken::Line(errno)) => Err(self.late(&errno_text(errno))),
+            Err(Broken::Line(errno)) => {
+                self.line = None;
+                Err(self.late(&errno_text(errno)))
+            }
         }
     }
 

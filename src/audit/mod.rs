@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod client;
+pub mod drain;
 pub mod journal;
 pub mod lines;
 pub(crate) mod live;

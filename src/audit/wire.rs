@@ -21,6 +21,9 @@ pub const OLDEST: u16 = 1;
 pub const HEADER: usize = 16;
 /// The largest body. The default socket buffer (212 992 bytes) takes a packet of this size.
 pub const MAX_BODY: usize = 128 * 1024;
+/// The most members and elements of a body, counted by their commas. A `{}` in a list takes three bytes here and hundreds in
+/// memory.
+pub const MAX_COMMAS: usize = 16 * 1024;
 /// The largest packet.
 pub const MAX_PACKET: usize = HEADER + MAX_BODY;
 
@@ -109,6 +112,9 @@ pub struct Refused {
     pub why: String,
     /// What to do.
     pub next: String,
+    /// The record that closes the launch is written already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 impl Refused {
@@ -120,6 +126,7 @@ impl Refused {
             what: failure.what.clone(),
             why: failure.why.clone(),
             next: failure.next.clone(),
+            closed: false,
         }
     }
 
@@ -149,6 +156,19 @@ pub struct Stop {
     /// Keep its private files, processes and sockets first.
     #[serde(default)]
     pub preserve: bool,
+}
+
+/// What a launcher did about an order to stop its payload; it comes again after the recorder restarted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obeyed {
+    /// The launch id.
+    pub id: String,
+    /// Every process of the payload is held now.
+    #[serde(default)]
+    pub held: bool,
+    /// Seconds until the payload is gone at the latest; absent while it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<u64>,
 }
 
 /// Set or clear the drain flag.
@@ -184,7 +204,7 @@ pub struct LiveRow {
     pub vo: Option<String>,
     /// Job id.
     pub job: Option<String>,
-    /// `running`, `frozen`, `stopping`, `without launcher`, `ended`.
+    /// `running`, `stopping`, `frozen`, `disobeyed` (its launcher does not stop it), `without launcher`, `ended`.
     pub state: String,
 }
 
@@ -265,6 +285,8 @@ messages! {
     12 Drain(Drain),
     /// Administrator: I asked the log.
     13 Query(Query),
+    /// Launcher: the order is being carried out.
+    14 Obeyed(Obeyed),
 }
 
 /// A packet that is no message.
@@ -346,6 +368,9 @@ pub fn decode(packet: &[u8]) -> Result<Packet, (u32, Malformed)> {
     }
     if !(OLDEST..=NEWEST).contains(&version) && kind != 1 {
         return Err((serial, Malformed::Version(version)));
+    }
+    if body.iter().filter(|byte| **byte == b',').count() > MAX_COMMAS {
+        return Err((serial, Malformed::Body(format!("it has more than {MAX_COMMAS} members"))));
     }
     let message = Message::read(kind, body).map_err(|malformed| (serial, malformed))?;
     Ok(Packet { version, serial, message })

@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 use crate::config;
 use crate::failure::{Code, Failure, Fault};
 
-/// Connections of one uid that carry no live payload.
-pub(super) const MOST_IDLE: usize = 256;
 /// A second's worth of launches times this may come at once.
 const BURST: u32 = 10;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -36,12 +34,14 @@ struct Account {
 #[derive(Debug)]
 pub(super) struct Accounts {
     limits: config::Recorder,
+    /// Connections of one uid that carry no live payload.
+    most_idle: usize,
     accounts: HashMap<u32, Account>,
 }
 
 impl Accounts {
-    pub(super) fn new(limits: config::Recorder) -> Self {
-        Self { limits, accounts: HashMap::new() }
+    pub(super) fn new(limits: config::Recorder, most_idle: usize) -> Self {
+        Self { limits, most_idle, accounts: HashMap::new() }
     }
 
     fn account(&mut self, uid: u32, now: Instant) -> &mut Account {
@@ -63,10 +63,11 @@ impl Accounts {
 
     /// A connection comes: whether it may.
     pub(super) fn connect(&mut self, uid: u32, now: Instant) -> Result<(), Failure> {
+        let most = self.most_idle;
         let account = self.account(uid, now);
-        if account.idle >= MOST_IDLE {
+        if account.idle >= most {
             return Err(refused(
-                format!("uid {uid} has {MOST_IDLE} connections that carry no payload"),
+                format!("uid {uid} has {most} connections that carry no payload"),
                 "close some of them",
             ));
         }
@@ -90,7 +91,7 @@ impl Accounts {
 
     /// Whether one more payload may begin.
     pub(super) fn launch(&mut self, uid: u32, now: Instant) -> Result<(), Failure> {
-        let (most, day) = (self.limits.live_per_uid, self.limits.bytes_per_day);
+        let most = self.limits.live_per_uid;
         self.spend(uid, now)?;
         let account = self.account(uid, now);
         if account.live >= most {
@@ -102,6 +103,14 @@ impl Accounts {
                 )
             });
         }
+        Ok(())
+    }
+
+    /// One record more that is not an end.
+    pub(super) fn spend(&mut self, uid: u32, now: Instant) -> Result<(), Failure> {
+        let (rate, most) = (self.limits.launches_per_second as f64, self.most());
+        let day = self.limits.bytes_per_day;
+        let account = self.account(uid, now);
         if now.duration_since(account.day) >= DAY {
             (account.day, account.bytes) = (now, 0);
         }
@@ -111,13 +120,6 @@ impl Accounts {
                 "ask the site's administrator",
             ));
         }
-        Ok(())
-    }
-
-    /// One record that is neither launch nor end.
-    pub(super) fn spend(&mut self, uid: u32, now: Instant) -> Result<(), Failure> {
-        let (rate, most) = (self.limits.launches_per_second as f64, self.most());
-        let account = self.account(uid, now);
         let gained = now.duration_since(account.filled).as_secs_f64() * rate;
         account.tokens = (account.tokens + gained).min(most);
         account.filled = now;
@@ -133,7 +135,11 @@ impl Accounts {
 
     /// Whether a refusal of this uid is to be recorded: one a second is.
     pub(super) fn may_record_refusal(&mut self, uid: u32, now: Instant) -> bool {
+        let day = self.limits.bytes_per_day;
         let account = self.account(uid, now);
+        if account.bytes >= day && now.duration_since(account.day) < DAY {
+            return false;
+        }
         let may = account.refused.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1));
         if may {
             account.refused = Some(now);
@@ -176,10 +182,12 @@ fn refused(why: String, next: &str) -> Failure {
 mod tests {
     use super::*;
 
+    const MOST_IDLE: usize = 16;
+
     fn accounts(live: u64, rate: u64, bytes: u64) -> Accounts {
         let mut limits = config::Config::default().recorder;
         (limits.live_per_uid, limits.launches_per_second, limits.bytes_per_day) = (live, rate, bytes);
-        Accounts::new(limits)
+        Accounts::new(limits, MOST_IDLE)
     }
 
     #[test]

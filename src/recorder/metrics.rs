@@ -2,6 +2,7 @@
 //!
 //! The file is replaced as a whole by rename, so that a reader never sees half of it.
 #![forbid(unsafe_code)]
+#![allow(clippy::cast_precision_loss)] // the format has floats only
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -4,6 +4,7 @@
 //! cli         options and configuration → a running server
 //! listen      systemd's socket, or one of our own
 //! server      the event loop: take what came, write it in one go, answer
+//!  ├─ connections who may have one, and what it may cost the others
 //!  ├─ requests    what peers ask for: launches judged, ends, questions of administrators
 //!  ├─ payloads    what is live, until its one closing record is written
 //!  ├─ observe     what the kernel shows of peers and payloads, and descriptors that cannot be trusted
@@ -18,6 +19,7 @@
 
 mod accounts;
 pub mod cli;
+mod connections;
 mod listen;
 pub mod log;
 mod metrics;

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
+use super::connections::Stage;
 use super::log::{Live, Written};
 use super::observe;
 use super::records::{self, Asker};
-use super::server::{After, Server, Stage, now, say};
+use super::server::{After, Server, now, say};
 use crate::audit::Timestamp;
 use crate::audit::record::{Action, EndBy, LiveEntry, Record};
 use crate::audit::wire::{self, Message};
@@ -27,6 +28,13 @@ const PIDFD: u64 = 1 << 63;
 const COME_BACK: Duration = Duration::from_secs(15);
 /// How long an end may be ahead of the kernel's word that the process is gone.
 const END_AHEAD: Duration = Duration::from_secs(2);
+/// How long a launcher may take to answer an order, and longer than it promised to carry it out.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take to keep a payload's files before it ends it.
+const PRESERVE: Duration = Duration::from_secs(900);
+/// How long a launcher that is connected may say nothing of the end of a payload that is gone: it was stopped, or it does not
+/// want to.
+const SILENT: Duration = Duration::from_secs(120);
 /// How long a payload may outlive its launcher before the log says so.
 const OUTLIVES: Duration = Duration::from_secs(10);
 
@@ -41,11 +49,17 @@ pub(super) struct Begun {
     pub(super) base: Record,
 }
 
-/// A stop that was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    at: Instant,
-    freeze: bool,
+/// The last stop that was asked for.
+#[derive(Debug)]
+struct Asked {
+    order: wire::Stop,
+    /// The launcher was told: it was connected. Else it is told when it comes back.
+    sent: bool,
+    /// The launcher answered.
+    answered: bool,
+    /// When it must have answered, or the payload be gone, at the latest.
+    due: Option<Instant>,
+    /// The log says that it did not.
     told_off: bool,
 }
 
@@ -79,17 +93,22 @@ pub(super) struct Payload {
     again: Option<Record>,
     /// Its closing record is in the batch.
     closing: bool,
-    pub(super) asked: Option<Asked>,
+    asked: Option<Asked>,
+    /// Its launcher says that every process of it is held.
+    held: bool,
+    /// An administrator had it stopped, as this log says: nobody else can say that of an end.
+    stopped: bool,
 }
 
 impl Payload {
     /// In a word, for `bailey ps`.
     pub(super) fn state(&self) -> &'static str {
-        match (self.exited, self.asked, self.connection) {
+        let frozen = self.held && self.asked.as_ref().is_none_or(|asked| asked.order.freeze);
+        match (self.exited, &self.asked, self.connection) {
             (Some(_), ..) => "ended",
-            (_, Some(asked), _) if asked.told_off => "not stopped by its launcher",
-            (_, Some(asked), _) if asked.freeze => "frozen",
-            (_, Some(_), _) => "stopping",
+            (_, Some(asked), _) if asked.told_off => "disobeyed",
+            (.., Some(_)) if frozen => "frozen",
+            (_, Some(asked), _) if asked.sent => "stopping",
             (.., None) => "without launcher",
             _ => "running",
         }
@@ -131,6 +150,8 @@ impl Server {
             again: None,
             closing: false,
             asked: None,
+            held: false,
+            stopped: false,
         };
         self.watch(id, &mut live);
         self.accounts.begun(uid, Instant::now());
@@ -204,6 +225,11 @@ impl Server {
         }
     }
 
+    /// The launcher knows that it is back: an order that came meanwhile follows.
+    pub(super) fn welcome_back(&mut self, id: LaunchId) {
+        self.pass_on(id);
+    }
+
     /// The launcher reports the end.
     pub(super) fn end_reported(&mut self, id: LaunchId, record: Record, tell: (u64, u32)) {
         let Some(live) = self.payloads.get_mut(&id) else { return };
@@ -229,7 +255,7 @@ impl Server {
         if live.exited.is_some()
             && let Some((_, claim, tell)) = live.end.take()
         {
-            let mut end = records::end(&live.base, &claim, id, &node, live.asked.is_some());
+            let mut end = records::end(&live.base, &claim, id, &node, live.stopped);
             records::compare_end(&mut end, status());
             self.close(id, end, tell);
             return;
@@ -242,14 +268,25 @@ impl Server {
             let why = "the launcher reported the end of a payload that, as the kernel says, still runs";
             let notice = records::notice(&live.base, id, &node, why.to_owned());
             let uid = live.uid;
-            self.stage(notice, Live::Same, false, true, After::Nothing, uid);
+            if self.accounts.may_record_refusal(uid, now) {
+                self.stage(notice, Live::Same, false, true, After::Nothing, uid);
+            }
             if let Some((token, serial)) = tell {
                 let failure = Failure::record("cannot record the end", why, "report this as a defect");
                 self.refuse(token, serial, &failure);
             }
             return;
         }
-        let (None, Some(orphaned)) = (live.connection, live.orphaned) else { return };
+        if live.connection.is_some() {
+            if live.exited.is_some_and(|exited| now.duration_since(exited) >= SILENT) {
+                let why = "the payload is gone, and its launcher does not report the end";
+                let end =
+                    records::lost(&live.base, id, EndBy::LauncherLost, why, &node, live.since, status());
+                self.close(id, end, None);
+            }
+            return;
+        }
+        let Some(orphaned) = live.orphaned else { return };
         let launcher_gone = gone(live.launcher.as_ref());
         match live.exited {
             Some(exited) => {
@@ -304,7 +341,10 @@ impl Server {
         }
         self.pidfds.remove(&live.watch);
         for process in live.processes {
-            self.processes.remove(&process);
+            // An init may be that of several payloads.
+            if self.processes.get(&process) == Some(&id) {
+                self.processes.remove(&process);
+            }
         }
         self.accounts.ended(live.uid);
         if let Some(connection) = live.connection.and_then(|token| self.connections.get_mut(&token)) {
@@ -334,7 +374,12 @@ impl Server {
         let pending: Vec<LaunchId> = self
             .payloads
             .iter()
-            .filter(|(_, live)| live.connection.is_none() || live.end.is_some() || live.again.is_some())
+            .filter(|(_, live)| {
+                live.connection.is_none()
+                    || live.end.is_some()
+                    || live.again.is_some()
+                    || live.exited.is_some_and(|exited| now.duration_since(exited) >= SILENT)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in pending {
@@ -345,36 +390,88 @@ impl Server {
 
     // ---- stopping ----
 
-    /// Tells the launcher to stop its payload; the record of it is the caller's.
-    pub(super) fn stop(&mut self, id: LaunchId, stop: &wire::Stop) -> bool {
-        let Some(live) = self.payloads.get_mut(&id) else { return false };
-        let Some(token) = live.connection else { return false };
-        live.asked = Some(Asked { at: Instant::now(), freeze: stop.freeze, told_off: false });
-        self.send(token, 0, &Message::Stop(stop.clone()));
-        true
+    /// Whether there is still somebody who could carry an order out.
+    pub(super) fn has_launcher(&self, id: LaunchId) -> bool {
+        self.payloads.get(&id).is_some_and(|live| live.connection.is_some() || !gone(live.launcher.as_ref()))
+    }
+
+    /// The payload is to be stopped: its record is written, or could not be. Says in words what becomes of it; `None` when it
+    /// ended meanwhile.
+    pub(super) fn order(&mut self, id: LaunchId, order: wire::Stop) -> Option<String> {
+        let live = self.payloads.get_mut(&id).filter(|live| live.exited.is_none())?;
+        live.stopped = true;
+        live.asked = Some(Asked { order, sent: false, answered: false, due: None, told_off: false });
+        let (pid, connected) = (live.launcher_is.0, live.connection.is_some());
+        self.pass_on(id);
+        let Some(asked) = self.payloads.get(&id).and_then(|live| live.asked.as_ref()) else {
+            return Some(format!("launcher {pid} was told and is gone"));
+        };
+        let what = match (asked.order.freeze, asked.order.preserve) {
+            (true, true) => "hold the payload and keep its files",
+            (true, false) => "hold the payload",
+            (false, true) => "keep the payload's files and end it",
+            (false, false) => "stop the payload",
+        };
+        let when = if connected { "was told" } else { "is told as soon as it comes back" };
+        Some(format!("launcher {pid} {when} to {what} of launch {id}"))
+    }
+
+    /// Sends the order that waits, if one does.
+    fn pass_on(&mut self, id: LaunchId) {
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        let (Some(token), Some(asked)) = (live.connection, &mut live.asked) else { return };
+        if asked.answered {
+            return;
+        }
+        asked.sent = true;
+        asked.due = Instant::now().checked_add(ANSWER);
+        let message = Message::Stop(asked.order.clone());
+        self.send(token, 0, &message);
+    }
+
+    /// The launcher says what became of its order.
+    pub(super) fn obeyed(&mut self, id: LaunchId, obeyed: &wire::Obeyed) {
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        // Only who was told to can have done it; before a restart, that is in the log.
+        if !live.stopped {
+            return;
+        }
+        live.held = obeyed.held;
+        let Some(asked) = &mut live.asked else { return };
+        asked.answered = true;
+        asked.told_off = false;
+        let within = match (obeyed.held, asked.order.freeze, obeyed.within) {
+            (true, true, _) => None,
+            (true, false, _) => Some(PRESERVE),
+            (false, _, within) => Some(Duration::from_secs(within.unwrap_or(0)).saturating_add(ANSWER)),
+        };
+        asked.due = within.and_then(|within| Instant::now().checked_add(within));
     }
 
     /// A launcher that does not stop its payload is named.
     fn tell_off(&mut self, now: Instant) {
-        let patience = self.config.limits.grace + Duration::from_secs(5);
         let late: Vec<LaunchId> = self
             .payloads
             .iter()
+            .filter(|(_, live)| live.exited.is_none())
             .filter(|(_, live)| {
-                live.exited.is_none()
-                    && live.asked.is_some_and(|asked| {
-                        !asked.freeze && !asked.told_off && now.duration_since(asked.at) >= patience
-                    })
+                live.asked
+                    .as_ref()
+                    .is_some_and(|asked| !asked.told_off && asked.due.is_some_and(|due| now >= due))
             })
             .map(|(id, _)| *id)
             .collect();
         for id in late {
             let node = self.node().clone();
             let Some(live) = self.payloads.get_mut(&id) else { continue };
-            if let Some(asked) = &mut live.asked {
-                asked.told_off = true;
-            }
-            let why = format!("launcher {} was told to stop the payload and did not", live.launcher_is.0);
+            let Some(asked) = &mut live.asked else { continue };
+            asked.told_off = true;
+            let launcher = live.launcher_is.0;
+            let why = if asked.answered {
+                format!("launcher {launcher} said that it would stop the payload, and it is still there")
+            } else {
+                format!("launcher {launcher} was told to stop the payload and did not answer")
+            };
             let notice = records::notice(&live.base, id, &node, why);
             let uid = live.uid;
             self.stage(notice, Live::Same, false, true, After::Nothing, uid);
@@ -442,6 +539,8 @@ impl Server {
             again: None,
             closing: false,
             asked: None,
+            held: false,
+            stopped: entry.stopped.unwrap_or(false),
         };
         self.watch(id, &mut live);
         self.accounts.begun(uid, Instant::now());

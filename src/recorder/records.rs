@@ -4,9 +4,11 @@
 //! 2. What only the recorder may say (`launcher-lost`, `recorder-restart`, `host-restart`) is not taken from anybody else.
 #![forbid(unsafe_code)]
 
+use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
-    Action, EndBy, ErrorInfo, Host, Id, LiveEntry, Outcome, Peer as PeerField, Query, Record, Recorder,
+    Action, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Peer as PeerField, Preserved,
+    Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;
@@ -30,6 +32,7 @@ impl Asker {
 /// What is kept of a launch record for as long as the payload lives.
 pub(super) fn base(launch: &Record, id: LaunchId) -> Record {
     let mut base = launch.about(Action::PayloadLaunch, id);
+    shorten(&mut base);
     base.grid.launcher.start_ticks = launch.grid.launcher.start_ticks;
     base
 }
@@ -120,8 +123,12 @@ pub(super) fn lost(
 
 /// A launch that is refused here: the claim, marked as what it is.
 pub(super) fn deny(claim: &Record, failure: &Failure, node: &Host, asker: Asker) -> Record {
-    let mut record = claim.clone();
-    let id = record.event.id.clone();
+    let mut record = small(claim);
+    confine(&mut record);
+    let id = record.event.id.take().filter(|id| LaunchId::parse(id).is_some());
+    record.container.id.clone_from(&id);
+    let outer = claim.grid.parent_launch.as_deref().and_then(LaunchId::parse);
+    record.grid.parent_launch = outer.map(|outer| outer.to_string());
     let made = Record::of_log(Action::PayloadDeny, node.clone());
     record.event = made.event;
     record.event.id = id;
@@ -154,9 +161,15 @@ pub(super) fn note(
             record
         }
         (Action::PayloadDeny | Action::LaunchFailed, None) => {
-            let mut record = claim.clone();
+            let mut record = small(claim);
             record.event.id = Some(id.to_string());
-            record.grid.observed = crate::audit::record::Observed::default();
+            confine(&mut record);
+            record.grid.observed = Observed::default();
+            record.grid.end = End::default();
+            record.grid.usage = Usage::default();
+            record.grid.preserved = Preserved::default();
+            record.error.code = claim.error.code.as_deref().map(short);
+            record.error.message = claim.error.message.as_deref().map(short);
             record
         }
         _ => return None,
@@ -172,7 +185,12 @@ pub(super) fn note(
 pub(super) fn stop(base: &Record, id: LaunchId, stop: &wire::Stop, node: &Host, asker: Asker) -> Record {
     let mut record = base.about(Action::PayloadStop, id);
     record.host.clone_from(node);
-    let how = if stop.freeze { "frozen" } else { "stopped" };
+    let how = match (stop.freeze, stop.preserve) {
+        (true, true) => "frozen, with its files kept,",
+        (true, false) => "frozen",
+        (false, true) => "stopped, with its files kept,",
+        (false, false) => "stopped",
+    };
     record.event.reason = Some(format!("{how} by uid {}: {}", asker.uid, short(&stop.reason)));
     record.grid.peer = asker.field();
     record
@@ -223,8 +241,78 @@ pub(super) fn live_entry(record: &Record, nested: bool) -> LiveEntry {
     entry
 }
 
+/// The largest claim that a record of a launch that did not come to be repeats.
+const CLAIM: usize = 32 * 1024;
+
+/// A claim as it is, or what it says of who and where when it is too large to be kept.
+fn small(claim: &Record) -> Record {
+    let size = serde_json::to_vec(claim).map_or(usize::MAX, |bytes| bytes.len());
+    if size <= CLAIM {
+        return claim.clone();
+    }
+    let mut record = claim.about(claim.event.action, LaunchId::from_parts(0, [0; 10]));
+    shorten(&mut record);
+    record.event.id.clone_from(&claim.event.id);
+    record.event.created = claim.event.created;
+    record
+}
+
+/// Cuts what a record says of who and where, so that it is at most some tens of kilobytes.
+fn shorten(record: &mut Record) {
+    const MOST: usize = 64;
+    let user = &mut record.user;
+    let identity = &mut record.grid.identity;
+    identity.others.truncate(16);
+    let lists = [
+        &mut user.roles,
+        &mut record.related.user,
+        &mut record.container.image.hash.all,
+        &mut identity.groups,
+        &mut record.grid.pilot.batch_job_id,
+    ];
+    for list in lists {
+        list.truncate(MOST);
+        list.iter_mut().for_each(|text| cut(text, 256));
+    }
+    record.related.ip.truncate(MOST);
+    record.grid.site.public_ip.truncate(MOST);
+    let texts = [
+        &mut user.id,
+        &mut user.domain,
+        &mut user.name,
+        &mut record.process.executable,
+        &mut record.process.entity_id,
+        &mut record.process.real_user.id,
+        &mut record.process.real_group.id,
+        &mut record.process.user.id,
+        &mut record.container.image.name,
+        &mut record.grid.vo,
+        &mut record.grid.job.id,
+        &mut record.grid.job.task,
+        &mut record.grid.pilot.id,
+        &mut record.grid.pilot.subject,
+        &mut record.grid.site.name,
+        &mut record.grid.parent_launch,
+        &mut record.grid.policy.rule,
+        &mut record.grid.policy.bans_version,
+        &mut record.grid.policy.config_hash,
+        &mut identity.issuer,
+        &mut identity.subject,
+        &mut identity.jti,
+        &mut identity.person,
+    ];
+    texts.into_iter().flatten().for_each(|text| cut(text, 1024));
+}
+
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
 /// Text from outside, at most 1 KiB of it.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     const MOST: usize = 1024;
     let end = (0..=MOST.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or_default().to_owned()

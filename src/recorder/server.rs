@@ -4,89 +4,47 @@
 //! 1. A receipt leaves only after [`RecorderLog::commit`] said that its record is on the disk.
 //! 2. Nothing that a peer controls is waited for: sockets do not block, unknown descriptors are looked at and closed by
 //!    threads of their own ([`Digests`]), a peer that does not read is cut off.
-//! 3. A turn takes a few messages of each connection, so one that floods delays the others by those few.
+//! 3. A turn takes a few messages of each connection and a limited part of each uid's, so one that floods delays the others
+//!    by those few ([`connections`](super::connections)).
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::accounts::Accounts;
-use super::listen;
+use super::connections::{self, Connection, Stage, Turn};
 use super::log::{Live, RecorderLog, Staged, Written};
 use super::metrics::{self, Counters};
-use super::observe::{Digests, Peer, Program};
+use super::observe::Digests;
 use super::payloads::{Begun, Payload};
-use super::records::{self, Asker};
+use super::records;
 use crate::audit::record::{Action, Host, Record, Recorder as RecorderField};
-use crate::audit::wire::{self, MAX_PACKET, Message, Refused};
-use crate::audit::{Timestamp, journal};
+use crate::audit::wire::{self, MAX_PACKET, Message};
+use crate::audit::{Timestamp, drain, journal};
 use crate::config::Config;
-use crate::failure::{Failure, errno_text};
+use crate::failure::{Failure, Printable, errno_text};
 use crate::host;
 use crate::request::LaunchId;
 use crate::sys::signal::AllSignals;
-use crate::sys::socket;
 
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const DIGESTS: u64 = 2;
 /// Tokens of payloads' pidfds have this bit; those of connections have not.
 const PIDFD: u64 = 1 << 63;
-/// Messages of one connection in one turn.
-const MESSAGES_A_TURN: usize = 4;
-/// How long a connection may carry no payload. A launcher connects when its child begins to build the root, which may take
-/// a minute where an automount has to answer.
-const MOST_IDLE: Duration = Duration::from_secs(120);
-/// Messages that may wait for a peer that does not read.
-const MOST_UNSENT: usize = 16;
 /// How often what has a deadline is looked at.
 const BEAT: Duration = Duration::from_millis(200);
 /// How old the node's addresses in a record may be.
 const NODE_AGE: Duration = Duration::from_secs(1);
 /// How many ids of closed launches are remembered, so that none begins twice.
 const REMEMBERED: usize = 65_536;
-
-/// What a connection is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Nothing said yet.
-    New,
-    /// It said hello.
-    Greeted,
-    /// Its launch waits for a digest or for the disk.
-    Launching,
-    /// It carries a live payload.
-    Live(LaunchId),
-}
-
-/// One peer.
-pub(super) struct Connection {
-    socket: OwnedFd,
-    pub(super) peer: Peer,
-    pub(super) stage: Stage,
-    pub(super) version: u16,
-    pub(super) since: Instant,
-    unsent: VecDeque<Vec<u8>>,
-    /// epoll tells when there is room to send.
-    sending: bool,
-    /// The peer's own program, once its digest is computed.
-    pub(super) program: Option<Program>,
-    /// A digest is being computed.
-    pub(super) hashing: bool,
-    /// A launch that waits for the digest: what was received, and until when.
-    pub(super) waiting: Option<super::requests::Waiting>,
-}
-
-impl Connection {
-    pub(super) fn asker(&self) -> Asker {
-        Asker { pid: self.peer.pid, uid: self.peer.uid, gid: self.peer.gid }
-    }
-}
 
 /// What happens when a record of the batch is written.
 pub(super) enum After {
@@ -96,6 +54,8 @@ pub(super) enum After {
     Closed { id: LaunchId, tell: Option<(u64, u32)> },
     /// A message goes out.
     Answer { token: u64, serial: u32, answer: Message },
+    /// The launcher is told to stop its payload; the asker hears what became of it.
+    Order { id: LaunchId, order: wire::Stop, token: u64, serial: u32 },
     /// Nothing.
     Nothing,
 }
@@ -113,7 +73,7 @@ pub(super) struct Server {
     /// Beside the socket: the file whose presence refuses launches.
     pub(super) drain_file: PathBuf,
     pub(super) draining: Option<String>,
-    listener: OwnedFd,
+    pub(super) listener: OwnedFd,
     signals: AllSignals,
     pub(super) epoll: Epoll,
     pub(super) log: RecorderLog,
@@ -123,25 +83,33 @@ pub(super) struct Server {
     pub(super) pidfds: HashMap<u64, LaunchId>,
     /// Payload and init of every live launch, by pid and start ticks.
     pub(super) processes: HashMap<(i32, u64), LaunchId>,
+    /// Launches whose record is in the batch.
+    pub(super) launching: HashSet<LaunchId>,
     closed: (HashSet<LaunchId>, VecDeque<LaunchId>),
     pub(super) accounts: Accounts,
     pub(super) digests: Digests,
     pub(super) counters: Counters,
     pub(super) batch: Vec<Job>,
+    pub(super) turn: Turn,
+    /// Connections whose launch waits for a digest.
+    pub(super) waiting: usize,
+    /// See [`connections::spare`].
+    pub(super) spare: Option<OwnedFd>,
+    pub(super) most_descriptors: u64,
     next_token: u64,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// For what is read from /proc.
     pub(super) scratch: Vec<u8>,
     beat: Instant,
     pub(super) ending: bool,
     identity: RecorderField,
     /// The group of the log's directory: who may read the log may ask about it.
-    readers: u32,
+    pub(super) readers: u32,
     metrics_at: Option<Instant>,
     watchdog: Option<Duration>,
 }
 
-fn failed(what: &str, errno: Errno) -> Failure {
+pub(super) fn failed(what: &str, errno: Errno) -> Failure {
     Failure::site(what, errno_text(errno), "raise the limit on open files (LimitNOFILE=, ulimit -n)")
 }
 
@@ -164,10 +132,10 @@ impl Server {
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
                 .map_err(|e| failed("cannot wait for events", e))?;
         }
-        let drain_file = config.audit.socket.parent().map_or_else(|| "drain".into(), |dir| dir.join("drain"));
+        let drain_file = drain::flag(&config.audit.socket);
         let now = Instant::now();
         Ok(Self {
-            accounts: Accounts::new(config.recorder.clone()),
+            accounts: Accounts::new(config.recorder.clone(), connections::most_idle()),
             drain_file,
             draining: None,
             listener,
@@ -179,10 +147,15 @@ impl Server {
             payloads: HashMap::new(),
             pidfds: HashMap::new(),
             processes: HashMap::new(),
+            launching: HashSet::new(),
             closed: (HashSet::new(), VecDeque::new()),
             digests,
             counters: Counters::default(),
             batch: Vec::new(),
+            turn: Turn::default(),
+            waiting: 0,
+            spare: connections::spare(),
+            most_descriptors: connections::most_descriptors(),
             next_token: 16,
             buffer: vec![0; MAX_PACKET + 1],
             scratch: Vec::new(),
@@ -210,6 +183,7 @@ impl Server {
                 Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(failed("cannot wait for events", errno)),
             };
+            self.turn.begin();
             let tokens: Vec<u64> = events.iter().take(count).map(EpollEvent::data).collect();
             for token in tokens {
                 match token {
@@ -284,7 +258,8 @@ impl Server {
     }
 
     /// Writes what this turn brought, and answers.
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
+        self.turn.committed();
         if self.batch.is_empty() {
             return;
         }
@@ -302,24 +277,27 @@ impl Server {
 
     fn written(&mut self, staged: Staged, after: After, result: Result<Written, Failure>) {
         match after {
-            After::Receipt { token, serial, begun } => match result {
-                Ok(written) => {
-                    let receipt = wire::Receipt {
-                        id: begun.id.to_string(),
-                        seq: written.seq,
-                        hash: written.hash.clone(),
-                    };
-                    self.counters.launches += 1;
-                    self.begin(token, *begun, &written);
-                    self.send(token, serial, &Message::Receipt(receipt));
-                }
-                Err(failure) => {
-                    if let Some(connection) = self.connections.get_mut(&token) {
-                        connection.stage = Stage::Greeted;
+            After::Receipt { token, serial, begun } => {
+                self.launching.remove(&begun.id);
+                match result {
+                    Ok(written) => {
+                        let receipt = wire::Receipt {
+                            id: begun.id.to_string(),
+                            seq: written.seq,
+                            hash: written.hash.clone(),
+                        };
+                        self.counters.launches += 1;
+                        self.begin(token, *begun, &written);
+                        self.send(token, serial, &Message::Receipt(receipt));
                     }
-                    self.refuse(token, serial, &failure);
+                    Err(failure) => {
+                        if let Some(connection) = self.connections.get_mut(&token) {
+                            connection.stage = Stage::Greeted;
+                        }
+                        self.refuse(token, serial, &failure);
+                    }
                 }
-            },
+            }
             After::Closed { id, tell } => {
                 match &result {
                     Ok(_) => self.closed(id, &staged.record),
@@ -336,6 +314,28 @@ impl Server {
                 Ok(_) => self.send(token, serial, &answer),
                 Err(failure) => self.refuse(token, serial, &failure),
             },
+            After::Order { id, order, token, serial } => {
+                // A payload that must be stopped is stopped also when the log is in trouble.
+                let told = self.order(id, order);
+                match (told, result) {
+                    (Some(text), Ok(_)) => self.send(token, serial, &Message::Done(wire::Done { text })),
+                    (Some(text), Err(failure)) => {
+                        self.refuse(
+                            token,
+                            serial,
+                            &Failure { what: format!("{text}, but: {}", failure.what), ..failure },
+                        );
+                    }
+                    (None, _) => {
+                        let failure = Failure::refused(
+                            format!("cannot stop launch {id}"),
+                            "its payload ended meanwhile",
+                            "see bailey trace",
+                        );
+                        self.refuse(token, serial, &failure);
+                    }
+                }
+            }
             After::Nothing => {
                 if let Err(failure) = result {
                     say(&failure);
@@ -365,182 +365,6 @@ impl Server {
         self.closed.0.contains(&id)
     }
 
-    // ---- connections ----
-
-    fn accept(&mut self) {
-        // A few at a time: those who are connected have their turn in between.
-        for _ in 0..64 {
-            match listen::accept(&self.listener) {
-                Ok(Some(socket)) => self.greet(socket),
-                Ok(None) => return,
-                Err(errno) => {
-                    // No descriptor is left: the oldest connections that carry no payload make room.
-                    say(&failed("cannot accept a connection", errno));
-                    self.drop_oldest_idle();
-                    return;
-                }
-            }
-        }
-    }
-
-    fn greet(&mut self, socket: OwnedFd) {
-        let now = Instant::now();
-        let peer = match Peer::look(socket.as_fd(), Some(self.readers)) {
-            Ok(peer) => peer,
-            Err(failure) => {
-                // Nobody can be named, so nobody can be recorded.
-                let _ = answer(&socket, 0, &Message::Refused(Refused::of(&failure)));
-                return;
-            }
-        };
-        if self.digests.is_stuck(peer.uid) {
-            return; // what it handed over before cannot even be closed
-        }
-        if let Err(failure) = self.accounts.connect(peer.uid, now) {
-            let _ = answer(&socket, 0, &Message::Refused(Refused::of(&failure)));
-            return;
-        }
-        let token = self.token();
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-        if self.epoll.add(&socket, EpollEvent::new(flags, token)).is_err() {
-            self.accounts.idle_less(peer.uid);
-            return;
-        }
-        let connection = Connection {
-            socket,
-            peer,
-            stage: Stage::New,
-            version: wire::NEWEST,
-            since: now,
-            unsent: VecDeque::new(),
-            sending: false,
-            program: None,
-            hashing: false,
-            waiting: None,
-        };
-        self.connections.insert(token, connection);
-    }
-
-    fn ready(&mut self, token: u64) {
-        for _ in 0..MESSAGES_A_TURN {
-            let Some(connection) = self.connections.get_mut(&token) else { return };
-            if !flush(connection) {
-                self.disconnect(token);
-                return;
-            }
-            let received = match socket::receive(connection.socket.as_fd(), &mut self.buffer) {
-                Ok(received) => received,
-                Err(Errno::EAGAIN) => {
-                    self.wait_to_send(token);
-                    return;
-                }
-                Err(_) => {
-                    self.disconnect(token);
-                    return;
-                }
-            };
-            if received.length == 0 {
-                let uid = connection.peer.uid;
-                self.digests.discard(uid, received.fds);
-                self.disconnect(token);
-                return;
-            }
-            self.packet(token, received);
-        }
-        self.wait_to_send(token);
-    }
-
-    fn packet(&mut self, token: u64, received: socket::Received) {
-        let Some(connection) = self.connections.get(&token) else { return };
-        let uid = connection.peer.uid;
-        let packet = self.buffer.get(..received.length).unwrap_or_default();
-        let decoded = if received.truncated {
-            Err((0, wire::Malformed::Length(received.length)))
-        } else {
-            wire::decode(packet)
-        };
-        match decoded {
-            Ok(packet) => self.message(token, packet, received.fds),
-            Err((serial, malformed)) => {
-                self.counters.malformed += 1;
-                self.digests.discard(uid, received.fds);
-                let failure = Failure::record(
-                    "cannot understand a message to the recorder",
-                    malformed.to_string(),
-                    "use a bailey and a bailey-recorder of the same or of neighbouring versions",
-                );
-                self.refuse(token, serial, &failure);
-                // A kind that is not known here may be a newer program's question; anything else is no bailey.
-                if !matches!(malformed, wire::Malformed::Kind(_)) {
-                    self.disconnect(token);
-                }
-            }
-        }
-    }
-
-    pub(super) fn refuse(&mut self, token: u64, serial: u32, failure: &Failure) {
-        *self.counters.refusals.entry(failure.code.exit_code()).or_default() += 1;
-        self.send(token, serial, &Message::Refused(Refused::of(failure)));
-    }
-
-    /// Sends a message, or keeps it until the peer reads. One that does not read is cut off.
-    pub(super) fn send(&mut self, token: u64, serial: u32, message: &Message) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        let Ok(packet) = wire::encode(connection.version, serial, message) else { return };
-        if connection.unsent.len() >= MOST_UNSENT {
-            self.disconnect(token);
-            return;
-        }
-        connection.unsent.push_back(packet);
-        if flush(connection) {
-            self.wait_to_send(token);
-        } else {
-            self.disconnect(token);
-        }
-    }
-
-    /// Asks epoll for room to send exactly while something waits.
-    fn wait_to_send(&mut self, token: u64) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        let waits = !connection.unsent.is_empty();
-        if waits == connection.sending {
-            return;
-        }
-        connection.sending = waits;
-        let mut flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-        flags.set(EpollFlags::EPOLLOUT, waits);
-        let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(flags, token));
-    }
-
-    /// The connection is gone. Its payload is not: see `payloads.rs`.
-    pub(super) fn disconnect(&mut self, token: u64) {
-        let Some(connection) = self.connections.remove(&token) else { return };
-        let _ = self.epoll.delete(&connection.socket);
-        let uid = connection.peer.uid;
-        // Messages that nobody read may hold descriptors whose closing hangs.
-        let mut fds = vec![connection.socket];
-        fds.extend(connection.waiting.into_iter().flat_map(|waiting| waiting.fds));
-        self.digests.discard(uid, fds);
-        match connection.stage {
-            Stage::Live(id) => self.orphaned(id, token),
-            _ => self.accounts.idle_less(uid),
-        }
-    }
-
-    fn drop_oldest_idle(&mut self) {
-        let idle = |connection: &Connection| matches!(connection.stage, Stage::New | Stage::Greeted);
-        let mut oldest: Vec<(Instant, u64)> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| idle(connection))
-            .map(|(token, connection)| (connection.since, *token))
-            .collect();
-        oldest.sort_unstable();
-        for (_, token) in oldest.into_iter().take(16) {
-            self.disconnect(token);
-        }
-    }
-
     // ---- other events ----
 
     fn signalled(&mut self) {
@@ -565,27 +389,7 @@ impl Server {
     fn beat(&mut self) {
         let now = Instant::now();
         self.beat = now;
-        let late: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| {
-                matches!(connection.stage, Stage::New | Stage::Greeted)
-                    && now.duration_since(connection.since) >= MOST_IDLE
-            })
-            .map(|(token, _)| *token)
-            .collect();
-        for token in late {
-            self.disconnect(token);
-        }
-        let waiting: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.waiting.as_ref().is_some_and(|waiting| now >= waiting.until))
-            .map(|(token, _)| *token)
-            .collect();
-        for token in waiting {
-            self.launch_if_waiting(token, true);
-        }
+        self.look_at_connections(now);
         self.look_at_payloads(now);
         self.look_at_drain_flag();
         self.accounts.forget(now);
@@ -615,28 +419,18 @@ impl Server {
     }
 }
 
-/// Sends what waits; `false` when the peer is gone.
-fn flush(connection: &mut Connection) -> bool {
-    while let Some(packet) = connection.unsent.front() {
-        match socket::send(connection.socket.as_fd(), packet, &[]) {
-            Ok(()) => {
-                connection.unsent.pop_front();
-            }
-            Err(Errno::EAGAIN) => return true,
-            Err(_) => return false,
-        }
-    }
-    true
-}
-
-fn answer(socket: &OwnedFd, serial: u32, message: &Message) -> Result<(), Failure> {
-    let packet = wire::encode(wire::NEWEST, serial, message)?;
-    socket::send(socket.as_fd(), &packet, &[]).map_err(|errno| failed("cannot answer", errno))
-}
-
-/// For the service's own journal.
+/// For the service's own journal. A sentence that is the same again is left out for half a minute, and a journal that does
+/// not take it is no reason to end.
 pub(super) fn say(failure: &Failure) {
-    eprintln!("bailey-recorder: {failure}");
+    static LAST: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
+    let (text, now) = (failure.to_string(), Instant::now());
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    last.retain(|(_, at)| now.duration_since(*at) < Duration::from_secs(30));
+    if last.len() >= 64 || last.iter().any(|(other, _)| *other == text) {
+        return;
+    }
+    let _ = std::io::stderr().write_all(format!("bailey-recorder: {}\n", Printable(&text)).as_bytes());
+    last.push((text, now));
 }
 
 /// Now, for records.

@@ -165,6 +165,13 @@ impl Book {
         }
     }
 
+    /// What became of an order.
+    pub(super) fn obeyed(&mut self, id: LaunchId, held: bool, within: Option<std::time::Duration>) {
+        if let Kind::Recorder(client) = &mut self.kind {
+            client.obeyed(id, held, within);
+        }
+    }
+
     pub(super) fn orders(&mut self) -> Vec<Order> {
         match &mut self.kind {
             Kind::Recorder(client) => client.orders(),

@@ -15,7 +15,7 @@ use crate::audit::log::Durability;
 use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
 use crate::audit::{Receipt, place};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::failure::{Code, Failure, Fault, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
@@ -202,11 +202,11 @@ impl Overseer for Desk<'_> {
             }
             Notice::Stopped { reason, grace } => {
                 // The recorder wrote who asked for it.
-                let seconds = grace.as_secs();
-                say(&format!(
-                    "launch {}: an administrator stops the payload: {reason}; SIGTERM now, SIGKILL in {seconds} s",
-                    self.id
-                ));
+                let how = match grace {
+                    Some(grace) => format!("SIGTERM now, SIGKILL in {} s", grace.as_secs()),
+                    None => "SIGKILL now".to_owned(),
+                };
+                say(&format!("launch {}: an administrator stops the payload: {reason}; {how}", self.id));
             }
             Notice::Frozen { reason, processes } => {
                 let text = format!("the payload is held, {processes} processes of it: {reason}");
@@ -214,8 +214,28 @@ impl Overseer for Desk<'_> {
                 self.record_notice(&text, None);
             }
             Notice::Preserved(preserved) => {
-                self.record_notice("private files, processes and sockets were kept", Some(preserved));
+                let mut preserved = preserved.clone();
+                if self.config.audit.args == config::Args::Digest {
+                    // The site does not want arguments in its log: pid, parent and state stay.
+                    for line in &mut preserved.processes {
+                        *line = line.splitn(4, ' ').take(3).collect::<Vec<_>>().join(" ");
+                    }
+                }
+                let text = match preserved.missing.len() {
+                    0 => "private files, processes and sockets were kept".to_owned(),
+                    count => {
+                        format!("private files, processes and sockets were kept, but for {count} things")
+                    }
+                };
+                self.record_notice(&text, Some(&preserved));
             }
+        }
+    }
+
+    fn obeyed(&mut self, held: bool, within: Option<std::time::Duration>) {
+        let id = self.id;
+        if let Some(book) = &mut self.book {
+            book.obeyed(id, held, within);
         }
     }
 

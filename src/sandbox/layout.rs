@@ -8,12 +8,16 @@ use crate::failure::{Failure, errno_text};
 use crate::image;
 use crate::request::Bind;
 use crate::sys::mount::Attr;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where a payload without `--workdir` starts: a private directory, gone at the end.
 pub const PRIVATE_WORKDIR: &str = "/srv";
+
+/// Where a payload's private files are, below its root, with a name for a copy of each.
+pub const PRIVATE_PLACES: [(&CStr, &CStr); 4] =
+    [(c"srv", c"srv"), (c"tmp", c"tmp"), (c"var/tmp", c"var-tmp"), (c"dev/shm", c"dev-shm")];
 
 /// Devices that every payload has: name and device number (Documentation/admin-guide/devices.txt).
 const DEVICES: [(&str, u32, u32); 6] =

@@ -393,6 +393,16 @@ impl Running {
         let _ = pidfd::send_signal(self.payload.as_fd(), signal);
     }
 
+    /// init's pid on this host. It is reaped by this process alone, so the number is not another's as long as this value is.
+    pub const fn init_pid(&self) -> i32 {
+        self.init.pid
+    }
+
+    /// The pid of the payload's own process on this host, as long as it is not reaped.
+    pub fn payload_pid(&self) -> Option<i32> {
+        pidfd::pid_of(self.payload.as_fd()).filter(|pid| *pid > 0)
+    }
+
     /// Kills everything: init, and with it its pid namespace.
     pub fn kill_all(&self) {
         self.init.kill();

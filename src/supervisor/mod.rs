@@ -2,16 +2,25 @@
 //!
 //! One thread, one poll loop. Signals are blocked from before the clone and read from a descriptor, so none is lost and no
 //! handler runs. The payload's main process gets them by pidfd; init has no part in it.
+//!
+//! 1. Nothing waits for the recorder here: its orders come over a descriptor of the same poll loop.
+//! 2. A payload that was held MUST NOT run again: what ends it then is SIGKILL.
+//! 3. Whatever was ordered, SIGKILL to bailey ends everything, and SIGTERM to bailey is never without effect.
 #![forbid(unsafe_code)]
+
+mod hold;
+mod preserve;
 
 use crate::audit::client::Order;
 use crate::audit::record::Preserved;
+use crate::audit::wire::Stop;
 use crate::failure::Failure;
 use crate::sandbox::protocol::{Ended, Trouble};
 use crate::sandbox::{News, Running};
 use crate::sys::memory;
 use crate::sys::process::Usage;
 use crate::sys::signal::{AllSignals, Arrived};
+use hold::Held;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -56,6 +65,14 @@ pub struct Deadline {
 }
 
 const SETTLED: Duration = Duration::from_millis(100);
+/// How long processes that fork may escape before the record says that not all are held; it goes on after that.
+const HOLD: Duration = Duration::from_secs(2);
+const HOLD_AGAIN: Duration = Duration::from_millis(50);
+/// When a held payload is looked at again: others of its account can continue its processes.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_SOON: Duration = Duration::from_millis(20);
+/// Signals with which a pilot or a batch system ends a job.
+const ENDING: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
 /// What ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +94,8 @@ pub enum Cause {
 pub struct End {
     /// What ended it.
     pub cause: Cause,
+    /// Why, in the administrator's words.
+    pub reason: Option<String>,
     /// Wait status of the payload's process, when init could tell.
     pub status: Option<i32>,
     /// I/O of the tree, when init could tell.
@@ -101,12 +120,12 @@ pub enum Notice {
         /// What is left.
         grace: Duration,
     },
-    /// An administrator stops the payload; SIGTERM was sent, SIGKILL comes after the grace.
+    /// An administrator stops the payload; SIGTERM was sent, SIGKILL comes after the grace, or at once without one.
     Stopped {
         /// Why.
         reason: String,
         /// What is left.
-        grace: Duration,
+        grace: Option<Duration>,
     },
     /// An administrator had the payload's processes stopped (SIGSTOP); they stay until it is ended.
     Frozen {
@@ -129,103 +148,284 @@ pub trait Overseer {
     fn wake_at(&self) -> Option<Instant>;
     /// What came; does not wait.
     fn orders(&mut self) -> Vec<Order>;
+    /// Tells whoever ordered: every process is held, or all are gone within that time.
+    fn obeyed(&mut self, held: bool, within: Option<Duration>);
     /// The directory, which does not exist yet, for what an order to preserve keeps.
     fn preserve_in(&self) -> Result<PathBuf, Failure>;
 }
 
 /// Runs until the payload's end.
 pub fn supervise(
-    mut running: Running,
+    running: Running,
     signals: &Signals,
     deadline: Deadline,
     overseer: &mut dyn Overseer,
 ) -> End {
-    let start = Instant::now();
-    // A payload that is still there after this time will be for long: this process then only waits.
-    let mut settle_at = start.checked_add(SETTLED);
-    let mut stop_at = deadline.wall_time.and_then(|limit| start.checked_add(limit));
-    let mut kill_at: Option<Instant> = None;
-    let mut passed_on = SignalSet::default();
-    let mut stopped: Option<Cause> = None;
+    let mut watch = Watch::new(running, signals, deadline, overseer);
     let (ended, not_executed) = loop {
-        let wake_at = overseer.wake_at();
-        let next = [stop_at, kill_at, settle_at, wake_at].into_iter().flatten().min();
+        if let Some(end) = watch.turn() {
+            break end;
+        }
+    };
+    watch.end(ended, not_executed)
+}
+
+/// Whose turn it is to end the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nobody's.
+    Running,
+    /// It has its SIGTERM, SIGKILL comes then (`None`: no clock reaches that far).
+    Ending(Option<Instant>),
+    /// It is held: looked at then, to stop who was continued by others. `settled`: the recorder was told.
+    Held { look_at: Instant, settled: bool },
+    /// It has its SIGKILL.
+    Killed,
+}
+
+/// One payload under supervision.
+struct Watch<'a> {
+    running: Running,
+    signals: &'a Signals,
+    deadline: Deadline,
+    overseer: &'a mut dyn Overseer,
+    start: Instant,
+    phase: Phase,
+    settle_at: Option<Instant>,
+    stop_at: Option<Instant>,
+    passed_on: SignalSet,
+    stopped: Option<Cause>,
+    reason: Option<String>,
+    /// Why it is to be frozen, until it is and that was said.
+    frozen_as: Option<String>,
+}
+
+/// What init told, and what the payload's own gate told.
+type Told = (Option<Ended>, Option<Trouble>);
+
+impl<'a> Watch<'a> {
+    fn new(
+        running: Running,
+        signals: &'a Signals,
+        deadline: Deadline,
+        overseer: &'a mut dyn Overseer,
+    ) -> Self {
+        let start = Instant::now();
+        Self {
+            running,
+            signals,
+            deadline,
+            overseer,
+            start,
+            phase: Phase::Running,
+            // A payload that is still there after this time will be for long: this process then only waits.
+            settle_at: start.checked_add(SETTLED),
+            stop_at: deadline.wall_time.and_then(|limit| start.checked_add(limit)),
+            passed_on: SignalSet::default(),
+            stopped: None,
+            reason: None,
+            frozen_as: None,
+        }
+    }
+
+    /// Does what is due, then waits once; the end, when it came.
+    fn turn(&mut self) -> Option<Told> {
         let now = Instant::now();
-        if settle_at.is_some_and(|at| now >= at) {
-            settle_at = None;
-            memory::drop_own_file_pages();
-            continue;
+        if self.act(now) {
+            return None;
         }
-        if let (Some(limit), Some(at)) = (deadline.wall_time, stop_at)
-            && now >= at
-        {
-            // Notice before force: a line for the user, the signal that can be handled, then the one that cannot.
-            stop_at = None;
-            stopped.get_or_insert(Cause::WallTime);
-            kill_at = now.checked_add(deadline.grace);
-            overseer.notice(&Notice::WallTime { limit, grace: deadline.grace });
-            running.signal(libc::SIGTERM);
-            // A stopped payload could not act on it.
-            running.signal(libc::SIGCONT);
-            continue;
-        }
-        if kill_at.is_some_and(|at| now >= at) {
-            kill_at = None;
-            running.kill_all();
-            continue;
-        }
+        let phase_at = match self.phase {
+            Phase::Ending(at) => at,
+            Phase::Held { look_at, .. } => Some(look_at),
+            Phase::Running | Phase::Killed => None,
+        };
+        let wake_at = self.overseer.wake_at();
+        let next = [self.stop_at, phase_at, self.settle_at, wake_at].into_iter().flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(now));
         let Ready { on_signal, on_control, on_gate, on_order } =
-            wait(&running, signals, overseer.descriptor(), timeout);
+            wait(&self.running, self.signals, self.overseer.descriptor(), timeout);
         if on_order || wake_at.is_some_and(|at| Instant::now() >= at) {
-            for Order::Stop(stop) in overseer.orders() {
-                stopped = Some(Cause::Administrator);
-                stop_at = None;
-                kill_at = Instant::now().checked_add(deadline.grace);
-                overseer.notice(&Notice::Stopped { reason: stop.reason, grace: deadline.grace });
-                running.signal(libc::SIGTERM);
-                running.signal(libc::SIGCONT);
+            for Order::Stop(stop) in self.overseer.orders() {
+                self.order(stop);
             }
         }
         if on_signal {
-            while let Some(signal) = signals.next() {
-                passed_on.add(signal);
-                running.signal(signal);
+            while let Some(signal) = self.signals.next() {
+                self.signal(signal);
             }
         }
-        if on_gate && let Some(News::NotExecuted(trouble)) = running.read_gate() {
-            break (None, Some(trouble));
+        if on_gate && let Some(News::NotExecuted(trouble)) = self.running.read_gate() {
+            return Some((None, Some(trouble)));
         }
         if on_control {
-            match running.read_control() {
-                News::Ended(ended) => break (Some(ended), None),
-                _ => break (None, None),
+            return Some(match self.running.read_control() {
+                News::Ended(ended) => (Some(ended), None),
+                _ => (None, None),
+            });
+        }
+        None
+    }
+
+    /// Something was due.
+    fn act(&mut self, now: Instant) -> bool {
+        if self.settle_at.is_some_and(|at| now >= at) {
+            self.settle_at = None;
+            memory::drop_own_file_pages();
+            return true;
+        }
+        if let (Some(limit), Some(at)) = (self.deadline.wall_time, self.stop_at)
+            && now >= at
+        {
+            // Notice before force: a line for the user, the signal that can be handled, then the one that cannot.
+            self.stop_at = None;
+            self.stopped.get_or_insert(Cause::WallTime);
+            let grace = self.deadline.grace;
+            self.overseer.notice(&Notice::WallTime { limit, grace });
+            self.terminate(now);
+            return true;
+        }
+        match self.phase {
+            Phase::Ending(Some(at)) if now >= at => self.kill(),
+            Phase::Held { look_at, settled } if now >= look_at => {
+                let held = hold::stop_all(self.running.init_pid(), HOLD_AGAIN);
+                self.held(held, settled);
             }
+            _ => return false,
         }
-    };
-    let status = ended.map(|ended| ended.status);
-    let own = match status {
-        None if not_executed.is_none() => Cause::InitLost,
-        Some(status) if libc::WIFSIGNALED(status) && passed_on.has(libc::WTERMSIG(status)) => {
-            Cause::PilotSignal(libc::WTERMSIG(status))
+        true
+    }
+
+    /// SIGTERM, and SIGKILL after the grace.
+    fn terminate(&mut self, now: Instant) {
+        self.phase = Phase::Ending(now.checked_add(self.deadline.grace));
+        self.running.signal(libc::SIGTERM);
+        // A stopped payload could not act on it.
+        self.running.signal(libc::SIGCONT);
+    }
+
+    fn kill(&mut self) {
+        self.phase = Phase::Killed;
+        self.running.kill_all();
+    }
+
+    /// A signal that somebody sent to bailey.
+    fn signal(&mut self, signal: i32) {
+        if !matches!(self.phase, Phase::Held { .. }) {
+            self.passed_on.add(signal);
+            self.running.signal(signal);
+            return;
         }
-        Some(_) | None => Cause::Payload,
-    };
-    let cause = stopped.unwrap_or(own);
-    let duration = start.elapsed();
-    match ended {
-        // The kernel takes init's namespaces apart now; there is time to write the end record meanwhile.
-        Some(ended) => End {
-            cause,
-            status,
-            io: Some(ended),
-            usage: ended.usage,
-            not_executed,
-            duration,
-            teardown: Some(running),
-        },
-        None => {
-            End { cause, status, io: None, usage: running.reap(), not_executed, duration, teardown: None }
+        // A held payload acts on nothing, and must not be continued. What means its end still ends it.
+        if ENDING.contains(&signal) {
+            self.stopped = Some(Cause::PilotSignal(signal));
+            self.kill();
+        }
+    }
+
+    /// An administrator's order. The last one counts; one that was carried out already is only confirmed.
+    fn order(&mut self, stop: Stop) {
+        if self.phase == Phase::Killed {
+            return self.overseer.obeyed(false, Some(Duration::ZERO));
+        }
+        let now = Instant::now();
+        let was_held = matches!(self.phase, Phase::Held { .. });
+        if let Phase::Ending(at) = self.phase
+            && !stop.freeze
+            && !stop.preserve
+        {
+            // It is being stopped already, and gets no longer for that.
+            return self.overseer.obeyed(false, at.map(|at| at.saturating_duration_since(now)));
+        }
+        self.stopped = Some(Cause::Administrator);
+        self.reason = Some(stop.reason.clone());
+        self.stop_at = None; // a held payload uses nothing up
+        if stop.freeze || stop.preserve {
+            let held = hold::stop_all(self.running.init_pid(), HOLD);
+            if !(was_held && stop.freeze) {
+                self.frozen_as = stop.freeze.then(|| stop.reason.clone());
+            }
+            self.held(held, false);
+        }
+        if stop.preserve && self.preserve() {
+            return; // somebody wanted the end meanwhile, and has it
+        }
+        if stop.freeze {
+            return;
+        }
+        if stop.preserve || was_held {
+            // It must not run again: no signal that it could handle.
+            self.overseer.notice(&Notice::Stopped { reason: stop.reason, grace: None });
+            self.kill();
+            return self.overseer.obeyed(false, Some(Duration::ZERO));
+        }
+        let grace = Some(self.deadline.grace);
+        self.terminate(now);
+        self.overseer.notice(&Notice::Stopped { reason: stop.reason, grace });
+        self.overseer.obeyed(false, grace);
+    }
+
+    /// The payload was stopped, as far as that went.
+    fn held(&mut self, held: Held, settled: bool) {
+        let now_held = held.running == 0;
+        if now_held && !settled {
+            if let Some(reason) = self.frozen_as.take() {
+                self.overseer.notice(&Notice::Frozen { reason, processes: held.processes });
+            }
+            self.overseer.obeyed(true, None);
+        }
+        let look_at = Instant::now() + if now_held { LOOK_AGAIN } else { LOOK_SOON };
+        self.phase = Phase::Held { look_at, settled: settled || now_held };
+    }
+
+    /// Keeps what there is; `true` when a signal ended the payload meanwhile.
+    fn preserve(&mut self) -> bool {
+        let into = self.overseer.preserve_in();
+        let mut ending = None;
+        let signals = self.signals;
+        let preserved = preserve::preserve(&self.running, into, &mut || {
+            while ending.is_none()
+                && let Some(signal) = signals.next()
+            {
+                ending = Some(signal).filter(|signal| ENDING.contains(signal));
+            }
+            ending.is_some()
+        });
+        self.overseer.notice(&Notice::Preserved(Box::new(preserved)));
+        if let Some(signal) = ending {
+            self.signal(signal);
+        }
+        ending.is_some()
+    }
+
+    fn end(self, ended: Option<Ended>, not_executed: Option<Trouble>) -> End {
+        let status = ended.map(|ended| ended.status);
+        let own = match status {
+            None if not_executed.is_none() => Cause::InitLost,
+            Some(status) if libc::WIFSIGNALED(status) && self.passed_on.has(libc::WTERMSIG(status)) => {
+                Cause::PilotSignal(libc::WTERMSIG(status))
+            }
+            Some(_) | None => Cause::Payload,
+        };
+        let cause = self.stopped.unwrap_or(own);
+        let reason = self.reason.filter(|_| cause == Cause::Administrator);
+        let duration = self.start.elapsed();
+        let running = self.running;
+        match ended {
+            // The kernel takes init's namespaces apart now; there is time to write the end record meanwhile.
+            Some(ended) => End {
+                cause,
+                reason,
+                status,
+                io: Some(ended),
+                usage: ended.usage,
+                not_executed,
+                duration,
+                teardown: Some(running),
+            },
+            None => {
+                let usage = running.reap();
+                End { cause, reason, status, io: None, usage, not_executed, duration, teardown: None }
+            }
         }
     }
 }

@@ -107,7 +107,7 @@ const INFO_PID: u64 = 1;
 const INFO_CGROUP: u64 = 1 << 2;
 const INFO_EXIT: u64 = 1 << 3;
 /// `_IOWR(0xff, 11, struct pidfd_info)` with the 64 bytes of [`RawInfo`].
-const GET_INFO: u32 = 3 << 30 | (size_of::<RawInfo>() as u32) << 16 | 0xff << 8 | 11;
+const GET_INFO: libc::Ioctl = 3 << 30 | (size_of::<RawInfo>() as libc::Ioctl) << 16 | 0xff << 8 | 0x0b;
 
 /// What PIDFD_GET_INFO tells (kernel 6.13), in this process's namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,9 +125,7 @@ pub struct Info {
 fn get_raw(pidfd: BorrowedFd<'_>, mask: u64) -> Result<RawInfo, Errno> {
     let mut raw = RawInfo { mask, ..RawInfo::default() };
     // SAFETY: the request carries the size of RawInfo, and the kernel writes no more than that.
-    check(libc::c_long::from(unsafe {
-        libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut raw)
-    }))?;
+    check(libc::c_long::from(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut raw) }))?;
     Ok(raw)
 }
 

@@ -20,10 +20,21 @@ pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new() -> Self {
+        Self::under(&std::env::temp_dir())
+    }
+
+    /// In memory where there is such a place: for tests that open a log hundreds of times, and not about the disk.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        let usable = nix::unistd::access(memory, nix::unistd::AccessFlags::W_OK).is_ok();
+        if usable { Self::under(memory) } else { Self::new() }
+    }
+
+    fn under(base: &Path) -> Self {
         use std::os::unix::fs::DirBuilderExt as _;
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bailey-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        let path = base.join(name);
         fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
         Self(path)
     }

@@ -11,6 +11,7 @@
     clippy::must_use_candidate
 )]
 
+pub mod load;
 pub mod recorder;
 
 use serde_json::Value;

@@ -352,6 +352,8 @@ objects! {
         pub job: Option<String>,
         /// The payload may start payloads of its own.
         pub nested: Option<bool>,
+        /// An administrator had it stopped or held.
+        pub stopped: Option<bool>,
     }
 
     /// `grid.live_part.*`

@@ -212,6 +212,11 @@ impl RecorderLog {
                     };
                     self.live.insert(entry.id.clone().unwrap_or_default(), entry);
                 }
+                Live::Stops(id) => {
+                    if let Some(entry) = self.live.get_mut(id) {
+                        entry.stopped = Some(true);
+                    }
+                }
                 Live::Ends(id) => {
                     let ended = self.live.remove(id);
                     if self.is_unsynced() {

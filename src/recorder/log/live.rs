@@ -28,6 +28,11 @@ pub fn live_entry(record: &Record) -> LiveEntry {
     }
 }
 
+/// An administrator's stop: who asked is in it. A launcher's own, at the end of the wall time, has nobody.
+pub(super) fn is_order(record: &Record) -> bool {
+    record.event.action == Action::PayloadStop && record.grid.peer.uid.is_some()
+}
+
 /// Adds the list of what is live, in parts.
 pub(super) fn push_list(
     draft: &mut Draft,

@@ -84,6 +84,8 @@ pub enum Live {
     Same,
     /// A launch begins. `segment`, `offset`, `seq`, `hash` and `since` are filled in by the log.
     Begins(Box<LiveEntry>),
+    /// An administrator has the launch of this id stopped.
+    Stops(String),
     /// The launch of this id is closed.
     Ends(String),
 }

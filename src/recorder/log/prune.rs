@@ -23,6 +23,9 @@ impl RecorderLog {
     pub(super) fn prune(&mut self, at: Timestamp) -> Result<(), Failure> {
         let mut names = self.dir.segments()?;
         names.retain(|name| *name < self.segment.name);
+        // A crash while a broken segment was replaced can leave it, emptied: no part of the chain.
+        let empty: Vec<String> = names.extract_if(.., |name| self.dir.size_of(name) == Ok(0)).collect();
+        self.unlink(&empty)?;
         self.counts.segments = names.len() as u64 + 1;
         let old = self.older_than_allowed(&names, at)?;
         self.remove_segments(at, &mut names, old, "age")?;

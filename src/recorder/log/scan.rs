@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::fcntl::OFlag;
 
-use super::live::live_entry;
+use super::live::{is_order, live_entry};
 use crate::audit::Timestamp;
 use crate::audit::chain::{Link, MAX_LINE, hex, link_of, place_of};
 use crate::audit::record::{Action, LiveEntry, Record};
@@ -23,6 +23,8 @@ use crate::failure::Failure;
 
 /// How many segments, newest first, are looked at for a list, or for a signature.
 const SEARCHED: usize = 64;
+/// Bytes in which a line's action is found: a time, a launch id and some words.
+const HEAD: usize = 256;
 /// Bytes that are looked at in one piece.
 const WINDOW: u64 = 1024 * 1024;
 /// What may be written and not yet on the disk, with a wide margin (`super::UNSYNCED` and a batch): so much of the end is
@@ -197,6 +199,11 @@ impl End {
             action if action.closes() => {
                 self.live.remove(record.event.id.as_deref().unwrap_or_default());
             }
+            Action::PayloadStop if is_order(&record) => {
+                if let Some(entry) = self.live.get_mut(record.event.id.as_deref().unwrap_or_default()) {
+                    entry.stopped = Some(true);
+                }
+            }
             Action::PayloadLaunch => {
                 let Some(id) = record.event.id.clone() else { return };
                 let entry = LiveEntry {
@@ -251,7 +258,7 @@ fn find_back(
             let rest = bytes.get(begin..).unwrap_or_default();
             let length = newline(rest);
             if let Some(line) = length.and_then(|length| rest.get(..length))
-                && line.windows(mark.len()).any(|part| part == mark)
+                && has(line, mark)
             {
                 begins.push((begin, line));
             }
@@ -288,15 +295,24 @@ fn judge(dir: &Directory, name: &str, offset: u64, size: u64) -> Result<(), Fail
     let mut launch = None;
     for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(|error| wrong(&error))?;
-        let Some(record) = link_of(&line).and_then(|_| serde_json::from_slice::<Record>(&line).ok()) else {
-            continue;
-        };
-        if launch.is_some_and(|at| at != record.timestamp) {
+        let Some(time) = time_of(&line) else { continue };
+        if launch.is_some_and(|launched| launched != time) && link_of(&line).is_some() {
             return Err(refuse());
         }
-        if record.event.action == Action::PayloadLaunch {
-            launch = Some(record.timestamp);
+        if has(&line, b"\"action\":\"payload-launch\"") {
+            launch = Some(time);
         }
     }
     Ok(())
+}
+
+/// `@timestamp` of a line that may be broken further on.
+fn time_of(line: &[u8]) -> Option<Timestamp> {
+    let text = line.strip_prefix(b"{\"@timestamp\":\"")?.get(..30)?;
+    Timestamp::parse_rfc3339(std::str::from_utf8(text).ok()?)
+}
+
+/// Whether the line's first members, time and event, have `mark`. They come first in every line of this program.
+fn has(line: &[u8], mark: &[u8]) -> bool {
+    line.get(..HEAD).unwrap_or(line).windows(mark.len()).any(|part| part == mark)
 }

@@ -163,16 +163,25 @@ impl Digests {
         if !std::mem::replace(&mut lane.taken, true) {
             state.ready.push_back(uid);
         }
-        if state.idle > 0 {
-            self.shared.work.notify_one();
-        } else if state.threads < THREADS {
-            let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new().name("janitor".to_owned()).stack_size(STACK);
-            // Without a thread (TasksMax, memory) the job waits for the next call or for one that is at work.
-            if thread.spawn(move || work(&shared)).is_ok() {
-                state.threads += 1;
-            }
-        }
+        rouse(&self.shared, state);
+    }
+}
+
+/// Sees to it that whoever is ready has a thread: one that waits for work, else a new one.
+fn rouse(shared: &Arc<Shared>, state: &mut State) {
+    if state.ready.is_empty() {
+        return;
+    }
+    // One that was woken and did not run yet still counts as idle, and what it was woken for as ready.
+    if state.idle >= state.ready.len() || state.threads >= THREADS {
+        shared.work.notify_one();
+        return;
+    }
+    let mine = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("janitor".to_owned()).stack_size(STACK);
+    // Without a thread (TasksMax, memory) the job waits for the next call or for one that is at work.
+    if thread.spawn(move || work(&mine)).is_ok() {
+        state.threads += 1;
     }
 }
 
@@ -192,7 +201,7 @@ impl Drop for Digests {
 }
 
 /// A thread's life: the next job of the uid that waits longest.
-fn work(shared: &Shared) {
+fn work(shared: &Arc<Shared>) {
     // Signals are for the event loop.
     let _ = SigSet::all().thread_block();
     let mut buffer = Vec::new();
@@ -212,6 +221,8 @@ fn work(shared: &Shared) {
         };
         let job = state.lanes.get_mut(&uid).and_then(|lane| lane.jobs.pop_front());
         let Some(job) = job else { continue };
+        // This job may hang, and then nobody would come for the others.
+        rouse(shared, &mut state);
         let descriptors = job.descriptors();
         let digest = matches!(job, Job::Digest { .. });
         drop(state);
