@@ -73,8 +73,8 @@ timed() {
         milliseconds "$admin" trace --log "$log" "${args[@]}"
     done < <(shuf --random-source="$dir/samples" -n "$count" "$dir/samples") | summary
 }
-bytes=$(find "$log" -name '*.ndjson' -printf '%s\n' | awk '{ n += $1 } END { printf "%d", n }')
-indexes=$(find "$log" -name '*.idx' -printf '%s\n' | awk '{ n += $1 } END { printf "%d", n }')
+bytes=$(find "$log" -name '*.ndjson' -printf '%s\n' | awk '{ n += $1 } END { printf "%.0f", n }')
+indexes=$(find "$log" -name '*.idx' -printf '%s\n' | awk '{ n += $1 } END { printf "%.0f", n }')
 rate() { awk -v bytes="$bytes" -v ms="$1" 'BEGIN { printf "%d", bytes / 1000 / ms }'; }
 
 cat "$dir/made"
