@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all bench fuzz lint deny image clean
+.PHONY: help setup run test test-all bench bench-trace fuzz lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -25,7 +25,10 @@ bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to
 fuzz: ## what the recorder reads from strangers, with coverage, a minute each (ARGS=SECONDS; needs nightly and cargo-fuzz)
 	@bash tests/fuzz.sh $(ARGS)
 
-lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages
+bench-trace: setup ## questions to a large log, and its verification (ARGS="--records 10000000": ten million records)
+	@bash tests/bench-trace.sh $(ARGS)
+
+lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages, systemd units
 	@bash tests/lint.sh
 
 deny: ## licences, advisories, sources and duplicates of the dependencies
@@ -34,6 +37,9 @@ deny: ## licences, advisories, sources and duplicates of the dependencies
 
 image: setup ## make the image (a Debian root directory) when it is missing
 	@bash tests/image.sh
+
+install: ## install what cargo build --release --locked built (DESTDIR=DIR: below DIR, for a package)
+	@DESTDIR="$(DESTDIR)" bash packaging/install.sh
 
 clean: ## remove the build and the tests' folder (images, copies)
 	@bash tests/clean.sh

@@ -4,6 +4,9 @@
 # BAILEY_TEST_DIR    folder for images, copies and temporary directories; any uid can traverse it (default below)
 # BAILEY_TEST_IMAGE  the image that payloads run in: a root directory (default below; tests/image.sh makes it)
 # BAILEY_TEST_USER   the ordinary user when root calls (default bailey-test; made with useradd when missing)
+# BAILEY_TEST_USER_B, BAILEY_TEST_RECORDER_USER
+#                    a second pilot and the recorder's account, for tests with three uids (default bailey-test-b and
+#                    bailey-test-rec; tests/test.sh makes them when root calls)
 
 set -Eeuo pipefail
 umask 022
@@ -38,7 +41,9 @@ if [ -z "${BAILEY_TEST_IMAGE:-}" ]; then
     fi
 fi
 BAILEY_TEST_USER=${BAILEY_TEST_USER:-bailey-test}
-export BAILEY_TEST_DIR BAILEY_TEST_IMAGE BAILEY_TEST_USER
+BAILEY_TEST_USER_B=${BAILEY_TEST_USER_B:-bailey-test-b}
+BAILEY_TEST_RECORDER_USER=${BAILEY_TEST_RECORDER_USER:-bailey-test-rec}
+export BAILEY_TEST_DIR BAILEY_TEST_IMAGE BAILEY_TEST_USER BAILEY_TEST_USER_B BAILEY_TEST_RECORDER_USER
 
 # Makes BAILEY_TEST_DIR. The name is known and /var/tmp is everybody's, so somebody else's directory is refused.
 make_test_dir() {
@@ -49,10 +54,20 @@ make_test_dir() {
 }
 
 # Makes the ordinary user when root calls. useradd also hands out subordinate uids.
-make_test_user() {
+make_test_user() { make_account "$BAILEY_TEST_USER"; }
+# The two others, for tests with three uids.
+make_other_users() {
+    make_account "$BAILEY_TEST_USER_B"
+    make_account "$BAILEY_TEST_RECORDER_USER"
+    if is_root && [ "$(id -u "$BAILEY_TEST_USER" "$BAILEY_TEST_USER_B" "$BAILEY_TEST_RECORDER_USER" 2>/dev/null |
+        sort -u | wc -l)" -ne 3 ]; then
+        die "$BAILEY_TEST_USER, $BAILEY_TEST_USER_B and $BAILEY_TEST_RECORDER_USER are not three accounts"
+    fi
+}
+make_account() {
     is_root || return 0
-    id "$BAILEY_TEST_USER" >/dev/null 2>&1 || useradd -m -s /bin/bash "$BAILEY_TEST_USER"
-    [ "$(id -u "$BAILEY_TEST_USER")" -ne 0 ] || die "BAILEY_TEST_USER=$BAILEY_TEST_USER is root"
+    id "$1" >/dev/null 2>&1 || useradd -m -s /bin/bash "$1"
+    [ "$(id -u "$1")" -ne 0 ] || die "the tests' account $1 is root"
 }
 
 # exec_as_user COMMAND...: becomes COMMAND, as the ordinary user when root calls, as the caller otherwise. In the

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Formatting, clippy with every warning an error, shellcheck over the scripts, the manual pages against the program.
+# Formatting, clippy with every warning an error, shellcheck over the scripts, the manual pages against the program, the
+# systemd units.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -12,8 +13,9 @@ unguarded=$(grep -rL 'forbid(unsafe_code)' src --include='*.rs' | grep -v -e '^s
 [ -z "$unguarded" ] || die "these files do not forbid unsafe code: $unguarded"
 cargo clippy --locked --all-targets --all-features --quiet -- -D warnings
 if have shellcheck; then
-    find tests .ci -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck -x {} +
+    find tests packaging .ci -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck -x {} +
 else
     say "lint: shellcheck is not installed, the scripts are not checked: run tests/setup.sh"
 fi
 bash tests/man.sh
+bash tests/units.sh

@@ -7,16 +7,20 @@
 #   BAILEY_TEST_IMAGE    a Debian root directory
 #   BAILEY_TEST_TMP      a fresh 0700 directory of the user on a disk, removed at the end
 #   BAILEY_TEST_RELEASE  the release `bailey`, built without test hooks
+#   BAILEY_TEST_SHARED   tests *_uids: a fresh 0755 directory of root's on a disk, removed at the end; and the accounts
+#                        BAILEY_TEST_RECORDER_USER, BAILEY_TEST_USER, BAILEY_TEST_USER_B (tests/as-user.sh)
 #   BAILEY_TEST_FUSE     a FUSE device that the user may open, where /dev/fuse is root's alone (containers)
 #   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and
 #                        returns. Without the variable it must fail: a skip is never silent.
 #
-# How many tests ran (run - skipped) is compared with tests/beds/BED.count: `plain-user`, and `builder` for the tests
-# that stay the builder's (compile_fail, documentation tests). Fewer is an error.
+# How many tests ran (run - skipped) is compared with tests/beds/BED.count: `plain-user`; `builder` for the tests that stay
+# the builder's (compile_fail, documentation tests); `three-uids` for the test programs *_uids, which only root can start
+# as the recorder and two pilots. Fewer is an error.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 enter_workspace
+make_other_users
 bash tests/image.sh
 # A few tests by name need no release programs unless they are those of the release.
 if [ $# -eq 0 ] || [[ $* == *release* ]]; then build_release; fi
@@ -26,13 +30,15 @@ work=$(fresh_tmp) # of the scripts
 trap 'remove_tree "$BAILEY_TEST_TMP"; remove_tree "$work"' EXIT
 chmod 0755 "$work"
 BAILEY_SKIP_DIR=$work/skipped
-mkdir -p "$BAILEY_SKIP_DIR/plain-user" "$BAILEY_SKIP_DIR/builder"
+mkdir -p "$BAILEY_SKIP_DIR"/{plain-user,builder,three-uids}
 chmod 0777 "$BAILEY_SKIP_DIR"/*
 BAILEY_TEST_RELEASE=$RELEASE/bailey
 if is_root && [ -c /dev/fuse ] && ! as_user test -w /dev/fuse && mknod -m 0666 "$work/fuse" c 10 229; then
     export BAILEY_TEST_FUSE=$work/fuse
 fi
-export BAILEY_TEST_TMP BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
+BAILEY_TEST_SHARED=$work/shared
+mkdir "$BAILEY_TEST_SHARED"
+export BAILEY_TEST_TMP BAILEY_TEST_SHARED BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
 
 build=(--locked --features "test-hooks,schema")
 # Where a filter names test programs, -E 'binary(launch)', no other is built.
@@ -71,7 +77,10 @@ executed() {
         # "Running tests/compile_fail.rs (...)" and later "test result: ok. 3 passed; 1 failed; ..."
         awk '/^ *Running / { name = $2 == "unittests" ? $3 : $2 }
              /^test result:/ { sub(/\.rs$/, "", name); sub(/.*\//, "bailey::", name); print name, $4 + $6 }' "$log"
-    fi | awk -v bed="$bed" '{ if (($1 ~ /::compile_fail$/ ? "builder" : "plain-user") == bed) n += $2 } END { print n + 0 }'
+    fi | awk -v bed="$bed" '
+        { of = $1 ~ /::compile_fail$/ ? "builder" : $1 ~ /_uids$/ ? "three-uids" : "plain-user" }
+        of == bed { n += $2 }
+        END { print n + 0 }'
 }
 documentation() {
     if [ -f "$doc" ]; then awk '/^test result:/ { n += $4 + $6 } END { print n + 0 }' "$doc"; else echo 0; fi
@@ -84,7 +93,11 @@ for file in "$BAILEY_SKIP_DIR"/*/*; do
 done
 
 if [ $# -eq 0 ]; then
-    for bed in plain-user builder; do
+    for bed in plain-user builder three-uids; do
+        if [ "$bed" = three-uids ] && ! is_root; then
+            echo "bed three-uids: skipped: only root can start a recorder and two pilots as three accounts"
+            continue
+        fi
         ran=$(executed "$bed")
         if [ "$bed" = builder ]; then ran=$((ran + $(documentation))); fi
         skipped=$(find "$BAILEY_SKIP_DIR/$bed" -type f | wc -l)

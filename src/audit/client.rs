@@ -63,10 +63,10 @@ pub struct Client {
     /// The launch whose receipt came: id, sequence number, hash.
     receipt: Option<Resume>,
     orders: VecDeque<Order>,
-    /// The recorder said that the launch is closed.
-    closed: bool,
     /// What became of the last order, for a recorder that restarts.
     obeyed: Option<Obeyed>,
+    /// The recorder said that the launch is closed.
+    closed: bool,
     /// When to try to come back, and the pause after that.
     again: Option<(Instant, Duration)>,
     buffer: Vec<u8>,
@@ -84,8 +84,8 @@ impl Client {
             serial: 0,
             receipt: None,
             orders: VecDeque::new(),
-            closed: false,
             obeyed: None,
+            closed: false,
             again: None,
             buffer: vec![0; wire::MAX_PACKET],
         };
@@ -362,7 +362,7 @@ impl Client {
                 if let Some(line) = &mut self.line {
                     line.version = welcome.version;
                 }
-                return Ok(());
+                Ok(())
             }
             Ok(Message::Refused(refused)) => {
                 self.line = None;
