@@ -92,6 +92,8 @@ pub(super) struct Server {
     pub(super) counters: Counters,
     pub(super) batch: Vec<Job>,
     pub(super) turn: Turn,
+    /// Connections from which nothing is read until the next beat.
+    pub(super) paused: Vec<u64>,
     /// Connections whose launch waits for a digest.
     pub(super) waiting: usize,
     /// See [`connections::spare`].
@@ -155,6 +157,7 @@ impl Server {
             counters: Counters::default(),
             batch: Vec::new(),
             turn: Turn::default(),
+            paused: Vec::new(),
             waiting: 0,
             spare: connections::spare(),
             most_descriptors: connections::most_descriptors(),
