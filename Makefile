@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all bench lint deny image install clean
+.PHONY: help setup run test test-all bench bench-trace lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -21,6 +21,9 @@ test-all: setup ## make test, a short benchmark and the test beds of their own
 
 bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to docs/benchmarks.md)
 	@bash tests/bench.sh $(ARGS)
+
+bench-trace: setup ## questions to a large log, and its verification (ARGS="--records 10000000": ten million records)
+	@bash tests/bench-trace.sh $(ARGS)
 
 lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages, systemd units
 	@bash tests/lint.sh

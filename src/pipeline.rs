@@ -95,7 +95,7 @@ impl Decided {
         let signals = Signals::take()?;
         desk.check_status_file()?;
         // An early no; the recorder looks again, where no pilot can skip it.
-        if let Some(reason) = drain::reason(&drain::flag(&config.audit.socket)) {
+        if let Some(reason) = drain::look(&drain::flag(&config.audit.socket))? {
             return Err(drain::refusal(reason));
         }
         let identity = identity::declare(

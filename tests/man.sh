@@ -13,7 +13,7 @@ complain() {
 
 # options FILE STRUCT: the long options of a clap struct, without dashes.
 options() {
-    awk -v head="^(pub )?struct $2 [{]" '
+    awk -v head="^(pub([(]super[)])? )?struct $2 [{]" '
         $0 ~ head { inside = 1 }
         inside && /^}/ { exit }
         inside && /#\[arg\(.*long/ {
@@ -53,8 +53,11 @@ same() {
 
 man=docs/man
 same $man/bailey-exec.1 "$(documented $man/bailey-exec.1)" "$(options src/frontend/bailey.rs Exec)"
-same $man/bailey-trace.1 "$(documented $man/bailey-trace.1)" "$(options src/admin/cli.rs Trace)"
-same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/admin/cli.rs Verify)"
+same $man/bailey-trace.1 "$(documented $man/bailey-trace.1)" "$(options src/admin/ask_log.rs Trace)"
+same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/admin/ask_log.rs Verify)"
+same $man/bailey-ps.1 "$(documented $man/bailey-ps.1)" "$(options src/admin/cli.rs Ps)"
+same $man/bailey-stop.1 "$(documented $man/bailey-stop.1)" "$(options src/admin/cli.rs Stop)"
+same $man/bailey-drain.1 "$(documented $man/bailey-drain.1)" "$(options src/admin/cli.rs Drain)"
 same $man/bailey-recorder.8 "$(documented $man/bailey-recorder.8)" "$(options src/recorder/cli.rs Cli)"
 same $man/bailey.toml.5 "$(documented_keys $man/bailey.toml.5)" "$(keys config/bailey.toml)"
 

@@ -7,12 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::ask_log;
 use super::live::{self, Draining};
-use super::verify::verify;
-use crate::audit::{Timestamp, place};
-use crate::config;
-use crate::failure::{Code, Failure};
-use crate::trace::{self, Question, when};
+use crate::failure::Code;
 
 /// Exit code when the answer is no: not there, or not allowed.
 const NO: u8 = 1;
@@ -29,9 +26,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Whose payload was it?
-    Trace(Trace),
+    Trace(Box<ask_log::Trace>),
     /// Is the log whole? Exit code 0: yes, 1: broken, 2: it cannot be read
-    Verify(Verify),
+    Verify(ask_log::Verify),
     /// Which payloads live here?
     Ps(Ps),
     /// Stop a payload. Exit code 0: its launcher was told, 1: no, 2: the recorder cannot be asked
@@ -90,47 +87,6 @@ struct Drain {
     show: bool,
 }
 
-#[derive(Debug, Args)]
-struct Trace {
-    /// The moment: RFC 3339, "YYYY-MM-DD HH:MM[:SS]" in UTC, now, "2 hours ago"
-    #[arg(long, value_name = "TIME")]
-    at: Option<String>,
-    /// Pid of the payload's first process, as the host saw it
-    #[arg(long)]
-    pid: Option<i64>,
-    /// Any of the person's names, or a part of one
-    #[arg(long)]
-    user: Option<String>,
-    /// Address of the host or of its site
-    #[arg(long)]
-    ip: Option<std::net::IpAddr>,
-    /// Virtual organisation
-    #[arg(long)]
-    vo: Option<String>,
-    /// The VO's job or task id, the pilot's id, or a batch job's
-    #[arg(long)]
-    job: Option<String>,
-    /// Launch id
-    #[arg(long)]
-    id: Option<String>,
-    /// Answer in JSON
-    #[arg(long)]
-    json: bool,
-    /// The log's directory; without it this account's embedded log
-    #[arg(long, value_name = "DIR")]
-    log: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct Verify {
-    /// Answer in JSON, one line for each directory
-    #[arg(long)]
-    json: bool,
-    /// The logs' directories; without one this account's embedded log
-    #[arg(value_name = "DIR")]
-    dirs: Vec<PathBuf>,
-}
-
 /// Runs one command line (with the program's name) and gives the exit code.
 pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
     let cli = match Cli::try_parse_from(args) {
@@ -146,8 +102,8 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
         }
     };
     let answer = match cli.command {
-        Command::Trace(options) => run_trace(options),
-        Command::Verify(options) => run_verify(&options),
+        Command::Trace(options) => ask_log::trace(*options),
+        Command::Verify(options) => ask_log::verify(&options),
         Command::Ps(options) => live::ps(options.json).map(|text| (text, 0)),
         Command::Stop(Stop { id, reason, freeze, preserve }) => {
             live::stop(&id, reason, freeze, preserve).map(|text| (text, 0))
@@ -172,50 +128,4 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
             if failure.code == Code::Refused { NO } else { CANNOT }
         }
     }
-}
-
-fn run_trace(options: Trace) -> Result<(String, u8), Failure> {
-    let now = Timestamp::now();
-    let at = options.at.as_deref().map(|text| when::parse(text, now)).transpose()?;
-    let question = Question {
-        at: at.as_ref().map(|moment| moment.time),
-        pid: options.pid,
-        user: options.user,
-        ip: options.ip,
-        vo: options.vo,
-        job: options.job,
-        id: options.id,
-    };
-    let dir = options.log.map_or_else(default_log, Ok)?;
-    let answer = trace::ask(&dir, question)?;
-    let text = if options.json {
-        answer.json()
-    } else {
-        answer.human(at.as_ref().is_some_and(|moment| moment.zone_assumed))
-    };
-    Ok((text, u8::from(answer.payloads.is_empty())))
-}
-
-fn run_verify(options: &Verify) -> Result<(String, u8), Failure> {
-    let dirs = if options.dirs.is_empty() { vec![default_log()?] } else { options.dirs.clone() };
-    let mut text = String::new();
-    let mut code = 0;
-    for dir in dirs {
-        let report = verify(&dir)?;
-        code = code.max(report.exit_code());
-        if options.json {
-            text.push_str(&serde_json::to_string(&report).unwrap_or_default());
-            text.push('\n');
-        } else {
-            text.push_str(&report.human(&dir));
-        }
-    }
-    Ok((text, code))
-}
-
-/// Where this account's embedded log is, by the same rules as the launcher's.
-fn default_log() -> Result<PathBuf, Failure> {
-    let config = config::load(&config::Place::system())?;
-    let uid = nix::unistd::Uid::effective().as_raw();
-    place::place(&config.audit, uid, &|name| std::env::var_os(name), &crate::host::id()?)
 }

@@ -68,7 +68,7 @@ pub fn drain(what: Draining) -> Result<String, Failure> {
 /// The flag is a file, so this needs no recorder.
 fn shown() -> Result<String, Failure> {
     let config = config::load(&config::Place::system())?;
-    Ok(match drain::reason(&drain::flag(&config.audit.socket)) {
+    Ok(match drain::look(&drain::flag(&config.audit.socket))? {
         Some(reason) => format!("This node takes no new payloads: {}.\n", Printable(&reason)),
         None => "This node takes new payloads.\n".to_owned(),
     })
@@ -241,7 +241,7 @@ mod tests {
             assert!(!line.contains('\u{1b}'));
         }
         assert_eq!(text.lines().count(), 3);
-        assert!(text.contains("3h12m") && text.contains("CN=12345"), "{text}");
+        assert!(text.contains("3h12m") && text.contains("12345 "), "{text}");
         assert_eq!(human(&rows, None, now).lines().count(), 3, "a name makes no line of its own");
         assert_eq!(human(&[], None, now), "No payload is live.\n");
     }

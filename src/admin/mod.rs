@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+mod ask_log;
 pub mod cli;
 pub mod config;
 pub mod live;

@@ -172,12 +172,18 @@ pub fn hex(hash: &Hash) -> String {
 
 /// 64 lowercase hex digits as a digest.
 pub fn from_hex(text: &str) -> Option<Hash> {
-    if text.len() != 64 || !is_hex(text) {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut hash = [0; 32];
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != hash.len() || !rest.is_empty() {
         return None;
     }
-    let mut hash = [0; 32];
-    for (index, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
     }
     Some(hash)
 }
@@ -211,6 +217,15 @@ mod tests {
         let chain = record.chain.unwrap();
         assert_eq!((chain.prev, chain.writer.as_str()), ("0".repeat(64), "w\"x"));
         assert_eq!(record.process.args[0], "a\nb\u{1b}[31m");
+    }
+
+    #[test]
+    fn hex_reads_back() {
+        let hash: Hash = std::array::from_fn(|n| (n * 7) as u8);
+        assert_eq!(from_hex(&hex(&hash)), Some(hash));
+        for bad in ["", "00", &hex(&hash)[1..], &format!("{}0", hex(&hash)), &hex(&hash).replace('0', "A")] {
+            assert_eq!(from_hex(bad), None, "{bad}");
+        }
     }
 
     #[test]

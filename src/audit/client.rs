@@ -362,7 +362,7 @@ impl Client {
                 if let Some(line) = &mut self.line {
                     line.version = welcome.version;
                 }
-                return Ok(());
+                Ok(())
             }
             Ok(Message::Refused(refused)) => {
                 self.line = None;

@@ -20,27 +20,42 @@ pub fn flag(socket: &Path) -> PathBuf {
     socket.parent().map_or_else(|| PathBuf::from("drain"), |dir| dir.join("drain"))
 }
 
-/// Why the node takes no new payloads, if it does not. A flag that cannot be looked at counts as set: that is an
-/// administrator's to put right, and nothing is lost by it.
-pub fn reason(flag: &Path) -> Option<String> {
-    let found = match std::fs::symlink_metadata(flag) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
-        found => found,
+/// Why the node takes no new payloads, if it does not.
+///
+/// # Errors
+/// A flag that cannot be looked at: whether it is set is not known then.
+pub fn look(flag: &Path) -> Result<Option<String>, Failure> {
+    let there = match std::fs::symlink_metadata(flag) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        other => other,
     };
     let mut bytes = Vec::new();
     // Opened without waiting, because anything may lie there.
-    let read = found.and_then(|_| input::open(flag)).and_then(|file| {
+    let read = there.and_then(|_| input::open(flag)).and_then(|file| {
         if file.metadata()?.is_file() { file.take(LONGEST).read_to_end(&mut bytes) } else { Ok(0) }
     });
     match read {
         Ok(_) => {
             let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-            Some(if text.is_empty() { NO_REASON.to_owned() } else { text })
+            Ok(Some(if text.is_empty() { NO_REASON.to_owned() } else { text }))
         }
         // It was taken away this moment.
-        Err(error) if error.kind() == ErrorKind::NotFound && std::fs::symlink_metadata(flag).is_err() => None,
-        Err(error) => Some(format!("its drain flag {} cannot be read: {}", flag.display(), io_text(&error))),
+        Err(error) if error.kind() == ErrorKind::NotFound && std::fs::symlink_metadata(flag).is_err() => {
+            Ok(None)
+        }
+        Err(error) => Err(Failure::site(
+            format!("cannot read the node's drain flag {}", flag.display()),
+            io_text(&error),
+            "make it readable for everybody, or remove it",
+        )),
     }
+}
+
+/// The same for the recorder: a flag that cannot be looked at counts as set, until an administrator puts that right.
+pub fn reason(flag: &Path) -> Option<String> {
+    look(flag).unwrap_or_else(|failure| Some(failure.to_string()))
 }
 
 /// Sets the flag, or takes it away.
@@ -107,7 +122,8 @@ mod tests {
         assert_eq!(reason(&flag).as_deref(), Some(NO_REASON));
         set(&flag, None).unwrap();
         std::os::unix::fs::symlink("drain", &flag).unwrap();
-        assert!(reason(&flag).unwrap().contains("cannot be read"));
+        assert!(reason(&flag).unwrap().contains("cannot read"));
+        assert_eq!(look(&flag).unwrap_err().code.exit_code(), 125);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod client;
 pub mod drain;
 pub mod journal;
+pub mod lines;
 pub(crate) mod live;
 pub mod log;
 pub mod place;

@@ -112,10 +112,9 @@ impl Action {
             Self::PayloadLaunch => ("start", Some(Outcome::Success)),
             Self::PayloadEnd => ("end", None),
             Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
-            Self::PayloadStop => ("change", Some(Outcome::Success)),
             Self::LaunchFailed => ("end", Some(Outcome::Failure)),
             Self::Query => ("access", Some(Outcome::Success)),
-            Self::NodeDrain => ("change", Some(Outcome::Success)),
+            Self::PayloadStop | Self::NodeDrain => ("change", Some(Outcome::Success)),
             Self::PayloadNotice
             | Self::SegmentOpen
             | Self::LogRepair
@@ -288,6 +287,7 @@ impl Record {
     }
 
     /// A record of another action about the same payload: who, where and which, without what only the launch record says.
+    #[must_use]
     pub fn about(&self, action: Action, launch: LaunchId) -> Self {
         let mut record = Self::new(action, launch);
         record.host.clone_from(&self.host);

@@ -88,7 +88,9 @@ impl Directory {
     /// Opens the directory to write in it, and makes it (0700 or 0750, with its parents) where it is missing.
     pub fn for_writing(path: &Path, house: House, network_filesystem: bool) -> Result<Self, Failure> {
         let made = create(path, house)?;
-        let directory = Self { house, ..Self::for_reading(path)? };
+        let opened = Self::open_at(path)
+            .map_err(|errno| failure_in(house, "open the audit log's directory", path, errno))?;
+        let directory = Self { house, ..opened };
         if made {
             // mkdir(2) obeys the umask; a set-group-id bit that came from the parent stays.
             let wrong = |error: &std::io::Error| directory.io_failure("set the mode of", "", error);
@@ -104,9 +106,12 @@ impl Directory {
 
     /// Opens the directory to read what is in it.
     pub fn for_reading(path: &Path) -> Result<Self, Failure> {
+        Self::open_at(path).map_err(|errno| unread(path, &errno.into()))
+    }
+
+    fn open_at(path: &Path) -> Result<Self, Errno> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::open(path, flags, Mode::empty())
-            .map_err(|errno| failure("open the audit log's directory", path, errno))?;
+        let fd = nix::fcntl::open(path, flags, Mode::empty())?;
         Ok(Self { fd: File::from(fd), path: path.to_owned(), house: House::Embedded })
     }
 
@@ -282,6 +287,16 @@ fn network_kind(magic: u32) -> Option<&'static str> {
 /// A failure of the embedded log with the next step that the errno suggests. Exit code 122.
 pub fn failure(verb: &str, path: &Path, errno: Errno) -> Failure {
     failure_in(House::Embedded, verb, path, errno)
+}
+
+/// A failure to read a log, by whoever asks what is in it.
+pub fn unread(path: &Path, error: &std::io::Error) -> Failure {
+    let next = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENOTDIR) => "name the directory of a log",
+        Some(Errno::EIO) => "look for disk errors in the kernel's log, and read a copy",
+        _ => "ask as a user who may read it, or copy the log and name the copy",
+    };
+    Failure::site(format!("cannot read the log {}", path.display()), io_text(error), next)
 }
 
 /// [`failure`] for an `io::Error`.

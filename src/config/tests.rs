@@ -82,11 +82,28 @@ site = { name = "CERN \"X\" \\ é", public_ip = ["192.0.2.1", "2001:db8::1"] }
 undeclared = "deny"
 [audit]
 dir = "/data//bailey/./log/"
+recorder = "required"
+socket = "/data/run/recorder.sock"
 wait = "1h30m"
 network_filesystem = true
 journald = "checkpoints"
 args = "digest"
 user_name = true
+[recorder]
+dir = "/data/log"
+state = "/data/state"
+metrics = "/data/metrics.prom"
+segment_size = "1M"
+live_list_every = "128K"
+checkpoint_records = "5"
+checkpoint_every = "10s"
+reserve = "2M"
+live_per_uid = "7"
+launches_per_second = "8"
+bytes_per_day = "9G"
+[retention]
+days = "none"
+size = "1T"
 [root]
 host = ["/usr", "/usr/", "/a b"]
 host_etc = ["ssl", "grid-security/certificates"]
@@ -119,6 +136,10 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.audit.dir, Some(PathBuf::from("/data/bailey/log")));
     assert_eq!(config.audit.wait, Duration::from_secs(5400));
     assert!(config.audit.network_filesystem && config.audit.user_name);
+    assert_eq!(config.audit.recorder, Demand::Required);
+    assert_eq!(config.recorder.metrics, Some(PathBuf::from("/data/metrics.prom")));
+    assert_eq!((config.recorder.checkpoint_records, config.recorder.reserve), (5, 2 << 20));
+    assert_eq!((config.retention.days, config.retention.size), (None, Some(1 << 40)));
     assert_eq!(config.audit.journald, Journald::Checkpoints);
     assert_eq!(config.audit.args, Args::Digest);
     assert_eq!(config.root.host, [Path::new("/usr"), Path::new("/a b")]);

@@ -36,17 +36,17 @@ pub(super) struct Accounts {
     limits: config::Recorder,
     /// Connections of one uid that carry no live payload.
     most_idle: usize,
-    accounts: HashMap<u32, Account>,
+    of: HashMap<u32, Account>,
 }
 
 impl Accounts {
     pub(super) fn new(limits: config::Recorder, most_idle: usize) -> Self {
-        Self { limits, most_idle, accounts: HashMap::new() }
+        Self { limits, most_idle, of: HashMap::new() }
     }
 
     fn account(&mut self, uid: u32, now: Instant) -> &mut Account {
         let most = self.most();
-        self.accounts.entry(uid).or_insert_with(|| Account {
+        self.of.entry(uid).or_insert_with(|| Account {
             idle: 0,
             live: 0,
             tokens: most,
@@ -77,14 +77,14 @@ impl Accounts {
 
     /// A connection without a live payload goes, or gets one.
     pub(super) fn idle_less(&mut self, uid: u32) {
-        if let Some(account) = self.accounts.get_mut(&uid) {
+        if let Some(account) = self.of.get_mut(&uid) {
             account.idle = account.idle.saturating_sub(1);
         }
     }
 
     /// A connection's payload ended, and the connection stays.
     pub(super) fn idle_more(&mut self, uid: u32) {
-        if let Some(account) = self.accounts.get_mut(&uid) {
+        if let Some(account) = self.of.get_mut(&uid) {
             account.idle += 1;
         }
     }
@@ -154,21 +154,21 @@ impl Accounts {
 
     /// A payload's end is written.
     pub(super) fn ended(&mut self, uid: u32) {
-        if let Some(account) = self.accounts.get_mut(&uid) {
+        if let Some(account) = self.of.get_mut(&uid) {
             account.live = account.live.saturating_sub(1);
         }
     }
 
     /// A record of this many bytes was written for the uid.
     pub(super) fn filled(&mut self, uid: u32, bytes: u64) {
-        if let Some(account) = self.accounts.get_mut(&uid) {
+        if let Some(account) = self.of.get_mut(&uid) {
             account.bytes += bytes;
         }
     }
 
     /// Forgets who has been quiet for a day.
     pub(super) fn forget(&mut self, now: Instant) {
-        self.accounts.retain(|_, account| {
+        self.of.retain(|_, account| {
             account.idle > 0 || account.live > 0 || now.duration_since(account.filled) < DAY
         });
     }

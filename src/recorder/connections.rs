@@ -303,7 +303,9 @@ impl Server {
         }
         if !connection.unsent.is_empty() {
             let (uid, count) = (connection.peer.uid, connection.unsent.len());
-            if count > MOST_UNSENT || (!self.is_administrator(uid) && self.unsent(uid) > MOST_UNSENT_BYTES) {
+            if count > MOST_UNSENT
+                || (!super::requests::is_administrator(uid) && self.unsent(uid) > MOST_UNSENT_BYTES)
+            {
                 return self.disconnect(token);
             }
         }

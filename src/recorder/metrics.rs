@@ -2,6 +2,7 @@
 //!
 //! The file is replaced as a whole by rename, so that a reader never sees half of it.
 #![forbid(unsafe_code)]
+#![allow(clippy::cast_precision_loss)] // the format has floats only
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -143,8 +144,7 @@ mod tests {
     fn the_text_is_prometheus_format() {
         let mut counters = Counters { launches: 3, ..Counters::default() };
         counters.refusals.insert(122, 2);
-        let mut syncs = Latency::default();
-        syncs.count = 3;
+        let mut syncs = Latency { count: 3, ..Latency::default() };
         (syncs.buckets[0], syncs.buckets[1], syncs.buckets[12]) = (1, 1, 1);
         let log = Stats {
             syncs,

@@ -11,6 +11,7 @@
 //!  ├─ accounts    what one uid may do
 //!  └─ records     what the recorder writes: pure
 //! log         one writer: batches, segments, live lists, checkpoints, reserve, retention
+//! indexer     caches for questions, in a thread of their own
 //! metrics     numbers for monitoring
 //! ```
 //!
@@ -20,6 +21,7 @@
 mod accounts;
 pub mod cli;
 mod connections;
+mod indexer;
 mod listen;
 pub mod log;
 mod metrics;

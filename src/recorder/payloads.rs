@@ -63,6 +63,9 @@ struct Asked {
     told_off: bool,
 }
 
+/// What a launcher told of the end: when, the record, and whom to answer.
+type Told = (Instant, Record, Option<(u64, u32)>);
+
 /// A live payload.
 pub(super) struct Payload {
     pub(super) connection: Option<u64>,
@@ -73,7 +76,7 @@ pub(super) struct Payload {
     watch: u64,
     launcher: Option<OwnedFd>,
     pub(super) launcher_is: (i64, u64),
-    pub(super) payload_is: (i64, u64),
+    pub(super) process_is: (i64, u64),
     processes: [(i32, u64); 2],
     pub(super) nested: bool,
     pub(super) base: Record,
@@ -88,7 +91,7 @@ pub(super) struct Payload {
     restarted: bool,
     outlives: bool,
     /// The launcher's end record, until the pidfd agrees: since when, record, whom to tell.
-    end: Option<(Instant, Record, Option<(u64, u32)>)>,
+    end: Option<Told>,
     /// A closing record that could not be written, to be tried again.
     again: Option<Record>,
     /// Its closing record is in the batch.
@@ -134,7 +137,7 @@ impl Server {
                 base.process.parent.pid.unwrap_or_default(),
                 base.grid.launcher.start_ticks.unwrap_or_default(),
             ),
-            payload_is: (base.process.pid.unwrap_or_default(), base.grid.start_ticks.unwrap_or_default()),
+            process_is: (base.process.pid.unwrap_or_default(), base.grid.start_ticks.unwrap_or_default()),
             pidfd: Some(payload),
             processes,
             nested,
@@ -510,11 +513,11 @@ impl Server {
     }
 
     fn take_over(&mut self, id: LaunchId, entry: &LiveEntry, base: Record, same_boot: bool) {
-        let payload_is = (entry.pid.unwrap_or_default(), entry.start_ticks.unwrap_or_default());
+        let process_is = (entry.pid.unwrap_or_default(), entry.start_ticks.unwrap_or_default());
         let launcher_is = (entry.launcher_pid.unwrap_or_default(), entry.launcher_ticks.unwrap_or_default());
         let open = |(pid, ticks): (i64, u64)| observe::process(i32::try_from(pid).ok()?, ticks);
-        let (pidfd, launcher) = if same_boot { (open(payload_is), open(launcher_is)) } else { (None, None) };
-        let payload_pid = i32::try_from(payload_is.0).unwrap_or_default();
+        let (pidfd, launcher) = if same_boot { (open(process_is), open(launcher_is)) } else { (None, None) };
+        let payload_pid = i32::try_from(process_is.0).unwrap_or_default();
         let init = pidfd.as_ref().and_then(|_| observe::parent_of(payload_pid)).unwrap_or_default();
         let uid = entry.uid.unwrap_or_default();
         let mut live = Payload {
@@ -525,8 +528,8 @@ impl Server {
             watch: 0,
             launcher,
             launcher_is,
-            payload_is,
-            processes: [(payload_pid, payload_is.1), init],
+            process_is,
+            processes: [(payload_pid, process_is.1), init],
             nested: entry.nested.unwrap_or(false),
             base,
             since: entry.since,
@@ -564,7 +567,7 @@ impl Server {
             .filter(|(_, live)| only.is_none_or(|uid| live.uid == uid))
             .map(|(id, live)| wire::LiveRow {
                 id: id.to_string(),
-                pid: live.payload_is.0,
+                pid: live.process_is.0,
                 uid: live.uid,
                 since: live.since.unwrap_or_else(now).to_string(),
                 user: live.base.user.id.clone(),

@@ -272,7 +272,9 @@ fn shorten(record: &mut Record) {
     ];
     for list in lists {
         list.truncate(MOST);
-        list.iter_mut().for_each(|text| cut(text, 256));
+        for text in list.iter_mut() {
+            cut(text, 256);
+        }
     }
     record.related.ip.truncate(MOST);
     record.grid.site.public_ip.truncate(MOST);

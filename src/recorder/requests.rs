@@ -51,9 +51,9 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return };
         let (uid, stage, inside) = (connection.peer.uid, connection.stage.clone(), connection.inside);
         match (stage, message) {
-            (Stage::New, Message::Hello(hello)) => return self.hello(token, serial, &hello, fds),
+            (Stage::New, Message::Hello(hello)) => self.hello(token, serial, &hello, fds),
             (Stage::Greeted, Message::Launch(launch)) => {
-                return self.launch(token, serial, &launch, length, fds);
+                self.launch(token, serial, &launch, length, fds);
             }
             (stage, message) => {
                 self.digests.discard(uid, fds);
@@ -212,7 +212,7 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let uid = connection.peer.uid;
         if let Some(live) = self.payloads.get(&id) {
-            return self.repeat(token, serial, id, live.payload_is, &handed);
+            return self.repeat(token, serial, id, live.process_is, &handed);
         }
         if self.launching.contains(&id) {
             return Err(defect("a launch of that id is being recorded, and it is another one"));
@@ -278,7 +278,7 @@ impl Server {
         token: u64,
         serial: u32,
         id: LaunchId,
-        payload_is: (i64, u64),
+        process_is: (i64, u64),
         handed: &Handed,
     ) -> Result<(), Failure> {
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
@@ -287,7 +287,7 @@ impl Server {
         let observed = observe::payload(peer, handed, &mut self.scratch)?;
         let same_launcher =
             live.launcher_is == (i64::from(peer.pid), peer.start_ticks) && live.uid == peer.uid;
-        let same_payload = payload_is == (i64::from(observed.pid()), observed.start_ticks);
+        let same_payload = process_is == (i64::from(observed.pid()), observed.start_ticks);
         if !same_launcher || !same_payload {
             return Err(defect("a launch of that id is live, and it is another one"));
         }
@@ -401,13 +401,9 @@ impl Server {
 
     // ---- administrators ----
 
-    pub(super) fn is_administrator(&self, uid: u32) -> bool {
-        uid == 0 || uid == nix::unistd::geteuid().as_raw()
-    }
-
     fn ps(&mut self, token: u64, serial: u32) {
         let Some(connection) = self.connections.get(&token) else { return };
-        let all = self.is_administrator(connection.peer.uid) || connection.peer.in_group;
+        let all = is_administrator(connection.peer.uid) || connection.peer.in_group;
         let uid = connection.peer.uid;
         let rows = self.rows((!all).then_some(uid));
         let size = |row: &LiveRow| {
@@ -436,7 +432,7 @@ impl Server {
     fn stop_asked(&mut self, token: u64, serial: u32, mut stop: wire::Stop) {
         let Some(connection) = self.connections.get(&token) else { return };
         let asker = connection.asker();
-        let administrator = self.is_administrator(asker.uid);
+        let administrator = is_administrator(asker.uid);
         let refuse =
             |why: &str, next: &str| Failure::refused(format!("cannot stop launch {}", stop.id), why, next);
         let found = LaunchId::parse(&stop.id).filter(|id| self.payloads.contains_key(id));
@@ -474,7 +470,7 @@ impl Server {
     fn drain(&mut self, token: u64, serial: u32, drain: wire::Drain) {
         let Some(connection) = self.connections.get(&token) else { return };
         let asker = connection.asker();
-        if !self.is_administrator(asker.uid) {
+        if !is_administrator(asker.uid) {
             let failure = Failure::refused(
                 "cannot change the node's drain flag",
                 format!("uid {} is neither root nor the recorder's account", asker.uid),
@@ -512,7 +508,7 @@ impl Server {
     fn query(&mut self, token: u64, serial: u32, query: &wire::Query) {
         let Some(connection) = self.connections.get(&token) else { return };
         let (asker, reader) = (connection.asker(), connection.peer.in_group);
-        if !reader && !self.is_administrator(asker.uid) {
+        if !reader && !is_administrator(asker.uid) {
             let failure = Failure::refused(
                 "cannot record the question",
                 format!("uid {} may not read the log, so it cannot have asked it", asker.uid),
@@ -520,7 +516,7 @@ impl Server {
             );
             return self.refuse(token, serial, &failure);
         }
-        if !self.is_administrator(asker.uid)
+        if !is_administrator(asker.uid)
             && let Err(failure) = self.accounts.spend(asker.uid, Instant::now())
         {
             return self.refuse(token, serial, &failure);
@@ -534,4 +530,9 @@ impl Server {
 
 fn defect(why: &str) -> Failure {
     Failure::record("the recorder cannot take this launch", why, "report this as a defect; nothing has run")
+}
+
+/// root, or the recorder's own account.
+pub(super) fn is_administrator(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }

@@ -20,6 +20,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::accounts::Accounts;
 use super::connections::{self, Connection, Stage, Turn};
+use super::indexer::Indexer;
 use super::log::{Live, RecorderLog, Staged, Written};
 use super::metrics::{self, Counters};
 use super::observe::Digests;
@@ -107,6 +108,7 @@ pub(super) struct Server {
     pub(super) readers: u32,
     metrics_at: Option<Instant>,
     watchdog: Option<Duration>,
+    indexer: Indexer,
 }
 
 pub(super) fn failed(what: &str, errno: Errno) -> Failure {
@@ -165,6 +167,7 @@ impl Server {
             readers,
             metrics_at: None,
             watchdog: sd_notify::watchdog_enabled(),
+            indexer: Indexer::start(&config.recorder.dir),
             config,
         })
     }
@@ -396,6 +399,8 @@ impl Server {
         if let Err(failure) = self.log.tick() {
             say(&failure);
         }
+        let (segment, length) = self.log.newest();
+        self.indexer.look(segment, length);
         self.copy_own_lines();
         if self.watchdog.is_some() {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);

@@ -410,22 +410,20 @@ impl<'a> Watch<'a> {
         let reason = self.reason.filter(|_| cause == Cause::Administrator);
         let duration = self.start.elapsed();
         let running = self.running;
-        match ended {
-            // The kernel takes init's namespaces apart now; there is time to write the end record meanwhile.
-            Some(ended) => End {
-                cause,
-                reason,
-                status,
-                io: Some(ended),
-                usage: ended.usage,
-                not_executed,
-                duration,
-                teardown: Some(running),
-            },
-            None => {
-                let usage = running.reap();
-                End { cause, reason, status, io: None, usage, not_executed, duration, teardown: None }
-            }
+        let Some(ended) = ended else {
+            let usage = running.reap();
+            return End { cause, reason, status, io: None, usage, not_executed, duration, teardown: None };
+        };
+        // The kernel takes init's namespaces apart now; there is time to write the end record meanwhile.
+        End {
+            cause,
+            reason,
+            status,
+            io: Some(ended),
+            usage: ended.usage,
+            not_executed,
+            duration,
+            teardown: Some(running),
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Answer, Payload};
+use super::around::{Around, Chain};
+use super::{Answer, OfLog, Payload};
+use crate::admin::verify::{KeyFrom, Report};
+use crate::audit::record::Record;
 use crate::failure::Printable;
 
 /// The widest line.
@@ -14,69 +17,211 @@ const FULL: usize = 8;
 const LISTED: usize = 200;
 
 impl Answer {
-    /// For a person: the answer in words first, then the payloads, then whether the log can be trusted.
+    /// For a person: the answer in words first, then the payloads, then whether the logs can be trusted.
     pub fn human(&self, zone_assumed: bool) -> String {
-        let mut text = match self.payloads.len() {
-            0 if self.question.at.is_some() => {
+        let count = self.count();
+        let mut text = match count {
+            0 if self.question.has_time() => {
                 "No payload ran on this log's host at that time that fits the question.\n".to_owned()
             }
             0 => "No payload fits the question.\n".to_owned(),
             1 => "One payload matches.\n".to_owned(),
             count if count > FULL && self.question.pid.is_none() => {
-                format!("{count} candidates: add --pid, --user or --job to tell them apart.\n")
+                format!("{count} candidates: add {} to tell them apart.\n", self.hint())
             }
             count => format!("{count} payloads match.\n"),
         };
         // Writing to a String never fails.
-        if let Some(at) = self.question.at {
-            let read = if zone_assumed { " (no zone given: read as UTC)" } else { " UTC" };
-            let _ = writeln!(text, "Asked for {at}{read}.");
-        }
-        for payload in self.payloads.iter().take(LISTED) {
-            if self.payloads.len() <= FULL {
-                text.push('\n');
-                full(&mut text, payload);
-            } else {
-                short(&mut text, payload);
+        let read = if zone_assumed { " (no zone given: read as UTC)" } else { " UTC" };
+        match (self.question.from, self.question.to) {
+            (Some(from), Some(to)) if from == to => {
+                let _ = writeln!(text, "Asked for {from}{read}.");
+            }
+            (None, None) => {}
+            (from, to) => {
+                let word = |time: Option<_>, none: &str| {
+                    time.map_or_else(|| none.to_owned(), |time: crate::audit::Timestamp| time.to_string())
+                };
+                let (from, to) = (word(from, "the beginning"), word(to, "the end"));
+                let _ = writeln!(text, "Asked for {from} to {to}{read}.");
             }
         }
-        if let Some(more) = self.payloads.len().checked_sub(LISTED).filter(|more| *more > 0) {
+        let several = self.logs.len() > 1;
+        let mut listed = 0;
+        for log in &self.logs {
+            if several && !(log.payloads.is_empty() && log.records.is_empty()) {
+                text.push('\n');
+                line(&mut text, "log     ", &log.log.display().to_string());
+            }
+            for payload in &log.payloads {
+                listed += 1;
+                if count <= FULL {
+                    text.push('\n');
+                    full(&mut text, payload);
+                } else if listed <= LISTED {
+                    short(&mut text, payload);
+                }
+            }
+            others(&mut text, &log.records);
+        }
+        if let Some(more) = count.checked_sub(LISTED).filter(|more| *more > 0) {
             let _ = writeln!(text, "and {more} more: --json has them all");
         }
         text.push('\n');
-        self.trust(&mut text);
+        for log in &self.logs {
+            if several {
+                line(&mut text, "", &format!("{}:", log.log.display()));
+            }
+            log.trust(&mut text);
+        }
         text
     }
 
-    fn trust(&self, text: &mut String) {
-        let report = &self.report;
-        match &report.first_break {
-            None => {
-                let _ = writeln!(
-                    text,
-                    "The chain verifies: {} lines, up to sequence {}.",
-                    report.lines, report.last_seq
-                );
-            }
-            Some(broken) => {
-                line(text, "The chain is BROKEN at ", &format!("{}:{}", broken.segment, broken.line));
-                line(text, "  ", &broken.text);
-                text.push_str("Nothing behind that line was read; what stands above may be incomplete.\n");
-            }
-        }
-        if self.unreadable > 0 {
-            let _ = writeln!(text, "{} lines have a form that this version does not know.", self.unreadable);
+    /// What would narrow the question most.
+    fn hint(&self) -> &'static str {
+        let question = &self.question;
+        match (question.has_time(), question.cgroup.is_some(), question.job.is_some()) {
+            (true, false, false) => "a pid, cgroup or job",
+            (true, ..) => "a pid or user",
+            (false, ..) => "a time, pid or job",
         }
     }
 
     /// For a program: one JSON object on one line.
-    pub fn json(&self) -> String {
+    pub fn json(&self, zone_assumed: bool) -> String {
+        let payloads: Vec<serde_json::Value> = self
+            .logs
+            .iter()
+            .flat_map(|log| {
+                log.payloads.iter().map(|payload| {
+                    let mut value = serde_json::json!(payload);
+                    if let Some(object) = value.as_object_mut() {
+                        object.insert("log".to_owned(), serde_json::json!(log.log));
+                    }
+                    value
+                })
+            })
+            .collect();
+        let logs: Vec<serde_json::Value> = self
+            .logs
+            .iter()
+            .map(|log| {
+                let mut value = serde_json::json!(log);
+                if let Some(object) = value.as_object_mut() {
+                    object.remove("payloads");
+                }
+                value
+            })
+            .collect();
+        let question = &self.question;
         let value = serde_json::json!({
-            "payloads": self.payloads,
-            "unreadable_lines": self.unreadable,
-            "chain": self.report,
+            "asked": { "from": question.from, "to": question.to, "zone_assumed": zone_assumed },
+            "payloads": payloads,
+            "logs": logs,
         });
         format!("{value}\n")
+    }
+}
+
+impl OfLog {
+    fn trust(&self, text: &mut String) {
+        match &self.chain {
+            Chain::Whole(report) => whole(text, report),
+            Chain::Around(around) => beside(text, around),
+        }
+        if self.unreadable_lines > 0 {
+            let _ = writeln!(
+                text,
+                "{} lines have a form that this version does not know.",
+                self.unreadable_lines
+            );
+        }
+    }
+}
+
+fn beside(text: &mut String, around: &Around) {
+    if let Some(broken) = &around.first_break {
+        line(text, "The chain is BROKEN at ", &format!("{}:{}", broken.segment, broken.line));
+        line(text, "  ", &broken.text);
+        text.push_str("Records near that line may not be what was written: run bailey verify.\n");
+        return;
+    }
+    if around.stretches.is_empty() && around.neighbour_only == 0 {
+        text.push_str("No record, so no part of the chain was checked: bailey verify checks all of it.\n");
+        return;
+    }
+    text.push_str("The chain around these records verifies:\n");
+    for stretch in around.stretches.iter().take(FULL) {
+        let to = if stretch.attested_seq.is_some() {
+            format!("checkpoint {}", stretch.to_seq)
+        } else {
+            format!("the last line, {}: no checkpoint is behind it yet", stretch.to_seq)
+        };
+        line(text, "  ", &format!("{}: from line {} to {to}", stretch.segment, stretch.from_seq));
+    }
+    if let Some(more) = around.stretches.len().checked_sub(FULL).filter(|more| *more > 0) {
+        let _ = writeln!(text, "  and {more} more such stretches");
+    }
+    if around.neighbour_only > 0 {
+        let _ = writeln!(
+            text,
+            "  Of {} records only the next line was compared: --verify checks the whole log.",
+            around.neighbour_only
+        );
+    }
+    signed(text, &around.keys, around.key_from);
+}
+
+fn whole(text: &mut String, report: &Report) {
+    match &report.first_break {
+        None => {
+            let _ = writeln!(
+                text,
+                "The chain verifies: {} lines, up to sequence {}.",
+                report.lines, report.last_seq
+            );
+            if let Some(seq) = report.pruned_to {
+                let _ = writeln!(text, "Retention removed the lines up to {seq}.");
+            }
+            signed(text, &report.signatures.keys, report.signatures.key_from);
+        }
+        Some(broken) => {
+            line(text, "The chain is BROKEN at ", &format!("{}:{}", broken.segment, broken.line));
+            line(text, "  ", &broken.text);
+            text.push_str("What is in the log from that line on, nobody vouches for.\n");
+        }
+    }
+}
+
+fn signed(text: &mut String, keys: &std::collections::BTreeSet<String>, from: Option<KeyFrom>) {
+    if keys.is_empty() {
+        text.push_str("No signature vouches for it.\n");
+        return;
+    }
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let said = match from {
+        Some(KeyFrom::Named) => "signatures good with the named key",
+        Some(KeyFrom::Host) => "signatures good, but with a key from the log's own host:",
+        None => "signatures NOT checked (--key FILE), made with key",
+    };
+    line(text, "  ", &format!("{said} {}", keys.join(", ")));
+}
+
+fn others(text: &mut String, records: &[Record]) {
+    if records.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{} other records fit:", records.len());
+    for record in records.iter().take(LISTED) {
+        let action = serde_json::to_value(record.event.action).unwrap_or_default();
+        let time: String =
+            record.timestamp.map(|time| time.to_string().chars().take(19).collect()).unwrap_or_default();
+        let who = record.user.id.as_deref().unwrap_or("unknown");
+        let why = record.event.reason.as_deref().or(record.error.message.as_deref()).unwrap_or_default();
+        line(text, &format!("{time}Z {} ", action.as_str().unwrap_or_default()), &format!("{who}: {why}"));
+    }
+    if let Some(more) = records.len().checked_sub(LISTED).filter(|more| *more > 0) {
+        let _ = writeln!(text, "and {more} more: --json has them all");
     }
 }
 
@@ -105,7 +250,13 @@ fn full(text: &mut String, payload: &Payload) {
     let host = record.host.name.clone().unwrap_or_else(none);
     let pid = record.process.pid.map_or_else(none, |pid| pid.to_string());
     line(text, "where   ", &format!("{host}, pid {pid}"));
+    if let Some(path) = &record.grid.cgroup.path {
+        line(text, "cgroup  ", path);
+    }
     line(text, "start   ", &payload.start.to_string());
+    if payload.pruned {
+        text.push_str("        retention removed its launch record: this is what a live list says\n");
+    }
     let Some((end, closed)) = payload.end.zip(payload.closed.as_ref()) else {
         line(text, "end     ", "still open: the log has no end of it");
         return;

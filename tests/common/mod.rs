@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod ecs;
+pub mod grid;
 pub mod recorder;
 
 use std::fs::{self, File};

@@ -12,6 +12,7 @@
 )]
 
 pub mod load;
+pub mod raw;
 pub mod recorder;
 
 use serde_json::Value;

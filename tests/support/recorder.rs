@@ -70,7 +70,9 @@ impl Recorder {
             text.push_str(line);
             text.push('\n');
         }
-        let content: String = sections.iter().map(|(name, lines)| format!("[{name}]\n{lines}\n")).collect();
+        let sections: Vec<String> =
+            sections.iter().map(|(name, lines)| format!("[{name}]\n{lines}")).collect();
+        let content = sections.join("\n");
         let config = dir.join("bailey.toml");
         fs::write(&config, content).unwrap();
         fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();

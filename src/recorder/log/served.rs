@@ -21,6 +21,11 @@ impl RecorderLog {
         (record.event.action == Action::PayloadLaunch && record.event.id == entry.id).then_some(record)
     }
 
+    /// The newest segment, and its length in bytes.
+    pub fn newest(&self) -> (&str, u64) {
+        (&self.segment.name, self.segment.len)
+    }
+
     /// Which key signs: `grid.checkpoint.key`.
     pub fn key_id(&self) -> String {
         self.key_id.clone()

@@ -225,7 +225,7 @@ impl Copy<'_> {
             self.entries = entries;
             self.entry(from, to, name, &here.join(name));
         }
-        copy_meta(to, &meta_of(from), 0o700);
+        copy_meta(to, meta_of(from).as_ref(), 0o700);
     }
 
     fn entry(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, here: &Here) {
@@ -258,12 +258,12 @@ impl Copy<'_> {
         if stat.is_dir() {
             self.make_and_fill(&opened, to.as_fd(), name, here);
         } else {
-            self.file(File::from(opened), to, name, here);
+            self.file(&File::from(opened), to, name, here);
         }
     }
 
     fn link(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, here: &Here) {
-        let target = readlinkat(from, name).map_err(|errno| errno_text(errno));
+        let target = readlinkat(from, name).map_err(errno_text);
         let target =
             target.and_then(|target| CString::new(target.as_bytes()).map_err(|error| error.to_string()));
         let target = match target {
@@ -282,7 +282,7 @@ impl Copy<'_> {
         }
     }
 
-    fn file(&mut self, from: File, to: &OwnedFd, name: &CStr, here: &Here) {
+    fn file(&mut self, from: &File, to: &OwnedFd, name: &CStr, here: &Here) {
         let Ok(meta) = from.metadata() else { return self.miss(&here.shown, "it cannot be looked at") };
         if meta.nlink() > 1 {
             if let Some(first) = self.known.get(&meta.ino()) {
@@ -300,8 +300,8 @@ impl Copy<'_> {
         match fs::open_at(to.as_fd(), name, flags, 0o600) {
             Ok(copy) => {
                 let copy = File::from(copy);
-                self.content(&from, &copy, meta.len(), here);
-                copy_meta(&copy, &Some(meta), 0o600);
+                self.content(from, &copy, meta.len(), here);
+                copy_meta(&copy, Some(&meta), 0o600);
             }
             Err(errno) => self.failed(&here.shown, errno),
         }
@@ -385,7 +385,7 @@ fn meta_of(dir: &OwnedFd) -> Option<Metadata> {
 
 /// Mode (never less than what the owner of the copy needs, never more than the original's) and time. Both are worth having
 /// and not worth failing for.
-fn copy_meta(to: impl AsFd, meta: &Option<Metadata>, least: u32) {
+fn copy_meta(to: impl AsFd, meta: Option<&Metadata>, least: u32) {
     let Some(meta) = meta else { return };
     let mode = Mode::from_bits_truncate((meta.mode() & 0o777) | least);
     let _ = nix::sys::stat::fchmod(to.as_fd(), mode);
@@ -471,8 +471,8 @@ mod tests {
         symlink("/etc/shadow", place.from("link")).unwrap();
         std::fs::create_dir(place.from("closed")).unwrap();
         std::fs::write(place.from("closed/secret"), "hidden").unwrap();
-        std::fs::set_permissions(place.from("closed/secret"), Permissions::from_mode(0)).unwrap();
-        std::fs::set_permissions(place.from("closed"), Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(place.from("closed/secret"), Permissions::from_mode(0o000)).unwrap();
+        std::fs::set_permissions(place.from("closed"), Permissions::from_mode(0o000)).unwrap();
         std::fs::write(place.from("one"), "same").unwrap();
         std::fs::hard_link(place.from("one"), place.from("two")).unwrap();
         nix::unistd::mkfifo(&place.from("pipe"), Mode::S_IRWXU).unwrap();
