@@ -6,8 +6,8 @@
 
 use bailey::audit::record::{Action, Record};
 use bailey::audit::wire::{
-    self, Done, Drain, HEADER, Hello, Launch, LiveRow, Malformed, Message, NEWEST, Note, Obeyed, Query, Receipt,
-    Refused, Resume, Rows, Stop, Welcome,
+    self, Done, Drain, HEADER, Hello, Launch, LiveRow, Malformed, Message, NEWEST, Note, Obeyed, Query,
+    Receipt, Refused, Resume, Rows, Stop, Welcome,
 };
 use bailey::recorder::observe;
 use bailey::request::LaunchId;
@@ -41,7 +41,8 @@ fn messages() -> Vec<Message> {
     record.related.ip = vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
     record.grid.sandbox.insert("a".into(), "on".into());
     record.event.duration = Some(u64::MAX);
-    let refused = Refused { code: 122, users_fault: true, what: text(), why: text(), next: text(), closed: true };
+    let refused =
+        Refused { code: 122, users_fault: true, what: text(), why: text(), next: text(), closed: true };
     let row = LiveRow {
         id: id.to_string(),
         pid: i64::MAX,
@@ -55,7 +56,12 @@ fn messages() -> Vec<Message> {
     vec![
         Message::Hello(Hello { oldest: 0, newest: u16::MAX, program: text() }),
         Message::Welcome(Welcome { version: 1, writer: text(), draining: Some(text()) }),
-        Message::Launch(Launch { id: text(), nested: true, namespaces: vec![text()], record: Box::new(record.clone()) }),
+        Message::Launch(Launch {
+            id: text(),
+            nested: true,
+            namespaces: vec![text()],
+            record: Box::new(record.clone()),
+        }),
         Message::Receipt(Receipt { id: text(), seq: u64::MAX, hash: text() }),
         Message::Refused(refused),
         Message::Note(Note { id: text(), record: Box::new(record) }),
@@ -72,8 +78,22 @@ fn messages() -> Vec<Message> {
 
 fn mutate(packet: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
     const WORDS: [&[u8]; 16] = [
-        b"null", b"true", b"-1", b"1e999", b"18446744073709551616", b"{}", b"[]", b"[[[[[[[[", b"\"\\ud800\"", b"\\u0000",
-        b"\"id\":", b"\"record\":{", b",,", b"\xff\xfe", b"9223372036854775808", b"\"payload-launch\"",
+        b"null",
+        b"true",
+        b"-1",
+        b"1e999",
+        b"18446744073709551616",
+        b"{}",
+        b"[]",
+        b"[[[[[[[[",
+        b"\"\\ud800\"",
+        b"\\u0000",
+        b"\"id\":",
+        b"\"record\":{",
+        b",,",
+        b"\xff\xfe",
+        b"9223372036854775808",
+        b"\"payload-launch\"",
     ];
     for _ in 0..=random.below(4) {
         let at = random.below(packet.len());
@@ -89,7 +109,12 @@ fn mutate(packet: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
             5 => {
                 let end = at + random.below((packet.len() - at).min(200) + 1);
                 let part = packet[at..end].to_vec();
-                drop(packet.splice(at..at, part.iter().copied().cycle().take(part.len() * (1 + random.below(20)))));
+                drop(
+                    packet.splice(
+                        at..at,
+                        part.iter().copied().cycle().take(part.len() * (1 + random.below(20))),
+                    ),
+                );
             }
             6 => {
                 let other = &others[random.below(others.len())];
@@ -132,8 +157,10 @@ fn check(packet: &[u8]) -> bool {
 
 #[test]
 fn no_packet_panics_and_what_is_read_is_written_the_same() {
-    let packets: Vec<Vec<u8>> =
-        (1..).zip(messages()).map(|(serial, message)| wire::encode(NEWEST, serial, &message).unwrap()).collect();
+    let packets: Vec<Vec<u8>> = (1..)
+        .zip(messages())
+        .map(|(serial, message)| wire::encode(NEWEST, serial, &message).unwrap())
+        .collect();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut understood, mut bodies) = (0, 0);
     for packet in &packets {

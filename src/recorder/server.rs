@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ pub(super) struct Server {
     signals: AllSignals,
     pub(super) epoll: Epoll,
     pub(super) log: RecorderLog,
-    node: (Host, Instant),
+    node: (Arc<Host>, Instant),
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) payloads: HashMap<LaunchId, Payload>,
     pub(super) pidfds: HashMap<u64, LaunchId>,
@@ -146,7 +147,7 @@ impl Server {
             signals,
             epoll,
             log,
-            node: (host::node()?, now),
+            node: (Arc::new(host::node()?), now),
             connections: HashMap::new(),
             payloads: HashMap::new(),
             pidfds: HashMap::new(),
@@ -235,11 +236,11 @@ impl Server {
     }
 
     /// The node as records name it; looked at again when older than a second.
-    pub(super) fn node(&mut self) -> &Host {
+    pub(super) fn node(&mut self) -> &Arc<Host> {
         if self.node.1.elapsed() >= NODE_AGE
             && let Ok(node) = host::node()
         {
-            self.node = (node, Instant::now());
+            self.node = (Arc::new(node), Instant::now());
         }
         &self.node.0
     }
