@@ -215,7 +215,9 @@ impl Server {
         let quiet = self.connections.is_empty() && self.payloads.is_empty();
         let longest = if quiet { Duration::from_secs(1) } else { BEAT };
         let log = self.log.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let wait = log.map_or(longest, |left| left.min(longest)) + Duration::from_millis(1);
+        // What is overdue, because it fails, is tried at every beat and not in between.
+        let beat = BEAT.saturating_sub(self.beat.elapsed());
+        let wait = log.map_or(longest, |left| left.max(beat).min(longest)) + Duration::from_millis(1);
         EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO)
     }
 
