@@ -129,6 +129,15 @@ pub(super) fn spare() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
+/// Whether everything that the peer ever sent was read.
+#[derive(Clone, Copy)]
+enum End {
+    /// The end of file came: nothing is left in the socket, and closing it waits for nobody.
+    Seen,
+    /// Messages that nobody read may hold descriptors whose closing hangs.
+    Unseen,
+}
+
 impl Server {
     pub(super) fn accept(&mut self) {
         let begin = Instant::now();
@@ -244,7 +253,7 @@ impl Server {
             };
             if received.length == 0 {
                 self.digests.discard(uid, received.fds);
-                return self.disconnect(token);
+                return self.disconnect_after(token, End::Seen);
             }
             self.turn.charge(uid, received.length + A_MESSAGE);
             self.turn.unwritten += received.length;
@@ -341,11 +350,18 @@ impl Server {
 
     /// The connection is gone. Its payload is not: see `payloads.rs`.
     pub(super) fn disconnect(&mut self, token: u64) {
+        self.disconnect_after(token, End::Unseen);
+    }
+
+    fn disconnect_after(&mut self, token: u64, end: End) {
         let Some(connection) = self.connections.remove(&token) else { return };
         let _ = self.epoll.delete(&connection.socket);
         let uid = connection.peer.uid;
-        // Messages that nobody read may hold descriptors whose closing hangs.
-        let mut fds = vec![connection.socket];
+        let mut fds = Vec::new();
+        match end {
+            End::Seen => drop(connection.socket),
+            End::Unseen => fds.push(connection.socket),
+        }
         if let Some(waiting) = connection.waiting {
             self.waiting -= 1;
             fds.extend(waiting.fds);

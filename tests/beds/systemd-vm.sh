@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Boots Debian 12 with its systemd in QEMU, bailey installed as a package installs it, and checks as real accounts what the
-# units promise (tests/vm/systemd.sh runs inside). Emulated: some 60 s, after some 40 s for what is kept (tests/vm/lib.sh).
+# units promise (tests/vm/systemd.sh runs inside). Emulated: some three minutes on two idle cores, after some 40 s for what is
+# kept (tests/vm/lib.sh); 15 minutes at most.
 #
 # How many checks said "ok" is compared with tests/beds/systemd-vm.count; fewer is an error.
 # shellcheck source=tests/lib.sh
@@ -54,7 +55,7 @@ ln -s /usr/lib/systemd/system/bailey-recorder.socket "$units/sockets.target.want
 
 vm_initramfs "$out/initramfs" "$tree"
 code=0
-vm_start 300 "$out/initramfs" "$out" &
+vm_start 900 "$out/initramfs" "$out" &
 qemu=$!
 wait "$qemu" || code=$?
 qemu=
