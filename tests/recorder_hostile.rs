@@ -181,6 +181,7 @@ fn no_packet_ends_the_service() {
     raw.body(4711, b"{\"new\":true}").unwrap();
     assert!(words(raw.hear().map(|packet| packet.message)).contains("kind 4711"));
     assert!(matches!(raw.ask(&ps(), &[]), Some(Message::Rows(_))));
+    drop(raw);
     bench.unharmed();
 }
 
@@ -479,8 +480,7 @@ fn a_note_says_nothing_that_is_the_recorders() {
     assert_eq!((&end["event"]["id"], &end["grid"]["end"]["by"]), (&id.as_str().into(), &"payload".into()));
     assert!(end["user"].is_null() && end["grid"]["identity"].is_null(), "{end}");
     tree.kill(1);
-    drop(other);
-    drop(tree);
+    drop((raw, other, tree));
     bench.at_rest();
     bench.unharmed();
 }
