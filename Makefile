@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all bench bench-trace lint deny image install clean
+.PHONY: help setup run test test-all bench bench-trace bench-large fuzz lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -24,6 +24,12 @@ bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to
 
 bench-trace: setup ## questions to a large log, and its verification (ARGS="--records 10000000": ten million records)
 	@bash tests/bench-trace.sh $(ARGS)
+
+bench-large: setup ## the same with ten million records (45 GB of disk, an hour)
+	@bash tests/bench-trace.sh --records 10000000 $(ARGS)
+
+fuzz: ## what the recorder reads from strangers, with coverage, a minute each (ARGS=SECONDS; needs nightly and cargo-fuzz)
+	@bash tests/fuzz.sh $(ARGS)
 
 lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages, systemd units
 	@bash tests/lint.sh

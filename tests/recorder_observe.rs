@@ -302,7 +302,7 @@ fn many_programs_of_one_uid_are_answered_or_turned_away() {
     tokens.dedup();
     assert_eq!(tokens.len(), accepted, "each once, in order");
     let deadline = Instant::now() + Duration::from_secs(20);
-    while digests.is_stuck(1) {
+    while digests.backlog(1) != observe::Backlog::Short {
         assert!(Instant::now() < deadline, "what was turned away is closed, too");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -15,7 +15,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::listen;
-use super::observe::{self, Peer, Program};
+use super::observe::{self, Backlog, Peer, Program};
 use super::records::Asker;
 use super::requests::Waiting;
 use super::server::{Server, failed, say};
@@ -129,6 +129,15 @@ pub(super) fn spare() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
+/// Whether everything that the peer ever sent was read.
+#[derive(Clone, Copy)]
+enum End {
+    /// The end of file came: nothing is left in the socket, and closing it waits for nobody.
+    Seen,
+    /// Messages that nobody read may hold descriptors whose closing hangs.
+    Unseen,
+}
+
 impl Server {
     pub(super) fn accept(&mut self) {
         let begin = Instant::now();
@@ -169,7 +178,7 @@ impl Server {
     fn greet(&mut self, socket: OwnedFd) {
         let now = Instant::now();
         let uid = observe::uid_of(socket.as_fd());
-        if self.digests.is_stuck(uid) {
+        if self.digests.backlog(uid) == Backlog::Hangs {
             // What it handed over before cannot even be closed.
             self.digests.discard(uid, vec![socket]);
             return;
@@ -217,7 +226,7 @@ impl Server {
     /// Whether descriptors are left for so many connections or payloads more: each takes two.
     pub(super) fn has_room(&self, more: usize) -> bool {
         let taken = 2 * (self.connections.len() + self.payloads.len() + self.launching.len() + more) as u64;
-        OWN_DESCRIPTORS + taken <= self.most_descriptors
+        OWN_DESCRIPTORS + taken + self.digests.held() as u64 <= self.most_descriptors
     }
 
     pub(super) fn ready(&mut self, token: u64) {
@@ -232,8 +241,10 @@ impl Server {
             if connection.stalled.is_some() || self.turn.is_over(uid) {
                 return; // level-triggered: the next turn finds it again
             }
-            if self.digests.is_stuck(uid) {
-                return self.disconnect(token);
+            match self.digests.backlog(uid) {
+                Backlog::Short => {}
+                Backlog::Long => return self.pause(token),
+                Backlog::Hangs => return self.disconnect(token),
             }
             let received = match socket::receive(connection.socket.as_fd(), &mut self.buffer) {
                 Ok(received) => received,
@@ -242,7 +253,7 @@ impl Server {
             };
             if received.length == 0 {
                 self.digests.discard(uid, received.fds);
-                return self.disconnect(token);
+                return self.disconnect_after(token, End::Seen);
             }
             self.turn.charge(uid, received.length + A_MESSAGE);
             self.turn.unwritten += received.length;
@@ -251,6 +262,13 @@ impl Server {
                 self.commit();
             }
         }
+    }
+
+    /// Nothing is read from it until the next beat.
+    fn pause(&mut self, token: u64) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(EpollFlags::empty(), token));
+        self.paused.push(token);
     }
 
     fn packet(&mut self, token: u64, received: socket::Received) {
@@ -332,11 +350,18 @@ impl Server {
 
     /// The connection is gone. Its payload is not: see `payloads.rs`.
     pub(super) fn disconnect(&mut self, token: u64) {
+        self.disconnect_after(token, End::Unseen);
+    }
+
+    fn disconnect_after(&mut self, token: u64, end: End) {
         let Some(connection) = self.connections.remove(&token) else { return };
         let _ = self.epoll.delete(&connection.socket);
         let uid = connection.peer.uid;
-        // Messages that nobody read may hold descriptors whose closing hangs.
-        let mut fds = vec![connection.socket];
+        let mut fds = Vec::new();
+        match end {
+            End::Seen => drop(connection.socket),
+            End::Unseen => fds.push(connection.socket),
+        }
         if let Some(waiting) = connection.waiting {
             self.waiting -= 1;
             fds.extend(waiting.fds);
@@ -370,6 +395,13 @@ impl Server {
 
     /// Connections that waited too long.
     pub(super) fn look_at_connections(&mut self, now: Instant) {
+        for token in std::mem::take(&mut self.paused) {
+            let Some(connection) = self.connections.get(&token) else { continue };
+            if connection.stalled.is_none() {
+                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+                let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(flags, token));
+            }
+        }
         let late = |connection: &Connection| {
             let idle = matches!(connection.stage, Stage::New | Stage::Greeted)
                 && now.duration_since(connection.since) >= MOST_IDLE;

@@ -53,7 +53,7 @@ impl Server {
         match (stage, message) {
             (Stage::New, Message::Hello(hello)) => self.hello(token, serial, &hello, fds),
             (Stage::Greeted, Message::Launch(launch)) => {
-                self.launch(token, serial, &launch, length, fds);
+                self.launch(token, serial, launch, length, fds);
             }
             (stage, message) => {
                 self.digests.discard(uid, fds);
@@ -145,7 +145,7 @@ impl Server {
     // ---- a launch ----
 
     /// `length` is that of the packet, which is in the buffer.
-    fn launch(&mut self, token: u64, serial: u32, launch: &wire::Launch, length: usize, fds: Vec<OwnedFd>) {
+    fn launch(&mut self, token: u64, serial: u32, launch: wire::Launch, length: usize, fds: Vec<OwnedFd>) {
         let Some(connection) = self.connections.get(&token) else { return };
         // What cannot be one is refused at once: nobody keeps descriptors here for longer by their number.
         let fits = fds.len() == launch.namespaces.len() + 2 && launch.namespaces.len() <= NAMESPACES.len();
@@ -176,12 +176,12 @@ impl Server {
         self.waiting -= 1;
         connection.stage = Stage::Greeted;
         match wire::decode(&packet) {
-            Ok(Packet { message: Message::Launch(launch), .. }) => self.judge(token, serial, &launch, fds),
+            Ok(Packet { message: Message::Launch(launch), .. }) => self.judge(token, serial, launch, fds),
             _ => self.digests.discard(connection.peer.uid, fds), // it was a launch when it came
         }
     }
 
-    fn judge(&mut self, token: u64, serial: u32, launch: &wire::Launch, fds: Vec<OwnedFd>) {
+    fn judge(&mut self, token: u64, serial: u32, mut launch: wire::Launch, fds: Vec<OwnedFd>) {
         let Some(uid) = self.connections.get(&token).map(|connection| connection.peer.uid) else { return };
         let handed = match Handed::sort(fds, &launch.namespaces) {
             Ok(handed) => handed,
@@ -190,7 +190,7 @@ impl Server {
                 return self.deny(token, serial, &launch.record, &failure);
             }
         };
-        if let Err(failure) = self.admit(token, serial, launch, handed) {
+        if let Err(failure) = self.admit(token, serial, &mut launch, handed) {
             self.deny(token, serial, &launch.record, &failure);
         }
     }
@@ -200,7 +200,7 @@ impl Server {
         &mut self,
         token: u64,
         serial: u32,
-        launch: &wire::Launch,
+        launch: &mut wire::Launch,
         handed: Handed,
     ) -> Result<(), Failure> {
         let id = LaunchId::parse(&launch.id)
@@ -249,12 +249,15 @@ impl Server {
                 "report this as a defect; nothing has run",
             ));
         }
-        let mut record = launch.record.clone();
+        self.accounts.launch(uid, at)?;
+        let Some(connection) = self.connections.get(&token) else { return Ok(()) };
+        // Nothing is refused from here on, so the claim itself becomes the record.
+        let left = Box::new(Record::new(Action::PayloadLaunch, id));
+        let mut record = std::mem::replace(&mut launch.record, left);
         observe::settle(&mut record, &connection.peer, &observed, &node, connection.program.as_ref());
         record.grid.parent_launch = connection.inside.map(|outer| outer.to_string());
         // Whether it may have namespaces of its own is the site's to say, and not the launcher's.
         let nested = launch.nested && self.config.sandbox.allow_nested;
-        self.accounts.launch(uid, at)?;
         let begun = Begun {
             id,
             uid,

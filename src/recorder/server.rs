@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ pub(super) struct Server {
     signals: AllSignals,
     pub(super) epoll: Epoll,
     pub(super) log: RecorderLog,
-    node: (Host, Instant),
+    node: (Arc<Host>, Instant),
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) payloads: HashMap<LaunchId, Payload>,
     pub(super) pidfds: HashMap<u64, LaunchId>,
@@ -92,6 +93,8 @@ pub(super) struct Server {
     pub(super) counters: Counters,
     pub(super) batch: Vec<Job>,
     pub(super) turn: Turn,
+    /// Connections from which nothing is read until the next beat.
+    pub(super) paused: Vec<u64>,
     /// Connections whose launch waits for a digest.
     pub(super) waiting: usize,
     /// See [`connections::spare`].
@@ -144,7 +147,7 @@ impl Server {
             signals,
             epoll,
             log,
-            node: (host::node()?, now),
+            node: (Arc::new(host::node()?), now),
             connections: HashMap::new(),
             payloads: HashMap::new(),
             pidfds: HashMap::new(),
@@ -155,6 +158,7 @@ impl Server {
             counters: Counters::default(),
             batch: Vec::new(),
             turn: Turn::default(),
+            paused: Vec::new(),
             waiting: 0,
             spare: connections::spare(),
             most_descriptors: connections::most_descriptors(),
@@ -211,7 +215,9 @@ impl Server {
         let quiet = self.connections.is_empty() && self.payloads.is_empty();
         let longest = if quiet { Duration::from_secs(1) } else { BEAT };
         let log = self.log.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let wait = log.map_or(longest, |left| left.min(longest)) + Duration::from_millis(1);
+        // What is overdue, because it fails, is tried at every beat and not in between.
+        let beat = BEAT.saturating_sub(self.beat.elapsed());
+        let wait = log.map_or(longest, |left| left.max(beat).min(longest)) + Duration::from_millis(1);
         EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO)
     }
 
@@ -232,11 +238,11 @@ impl Server {
     }
 
     /// The node as records name it; looked at again when older than a second.
-    pub(super) fn node(&mut self) -> &Host {
+    pub(super) fn node(&mut self) -> &Arc<Host> {
         if self.node.1.elapsed() >= NODE_AGE
             && let Ok(node) = host::node()
         {
-            self.node = (node, Instant::now());
+            self.node = (Arc::new(node), Instant::now());
         }
         &self.node.0
     }

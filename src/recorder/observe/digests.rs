@@ -14,7 +14,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
@@ -30,12 +30,25 @@ const STACK: usize = 128 << 10;
 const IDLE: Duration = Duration::from_secs(5);
 /// Digests that may wait for one uid; more are answered at once, with an error.
 const WAITING: usize = 64;
-/// Descriptors of one uid that may wait to be closed before [`Digests::is_stuck`] says so.
+/// Descriptors of one uid that may wait to be closed before [`Digests::backlog`] says so.
 const STUCK: usize = 512;
+/// A digest that takes longer hangs, and so does a close.
+const HANGS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2));
 /// The largest program.
 const LARGEST: u64 = 256 << 20;
 /// Digests remembered for one uid, and uids for which some are.
 const REMEMBERED: (usize, usize) = (16, 256);
+
+/// What waits to be closed for a uid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// Nothing to speak of.
+    Short,
+    /// So much that no more should be taken from it for the moment.
+    Long,
+    /// The same, and its thread hangs: no more should be taken from it.
+    Hangs,
+}
 
 /// A launcher's program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +94,10 @@ struct Lane {
     taken: bool,
     /// Descriptors in `jobs` and in the hands of its thread.
     descriptors: usize,
+    /// When its thread took the job that it has, or, before that, when the first job came.
+    begun: Option<Instant>,
+    /// It is a digest.
+    hashes: bool,
     digests: usize,
 }
 
@@ -144,9 +161,21 @@ impl Digests {
         }
     }
 
-    /// So many descriptors of this uid wait to be closed that no more should be taken from it.
-    pub fn is_stuck(&self, uid: u32) -> bool {
-        self.shared.lock().lanes.get(&uid).is_some_and(|lane| lane.descriptors >= STUCK)
+    /// How many descriptors of this uid wait to be closed, and whether that hangs.
+    pub fn backlog(&self, uid: u32) -> Backlog {
+        match self.shared.lock().lanes.get(&uid) {
+            Some(lane) if lane.descriptors >= STUCK => {
+                let most = if lane.hashes { HANGS.0 } else { HANGS.1 };
+                let hangs = lane.begun.is_some_and(|begun| begun.elapsed() >= most);
+                if hangs { Backlog::Hangs } else { Backlog::Long }
+            }
+            _ => Backlog::Short,
+        }
+    }
+
+    /// Descriptors of all uids that wait.
+    pub fn held(&self) -> usize {
+        self.shared.lock().lanes.values().map(|lane| lane.descriptors).sum()
     }
 
     /// What is done since the last call.
@@ -157,9 +186,14 @@ impl Digests {
 
     fn add(&self, state: &mut State, uid: u32, job: Job) {
         let lane = state.lanes.entry(uid).or_default();
+        lane.begun.get_or_insert_with(Instant::now);
         lane.descriptors += job.descriptors();
         lane.digests += usize::from(matches!(job, Job::Digest { .. }));
-        lane.jobs.push_back(job);
+        // What is to be closed does not wait for digests that did not begin.
+        match job {
+            Job::Close(_) => lane.jobs.push_front(job),
+            Job::Digest { .. } => lane.jobs.push_back(job),
+        }
         if !std::mem::replace(&mut lane.taken, true) {
             state.ready.push_back(uid);
         }
@@ -225,6 +259,9 @@ fn work(shared: &Arc<Shared>) {
         rouse(shared, &mut state);
         let descriptors = job.descriptors();
         let digest = matches!(job, Job::Digest { .. });
+        if let Some(lane) = state.lanes.get_mut(&uid) {
+            (lane.begun, lane.hashes) = (Some(Instant::now()), digest);
+        }
         drop(state);
         match job {
             Job::Digest { token, fd } => {
@@ -241,6 +278,7 @@ fn work(shared: &Arc<Shared>) {
         }
         state = shared.lock();
         if let Some(lane) = state.lanes.get_mut(&uid) {
+            lane.begun = Some(Instant::now());
             lane.descriptors -= descriptors;
             lane.digests -= usize::from(digest);
             if lane.jobs.is_empty() {

@@ -10,8 +10,11 @@ use crate::audit::redact;
 use crate::failure::Failure;
 use crate::sandbox::NAMESPACES;
 use crate::sys::{Errno, nsfs, pidfd};
+use nix::fcntl::{OFlag, open, readlinkat};
+use nix::sys::stat::Mode;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// A namespace file.
 #[derive(Debug)]
@@ -41,11 +44,18 @@ enum Kind {
     Other,
 }
 
+/// `/proc/self/fd`, opened once: nine links are read for every launch.
+fn own_descriptors() -> Option<&'static OwnedFd> {
+    static DIR: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    DIR.get_or_init(|| open("/proc/self/fd", flags, Mode::empty()).ok()).as_ref()
+}
+
 /// Asks the kernel, not the file. Names of files begin with `/`, so that none passes for one of the others.
 fn kind(fd: BorrowedFd<'_>, path: &mut String) -> Kind {
     path.clear();
-    let _ = write!(path, "/proc/self/fd/{}", fd.as_raw_fd());
-    let Ok(link) = nix::fcntl::readlink(path.as_str()) else {
+    let _ = write!(path, "{}", fd.as_raw_fd());
+    let Some(link) = own_descriptors().and_then(|dir| readlinkat(dir, path.as_str()).ok()) else {
         return Kind::Other;
     };
     let Some(text) = link.to_str() else { return Kind::Other };

@@ -19,7 +19,7 @@ mod peer;
 
 pub use again::{parent_of, process};
 pub use claim::{confine, contradictions, settle};
-pub use digests::{Answer, Digests, Program};
+pub use digests::{Answer, Backlog, Digests, Program};
 pub use handed::{Handed, Namespace, path_of};
 pub use hidden::can_see_others;
 pub use peer::{Peer, enclosing, uid_of};

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The fuzz targets in fuzz/, each for so many seconds (default 60): tests/fuzz.sh [SECONDS]. Findings are in fuzz/artifacts/.
+# Needs a nightly toolchain and cargo-fuzz: without them it says so and ends with 77. The corpora grow in fuzz/corpus/.
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+seconds=${1:-60}
+cd "$(dirname "$0")/.."
+if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+    echo "fuzz: no nightly toolchain with cargo-fuzz (rustup toolchain install nightly; cargo install --locked cargo-fuzz)" >&2
+    exit 77
+fi
+# Beginnings: real packets and lines of this build.
+mkdir -p fuzz/corpus/wire fuzz/corpus/proc fuzz/corpus/line
+for file in status stat cgroup uid_map; do cat /proc/self/$file >fuzz/corpus/proc/$file; done
+BAILEY_WRITE_CORPUS=$PWD/fuzz/corpus cargo test --quiet --locked --features test-hooks --test wire_fuzz corpus >/dev/null
+for target in wire line proc; do
+    echo "== $target: $seconds s"
+    cargo +nightly fuzz run --release "$target" -- -max_total_time="$seconds" -max_len=135000 -timeout=10 -rss_limit_mb=2048 \
+        -print_final_stats=1 2>&1 | grep -E "stat::|ERROR|panicked|Done|SUMMARY|Test unit" | cut -c1-200
+    [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "fuzz: $target found something: fuzz/artifacts/$target" >&2; exit 1; }
+done
