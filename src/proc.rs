@@ -221,7 +221,7 @@ pub fn outside(map: &str, inside: u32) -> Option<u32> {
         let mut numbers = line.split(' ').map(|number| number.parse::<u64>().ok());
         let (first, out, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
         let offset = u64::from(inside).checked_sub(first)?;
-        (offset < count).then(|| u32::try_from(out + offset).ok()).flatten()
+        if offset < count { u32::try_from(out.checked_add(offset)?).ok() } else { None }
     })
 }
 

@@ -324,10 +324,11 @@ fn a_launch_is_recorded_once() {
 
 #[test]
 fn forged_claims_are_denied_in_words() {
+    type Forge = fn(&mut Record);
     let bench = Bench::new(&[]);
     let tree = Tree::new(&bench.world, 1);
     let uid = nix::unistd::geteuid().to_string();
-    let forge: [(&str, fn(&mut Record)); 9] = [
+    let forge: [(&str, Forge); 9] = [
         ("the payload's pid: the launcher says 1, the kernel", |record| record.process.pid = Some(1)),
         ("its pid inside: the launcher says 99", |record| record.process.vpid = Some(99)),
         ("the launcher's pid: the launcher says 1", |record| record.process.parent.pid = Some(1)),
@@ -415,7 +416,7 @@ fn a_note_says_nothing_that_is_the_recorders() {
     let bench = Bench::new(&[]);
     let tree = Tree::new(&bench.world, 2);
     let (mut raw, id) = bench.launched(&tree, 0);
-    let (_other, other_id) = bench.launched(&tree, 1);
+    let (other, other_id) = bench.launched(&tree, 1);
     // Actions that are not a launcher's.
     for action in [
         Action::PayloadLaunch,
@@ -478,7 +479,7 @@ fn a_note_says_nothing_that_is_the_recorders() {
     assert_eq!((&end["event"]["id"], &end["grid"]["end"]["by"]), (&id.as_str().into(), &"payload".into()));
     assert!(end["user"].is_null() && end["grid"]["identity"].is_null(), "{end}");
     tree.kill(1);
-    drop(_other);
+    drop(other);
     drop(tree);
     bench.at_rest();
     bench.unharmed();
@@ -517,7 +518,7 @@ fn a_refused_claim_is_not_a_way_into_the_log() {
     let bench = Bench::new(&[]);
     let tree = Tree::new(&bench.world, 1);
     // Refused by the recorder: another launch's id, and one that is none.
-    let (_raw, live) = bench.launched(&tree, 0);
+    let (raw, live) = bench.launched(&tree, 0);
     for id in [live.to_string(), "x".repeat(20_000)] {
         let mut record = poisoned(Action::PayloadLaunch, live);
         record.event.id = Some(id.clone());
@@ -543,7 +544,7 @@ fn a_refused_claim_is_not_a_way_into_the_log() {
         assert!(serde_json::to_vec(record).unwrap().len() < 40_000);
     }
     assert_eq!(bench.recorder.live().len(), 1, "a refusal closes nothing");
-    drop((_raw, tree));
+    drop((raw, tree));
     bench.at_rest();
     bench.unharmed();
 }
@@ -791,7 +792,7 @@ fn descriptor_bombs_are_defused() {
         assert!(raw.hear().is_some());
     }
     // Sockets whose close waits for 20 seconds.
-    let (_keep, ours) = tree(&bench.world, &["linger"]);
+    let (keep, ours) = tree(&bench.world, &["linger"]);
     let lingering = bailey::sys::socket::receive(ours.as_fd(), &mut [0; 16]).unwrap().fds;
     let mut raw = bench.raw();
     raw.say(&ps(), &[lingering[0].as_fd()]).unwrap();
@@ -799,7 +800,7 @@ fn descriptor_bombs_are_defused() {
     let start = Instant::now();
     assert!(matches!(bench.raw().ask(&ps(), &[]), Some(Message::Rows(_))));
     assert!(start.elapsed() < Duration::from_secs(3), "the loop waits: {:?}", start.elapsed());
-    drop((raw, ours, _keep));
+    drop((raw, ours, keep));
     bench.innocent();
     bench.recorder.assert_chain(&bench.world);
 }

@@ -43,7 +43,9 @@ export BAILEY_TEST_TMP BAILEY_TEST_SHARED BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
 build=(--locked --features "test-hooks,schema")
 # Where a filter names test programs, -E 'binary(launch)', no other is built.
 only=()
-for name in $(grep -o 'binary([a-z_]*)' <<<"$*" | sed 's/binary(\(.*\))/\1/'); do only+=(--test "$name"); done
+while read -r name; do
+    only+=(--test "$name")
+done < <(printf '%s\n' "${*//binary(/$'\n'binary(}" | sed -n 's/^binary(\([a-z_]*\)).*/\1/p')
 runner=CARGO_TARGET_$(printf %s "$TRIPLE" | tr 'a-z.-' 'A-Z__')_RUNNER
 code=0
 

@@ -20,7 +20,8 @@ use crate::host;
 
 /// Exit code when it cannot serve.
 const CANNOT: u8 = 1;
-/// Exit code of a wrong command line or configuration, which systemd must not try again.
+/// Exit code of a wrong command line or configuration. (The unit tries again all the same, once a second: with launchers waiting
+/// at the socket, systemd would otherwise start it in a loop.)
 const MISUSED: u8 = 2;
 
 #[derive(Debug, Parser)]

@@ -41,6 +41,8 @@ const SIGNALS: u64 = 1;
 const DIGESTS: u64 = 2;
 /// Tokens of payloads' pidfds have this bit; those of connections have not.
 const PIDFD: u64 = 1 << 63;
+/// How long a recorder that ends reads what was sent before.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How often what has a deadline is looked at.
 const BEAT: Duration = Duration::from_millis(200);
 /// How old the node's addresses in a record may be.
@@ -185,37 +187,50 @@ impl Server {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let mut events = vec![EpollEvent::empty(); 256];
         while !self.ending {
-            let count = match self.epoll.wait(&mut events, self.timeout()) {
-                Ok(count) => count,
-                Err(Errno::EINTR) => 0,
-                Err(errno) => return Err(failed("cannot wait for events", errno)),
-            };
-            self.turn.begin();
-            let tokens: Vec<u64> = events.iter().take(count).map(EpollEvent::data).collect();
-            for token in tokens {
-                match token {
-                    LISTENER => self.accept(),
-                    SIGNALS => self.signalled(),
-                    DIGESTS => self.digested(),
-                    token if token & PIDFD != 0 => self.payload_exited(token),
-                    token => self.ready(token),
-                }
-            }
-            self.commit();
+            self.turn(&mut events, self.timeout())?;
             if self.beat.elapsed() >= BEAT {
                 self.beat();
                 self.commit();
             }
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        // What is in the sockets already is still taken: an end that its launcher has told would be lost otherwise.
+        let until = Instant::now() + LAST_WORDS;
+        while self.turn(&mut events, EpollTimeout::ZERO)? > 0 && Instant::now() < until {}
         self.finish()
+    }
+
+    /// One turn: what is ready is read, written and answered. How many were ready, but for new connections of a recorder that
+    /// ends.
+    fn turn(&mut self, events: &mut [EpollEvent], timeout: EpollTimeout) -> Result<usize, Failure> {
+        let count = match self.epoll.wait(events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(failed("cannot wait for events", errno)),
+        };
+        self.turn.begin();
+        let mut tokens: Vec<u64> = events.iter().take(count).map(EpollEvent::data).collect();
+        tokens.retain(|token| !self.ending || *token != LISTENER);
+        for token in &tokens {
+            match *token {
+                LISTENER => self.accept(),
+                SIGNALS => self.signalled(),
+                DIGESTS => self.digested(),
+                token if token & PIDFD != 0 => self.payload_exited(token),
+                token => self.ready(token),
+            }
+        }
+        self.commit();
+        Ok(tokens.len())
     }
 
     fn timeout(&self) -> EpollTimeout {
         let quiet = self.connections.is_empty() && self.payloads.is_empty();
         let longest = if quiet { Duration::from_secs(1) } else { BEAT };
         let log = self.log.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let wait = log.map_or(longest, |left| left.min(longest)) + Duration::from_millis(1);
+        // What is overdue, because it fails, is tried at every beat and not in between.
+        let beat = BEAT.saturating_sub(self.beat.elapsed());
+        let wait = log.map_or(longest, |left| left.max(beat).min(longest)) + Duration::from_millis(1);
         EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO)
     }
 

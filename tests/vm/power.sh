@@ -58,8 +58,10 @@ if [ "$mode" = check ]; then
     "${as_pilot[@]}" bailey exec --job after -- /bin/true || end "FAIL check: no launch after the power came back"
     kill -TERM "$pid"
     wait "$pid" || end "FAIL check: the recorder ended with $?"
-    bailey verify --key /data/state/key.pub /data/log >&3 2>&1
-    end "verify $?"
+    bailey verify --key /data/state/key.pub /data/log >/run/verify.txt 2>&1 # no progress for a terminal
+    code=$?
+    cat /run/verify.txt >&3
+    end "verify $code"
 fi
 
 # The payload runs after the receipt, so that its line is a receipt's too.
