@@ -104,18 +104,29 @@ fn several_at_once() {
 }
 
 #[test]
-fn what_never_ran_is_not_found() {
+fn what_never_had_a_record_is_not_found_and_what_failed_after_it_is_named() {
     let world = World::new();
     for command in ["/no/such", "/dev/null"] {
         world.exec(&["--user", "/CN=Alice", "--", command]).output().unwrap();
     }
+    assert_eq!(found(&world, &["--user", "alice"]), [""; 0]);
     let script = world.program("bin/script", "no program\n");
     let bind = format!("{}:/opt/bin", script.parent().unwrap().display());
     let mut command = world.exec(&["--user", "/CN=Alice", "--bind", &bind, "--image"]);
     let output = command.arg(image()).args(["--", "/opt/bin/script"]).output().unwrap();
     assert_eq!(code(&output), 126);
     assert_eq!(world.records_of("payload-launch").len(), 1, "the execve failed after its record");
-    assert_eq!(found(&world, &["--user", "alice"]), [""; 0]);
+    // That nothing ran is its launcher's word, so the launch is shown with it: once, also where denials are asked for.
+    for question in [
+        &["--user", "alice", "--from", "1 hour ago"][..],
+        &["--user", "alice", "--from", "1 hour ago", "--denied"],
+    ] {
+        let output = world.admin(&[&["trace"], question].concat());
+        let said = text(&output.stdout);
+        assert!(said.starts_with("One payload matches.") && said.contains("says that nothing ran"), "{said}");
+    }
+    let json = world.admin(&["trace", "--user", "alice", "--json"]);
+    assert_eq!(answer(&json)["payloads"][0]["closed"]["event"]["action"], "launch-failed");
 }
 
 #[test]

@@ -107,9 +107,6 @@ fn model(lines: &[Line], question: &Question) -> Vec<(String, Option<u64>)> {
         let id = &line.record.event.id;
         let end = (at + 1..lines.len())
             .find(|n| lines[*n].record.event.id == *id && lines[*n].record.event.action.closes());
-        if end.is_some_and(|end| lines[end].record.event.action == Action::LaunchFailed) {
-            continue;
-        }
         // Every moment that the clock showed between the two.
         let last = end.unwrap_or(lines.len() - 1);
         let times: Vec<Timestamp> =

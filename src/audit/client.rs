@@ -26,8 +26,10 @@ use crate::sys::socket as sys;
 /// The first pause between two tries to connect; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// A supervisor must not be held up by a recorder: this long it waits in its loop for an answer to a resume.
-const RESUME_WAIT: Duration = Duration::from_secs(1);
+/// How long a connection on which a launcher comes back may be without an answer. Nobody waits for it meanwhile.
+const BACK_WAIT: Duration = Duration::from_secs(30);
+/// How long a recorder has for its welcome in any case.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the recorder wants of a running launcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,19 @@ struct Line {
     version: u16,
 }
 
+/// On the way back to a recorder that restarted: what it was told last on the new connection.
+#[derive(Debug, Clone, Copy)]
+struct Back {
+    serial: u32,
+    step: Step,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Hello,
+    Resume,
+}
+
 /// The recorder as one launch knows it.
 #[derive(Debug)]
 pub struct Client {
@@ -69,6 +84,8 @@ pub struct Client {
     closed: bool,
     /// When to try to come back, and the pause after that.
     again: Option<(Instant, Duration)>,
+    /// The connection is new, and the launch is not known on it yet.
+    back: Option<Back>,
     buffer: Vec<u8>,
 }
 
@@ -87,10 +104,11 @@ impl Client {
             obeyed: None,
             closed: false,
             again: None,
+            back: None,
             buffer: vec![0; wire::MAX_PACKET],
         };
         let until = Instant::now() + wait;
-        match client.dial() {
+        match client.dial(until) {
             Ok(()) => return Ok(client),
             Err(Dial::Refused(failure)) => return Err(Absent::Silent(failure)),
             Err(Dial::Trouble(Errno::ENOENT | Errno::ENOTDIR)) if !insist => return Err(Absent::NotThere),
@@ -170,13 +188,19 @@ impl Client {
     }
 
     fn tell(&mut self, message: &Message) {
-        self.serial = self.serial.wrapping_add(1);
-        if let Some(line) = &self.line
-            && let Ok(packet) = wire::encode(line.version, self.serial, message)
-            && sys::send(line.socket.as_fd(), &packet, &[]).is_err()
-        {
+        if self.back.is_none() && self.line.is_some() && self.put(message, &[]).is_err() {
             self.broken();
         }
+    }
+
+    /// Sends without waiting, and gives the serial number.
+    fn put(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<u32, Broken> {
+        self.serial = self.serial.wrapping_add(1);
+        let Some(line) = &self.line else { return Err(Broken::Line(Errno::ENOTCONN)) };
+        let packet = wire::encode(line.version, self.serial, message).map_err(Broken::Failure)?;
+        let raw: Vec<_> = fds.iter().map(BorrowedFd::as_raw_fd).collect();
+        sys::send(line.socket.as_fd(), &packet, &raw).map_err(Broken::Line)?;
+        Ok(self.serial)
     }
 
     // ---- while the payload runs ----
@@ -191,30 +215,56 @@ impl Client {
         self.again.map(|(at, _)| at)
     }
 
-    /// Reads what came without waiting, and comes back to a recorder that restarted.
+    /// Reads what came, and comes back to a recorder that restarted. Waits for nothing: a recorder that hangs, or one that
+    /// systemd has not started yet, must not keep the supervisor from its signals and deadlines.
     pub fn orders(&mut self) -> Vec<Order> {
-        if let Some((at, pause)) = self.again
-            && Instant::now() >= at
-        {
-            self.again = Some((Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)));
-            if self.dial().is_ok() {
-                // The recorder has nothing better to do for us; if it has, the next try comes soon.
-                let until = Instant::now() + RESUME_WAIT.min(self.wait);
-                if self.resume(until).is_ok() {
-                    self.again = None;
-                } else {
-                    self.line = None;
-                }
-            }
+        if self.again.is_some_and(|(at, _)| Instant::now() >= at) {
+            self.come_back();
         }
         while self.line.is_some() {
             match self.receive(Some(Instant::now())) {
-                Ok(Some((_, message))) => self.unasked(message),
+                Ok(Some((serial, message))) => self.arrived(serial, message),
                 Ok(None) => break,
                 Err(_) => self.broken(),
             }
         }
         self.orders.drain(..).collect()
+    }
+
+    /// A new connection, and hello on it. The rest follows when the recorder answers.
+    fn come_back(&mut self) {
+        let said = self.connect().map_err(Broken::Line).and_then(|()| self.hello());
+        match (said, self.again) {
+            (Ok(serial), Some((_, pause))) => {
+                self.back = Some(Back { serial, step: Step::Hello });
+                self.again = Some((Instant::now() + BACK_WAIT, pause));
+            }
+            _ => self.broken(),
+        }
+    }
+
+    /// A message that was not waited for.
+    fn arrived(&mut self, serial: u32, message: Message) {
+        let refused = matches!(message, Message::Refused(_));
+        let Some(Back { step, .. }) = self.back.filter(|b| b.serial == serial || refused && serial == 0)
+        else {
+            return self.unasked(message);
+        };
+        match (step, message) {
+            (Step::Hello, Message::Welcome(welcome)) if self.welcomed(&welcome) => {
+                let Some(receipt) = self.receipt.clone() else { return self.broken() };
+                match self.put(&Message::Resume(receipt), &[]) {
+                    Ok(serial) => self.back = Some(Back { serial, step: Step::Resume }),
+                    Err(_) => self.broken(),
+                }
+            }
+            (Step::Resume, Message::Done(_)) => self.came_back(),
+            (Step::Resume, Message::Refused(refused)) => {
+                self.not_taken_back(refused.closed);
+                self.line = None;
+            }
+            _ => self.broken(),
+        }
     }
 
     fn unasked(&mut self, message: Message) {
@@ -225,10 +275,24 @@ impl Client {
         }
     }
 
+    fn came_back(&mut self) {
+        (self.back, self.again) = (None, None);
+        if let Some(obeyed) = self.obeyed.clone() {
+            self.tell(&Message::Obeyed(obeyed));
+        }
+    }
+
+    /// The recorder has closed the launch, or does not know it: there is nothing to come back to.
+    fn not_taken_back(&mut self, closed: bool) {
+        (self.receipt, self.back, self.again) = (None, None, None);
+        self.closed |= closed;
+    }
+
     fn broken(&mut self) {
-        self.line = None;
-        if self.receipt.is_some() && self.again.is_none() {
-            self.again = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE * 2));
+        (self.line, self.back) = (None, None);
+        if self.receipt.is_some() {
+            let pause = self.again.map_or(FIRST_PAUSE, |(_, pause)| pause);
+            self.again = Some((Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)));
         }
     }
 
@@ -237,6 +301,15 @@ impl Client {
     /// Sends, and waits for the answer to this very message. A connection that breaks is made anew until the wait is over.
     fn ask(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Message, Failure> {
         let until = Instant::now() + self.wait;
+        while self.back.is_some() {
+            match self.receive(Some(until)) {
+                Ok(Some((serial, message))) => self.arrived(serial, message),
+                Ok(None) | Err(_) => (self.line, self.back) = (None, None),
+            }
+        }
+        if self.closed && self.receipt.is_none() {
+            return Err(self.late("it has closed the launch"));
+        }
         loop {
             if self.line.is_none() {
                 self.dial_until(until)?;
@@ -273,12 +346,11 @@ impl Client {
         fds: &[BorrowedFd<'_>],
         until: Instant,
     ) -> Result<Message, Broken> {
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
-        let Some(line) = &self.line else { return Err(Broken::Line(Errno::ENOTCONN)) };
-        let packet = wire::encode(line.version, serial, message).map_err(Broken::Failure)?;
-        let raw: Vec<_> = fds.iter().map(BorrowedFd::as_raw_fd).collect();
-        sys::send(line.socket.as_fd(), &packet, &raw).map_err(Broken::Line)?;
+        let serial = self.put(message, fds)?;
+        self.answer(serial, until)
+    }
+
+    fn answer(&mut self, serial: u32, until: Instant) -> Result<Message, Broken> {
         loop {
             match self.receive(Some(until))? {
                 // A recorder that refuses a connection before it reads says so with serial 0.
@@ -326,7 +398,7 @@ impl Client {
     fn dial_until(&mut self, until: Instant) -> Result<(), Failure> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.dial() {
+            match self.dial(until) {
                 Ok(()) => return Ok(()),
                 Err(Dial::Refused(failure)) => return Err(failure),
                 Err(Dial::Trouble(errno)) if Instant::now() + pause >= until => {
@@ -339,13 +411,18 @@ impl Client {
         }
     }
 
-    /// One try: connect, hello, welcome.
-    fn dial(&mut self) -> Result<(), Dial> {
+    /// Makes a connection on which nothing was said yet. Does not wait: a queue that is full is EAGAIN.
+    fn connect(&mut self) -> Result<(), Errno> {
+        (self.line, self.back) = (None, None);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(Dial::Trouble)?;
-        let address = UnixAddr::new(&self.path).map_err(Dial::Trouble)?;
-        connect(fd.as_raw_fd(), &address).map_err(Dial::Trouble)?;
-        self.line = Some(Line { socket: fd, version: wire::OLDEST });
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
+        self.line = Some(Line { socket, version: wire::OLDEST });
+        Ok(())
+    }
+
+    /// Says hello, and gives the serial number.
+    fn hello(&mut self) -> Result<u32, Broken> {
         let hello = Message::Hello(Hello {
             oldest: wire::OLDEST,
             newest: wire::NEWEST,
@@ -354,16 +431,25 @@ impl Client {
         // Its own program, so that the record can tell which binary it was. One that cannot be opened is not told.
         let program = std::fs::File::open("/proc/self/exe").ok();
         let fds: Vec<BorrowedFd<'_>> = program.iter().map(AsFd::as_fd).collect();
-        let until = Instant::now() + self.wait.max(Duration::from_secs(1));
-        let answer = self.exchange(&hello, &fds, until);
+        self.put(&hello, &fds)
+    }
+
+    /// Whether the recorder speaks a version that is spoken here.
+    fn welcomed(&mut self, welcome: &wire::Welcome) -> bool {
+        self.writer.clone_from(&welcome.writer);
+        if let Some(line) = &mut self.line {
+            line.version = welcome.version;
+        }
+        (wire::OLDEST..=wire::NEWEST).contains(&welcome.version)
+    }
+
+    /// One try: connect, hello, welcome.
+    fn dial(&mut self, until: Instant) -> Result<(), Dial> {
+        self.connect().map_err(Dial::Trouble)?;
+        let until = until.max(Instant::now() + SHORTEST_WAIT);
+        let answer = self.hello().and_then(|serial| self.answer(serial, until));
         match answer {
-            Ok(Message::Welcome(welcome)) if (wire::OLDEST..=wire::NEWEST).contains(&welcome.version) => {
-                self.writer = welcome.writer;
-                if let Some(line) = &mut self.line {
-                    line.version = welcome.version;
-                }
-                Ok(())
-            }
+            Ok(Message::Welcome(welcome)) if self.welcomed(&welcome) => Ok(()),
             Ok(Message::Refused(refused)) => {
                 self.line = None;
                 Err(Dial::Refused(refused.into_failure()))
@@ -391,16 +477,11 @@ impl Client {
         let Some(receipt) = self.receipt.clone() else { return Ok(()) };
         match self.exchange(&Message::Resume(receipt), &[], until) {
             Ok(Message::Done(_)) => {
-                if let Some(obeyed) = self.obeyed.clone() {
-                    self.tell(&Message::Obeyed(obeyed));
-                }
+                self.came_back();
                 Ok(())
             }
             Ok(Message::Refused(refused)) => {
-                // The recorder has closed the launch: there is nothing to come back to.
-                self.receipt = None;
-                self.again = None;
-                self.closed |= refused.closed;
+                self.not_taken_back(refused.closed);
                 Err(refused.into_failure())
             }
             Ok(other) => Err(self.nonsense(other.name())),

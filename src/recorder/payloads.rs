@@ -16,7 +16,7 @@ use super::observe;
 use super::records::{self, Asker};
 use super::server::{After, Server, now, say};
 use crate::audit::Timestamp;
-use crate::audit::record::{Action, EndBy, LiveEntry, Record};
+use crate::audit::record::{Action, EndBy, Host, LiveEntry, Record};
 use crate::audit::wire::{self, Message};
 use crate::failure::Failure;
 use crate::request::LaunchId;
@@ -236,6 +236,8 @@ impl Server {
     /// The launcher reports the end.
     pub(super) fn end_reported(&mut self, id: LaunchId, record: Record, tell: (u64, u32)) {
         let Some(live) = self.payloads.get_mut(&id) else { return };
+        // Ends are not counted against anybody, and each may wait two seconds: only what an end can say is kept of it.
+        let record = records::end(&Record::new(Action::PayloadEnd, id), &record, id, &Host::default(), true);
         live.end = Some((Instant::now(), record, Some(tell)));
         self.look_at(id, Instant::now());
     }

@@ -68,6 +68,7 @@ pub(super) fn end(base: &Record, claim: &Record, id: LaunchId, node: &Host, stop
     end.error.message = claim.error.message.as_deref().map(short);
     end.grid.end.signal = claim.grid.end.signal.as_deref().map(short);
     end.grid.usage.clone_from(&claim.grid.usage);
+    end.grid.usage.source = claim.grid.usage.source.as_deref().map(short);
     end.grid.end.by = match claim.grid.end.by {
         Some(EndBy::LauncherLost | EndBy::RecorderRestart | EndBy::HostRestart) => Some(EndBy::Payload),
         Some(EndBy::Administrator) if !stopped => Some(EndBy::PilotSignal),

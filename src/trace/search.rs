@@ -5,7 +5,9 @@
 //!    lines between them to the latest. Without an end it lasts.
 //! 2. What was running at a segment's beginning says the live list at its head. Where there is none (the embedded log), the
 //!    segments before are asked too, back to the last one that has a list, or to the beginning.
-//! 3. Indexes choose, records decide: each record is read, and what does not fit it makes the index stale.
+//! 3. A launch record stands whatever comes after it. That its command could not be executed only its launcher says
+//!    (`launch-failed`), so it is an answer too; and the first record that closes it counts, whatever follows.
+//! 4. Indexes choose, records decide: each record is read, and what does not fit it makes the index stale.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
@@ -76,8 +78,7 @@ pub(super) fn search(log: &Log, question: &Question) -> Result<Found, Trouble> {
     let segments = close(log, &mut candidates, closings)?;
     candidates.retain(|candidate| {
         let (begin, end) = clock.span(candidate.place, candidate.time, candidate.close);
-        let failed = candidate.close.is_some_and(|(_, close)| close.failed);
-        !failed && question.touches(begin, end)
+        question.touches(begin, end)
     });
     let mut found = Found { segments: segments.max(numbers.len()), ..Found::default() };
     for read in at_once(&candidates, |candidate| read(log, question, candidate))? {
@@ -228,7 +229,7 @@ fn choose(log: &Log, question: &Question, clock: &Clock, number: usize) -> Resul
         });
     }
     let closings = log.section(number, Section::Closings, table::take_closings)?;
-    chosen.closings = closings.into_iter().collect();
+    chosen.closings = first_of_each(closings);
     if question.denied || wanted.is_some() {
         chosen.others = log.section(number, Section::Others, table::take_others)?;
         chosen.others.retain(|(key, _, time, kind)| {
@@ -313,7 +314,7 @@ fn close(
             closings
         } else {
             looked += 1;
-            log.section(number, Section::Closings, table::take_closings)?.into_iter().collect()
+            first_of_each(log.section(number, Section::Closings, table::take_closings)?)
         };
         open.retain(|key, candidate| match (closings.get(key), candidates.get_mut(*candidate)) {
             (Some(close), Some(candidate)) => {
@@ -324,6 +325,11 @@ fn close(
         });
     }
     Ok(looked)
+}
+
+/// By launch. Of several the first counts.
+fn first_of_each(closings: Vec<(Key, Close)>) -> HashMap<Key, Close> {
+    closings.into_iter().rev().collect()
 }
 
 /// What the newest segment's live list names: nothing before that segment closes it.
@@ -424,10 +430,26 @@ fn other_records(
         record.ok_or(Trouble::Stale(*number))
     })?;
     for ((number, (_, offset, _, _)), record) in others.iter().zip(records) {
-        if question.meets(&record) {
+        let place = (*number, *offset);
+        // What closes a launch that is in the answer is there with it.
+        if question.meets(&record) && !found.places.contains(&place) {
             found.others.push(record);
-            found.places.push((*number, *offset));
+            found.places.push(place);
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_record_that_closes_counts() {
+        let close = |offset, failed| Close { offset, time: Timestamp::default(), failed };
+        let (one, two) = (key("one"), key("two"));
+        let found = first_of_each(vec![(one, close(1, false)), (two, close(2, true)), (one, close(3, true))]);
+        assert_eq!((found[&one].offset, found[&one].failed), (1, false));
+        assert_eq!((found[&two].offset, found.len()), (2, 2));
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::around::{Around, Chain};
 use super::{Answer, OfLog, Payload};
 use crate::admin::verify::{KeyFrom, Report};
-use crate::audit::record::Record;
+use crate::audit::record::{Action, Record};
 use crate::failure::Printable;
 
 /// The widest line.
@@ -269,6 +269,9 @@ fn full(text: &mut String, payload: &Payload) {
         let _ = write!(how, ", {signal}");
     }
     line(text, "end     ", &how);
+    if closed.event.action == Action::LaunchFailed {
+        text.push_str("        its launcher says that nothing ran: the command could not be executed\n");
+    }
     if let Some(reason) = &closed.event.reason {
         line(text, "because ", reason);
     }
@@ -277,7 +280,12 @@ fn full(text: &mut String, payload: &Payload) {
 fn short(text: &mut String, payload: &Payload) {
     let record = &payload.launch;
     let pid = record.process.pid.unwrap_or_default();
-    let end = if payload.end.is_some() { "ended" } else { "open " };
+    let failed = payload.closed.as_ref().is_some_and(|end| end.event.action == Action::LaunchFailed);
+    let end = match payload.end {
+        Some(_) if failed => "failed",
+        Some(_) => "ended ",
+        None => "open  ",
+    };
     let start: String = payload.start.to_string().chars().take(19).collect();
     let who = record.user.id.as_deref().unwrap_or("unknown");
     line(text, &format!("{start}Z {end} pid {pid:<8} "), who);

@@ -1,0 +1,156 @@
+//! A launcher that comes back to its recorder: the supervisor, whose loop this is, is never kept waiting.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use bailey::audit::client::{Client, Order};
+use bailey::audit::record::{Action, Record};
+use bailey::audit::wire::{self, Done, Message, Obeyed, Packet, Receipt, Stop, Welcome};
+use bailey::request::LaunchId;
+use bailey::sys::socket as sys;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A recorder that does only what it is told to.
+struct Fake {
+    path: PathBuf,
+    listener: OwnedFd,
+    line: Option<OwnedFd>,
+}
+
+impl Fake {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("bailey-{name}-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener =
+            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&listener, Backlog::new(8).unwrap()).unwrap();
+        Self { path, listener, line: None }
+    }
+
+    /// Takes a connection and answers its hello.
+    fn accept(&mut self) {
+        self.line = Some(sys::accept(self.listener.as_fd()).unwrap());
+        let (serial, hello) = self.next();
+        assert!(matches!(hello, Message::Hello(_)), "{hello:?}");
+        let welcome = Welcome { version: 1, writer: "fake".into(), draining: None };
+        self.say(serial, &Message::Welcome(welcome));
+    }
+
+    fn next(&self) -> (u32, Message) {
+        let line = self.line.as_ref().unwrap();
+        let mut buffer = vec![0; wire::MAX_PACKET];
+        let start = Instant::now();
+        loop {
+            match sys::receive(line.as_fd(), &mut buffer) {
+                Ok(received) => {
+                    let Packet { serial, message, .. } = wire::decode(&buffer[..received.length]).unwrap();
+                    return (serial, message);
+                }
+                Err(nix::errno::Errno::EAGAIN) if start.elapsed() < Duration::from_secs(10) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(errno) => panic!("{errno}"),
+            }
+        }
+    }
+
+    fn say(&self, serial: u32, message: &Message) {
+        let packet = wire::encode(1, serial, message).unwrap();
+        sys::send(self.line.as_ref().unwrap().as_fd(), &packet, &[]).unwrap();
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What the supervisor does, for so long: each turn is short.
+fn turns(client: &mut Client, length: Duration) -> Vec<Order> {
+    let start = Instant::now();
+    let mut orders = Vec::new();
+    while start.elapsed() < length {
+        let begin = Instant::now();
+        orders.extend(client.orders());
+        assert!(begin.elapsed() < Duration::from_millis(200), "the supervisor waited {:?}", begin.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    orders
+}
+
+fn null() -> OwnedFd {
+    File::open("/dev/null").unwrap().into()
+}
+
+#[test]
+fn a_recorder_that_does_not_answer_keeps_no_supervisor_waiting() {
+    let id = LaunchId::from_parts(1, [2; 10]);
+    let mut fake = Fake::new("back");
+    let path = fake.path.clone();
+    let launcher = std::thread::spawn(move || {
+        let mut client = Client::open(&path, Duration::from_secs(10), true).unwrap();
+        let init = null();
+        let record = Record::new(Action::PayloadLaunch, id);
+        drop(client.launch(&record, id, false, null(), init.as_fd(), &[]).unwrap());
+        client
+    });
+    fake.accept();
+    let (serial, launch) = fake.next();
+    assert!(matches!(launch, Message::Launch(_)), "{launch:?}");
+    fake.say(serial, &Message::Receipt(Receipt { id: id.to_string(), seq: 7, hash: "ab".repeat(32) }));
+    let mut client = launcher.join().unwrap();
+    client.obeyed(id, true, None);
+    assert!(matches!(fake.next().1, Message::Obeyed(_)));
+
+    // It dies. The socket stays, as systemd's does, and nobody serves it.
+    fake.line = None;
+    assert_eq!(turns(&mut client, Duration::from_millis(1500)), []);
+
+    // Another one begins to serve, and hangs after its welcome.
+    fake.accept();
+    assert_eq!(turns(&mut client, Duration::from_millis(500)), []);
+    let (serial, resume) = fake.next();
+    assert!(matches!(&resume, Message::Resume(resume) if resume.seq == 7), "{resume:?}");
+    assert_eq!(turns(&mut client, Duration::from_millis(1500)), []);
+
+    // It goes on, and has an order. What became of the one before is told again.
+    fake.say(serial, &Message::Done(Done::default()));
+    let stop = Stop { id: id.to_string(), reason: "now".into(), freeze: false, preserve: false };
+    fake.say(0, &Message::Stop(stop.clone()));
+    assert_eq!(turns(&mut client, Duration::from_millis(200)), [Order::Stop(stop)]);
+    let held = Obeyed { id: id.to_string(), held: true, within: None };
+    assert_eq!(fake.next().1, Message::Obeyed(held));
+}
+
+#[test]
+fn an_end_while_the_launcher_comes_back_goes_over_the_same_connection() {
+    let id = LaunchId::from_parts(1, [3; 10]);
+    let mut fake = Fake::new("end");
+    let path = fake.path.clone();
+    let launcher = std::thread::spawn(move || {
+        let mut client = Client::open(&path, Duration::from_secs(10), true).unwrap();
+        let init = null();
+        let record = Record::new(Action::PayloadLaunch, id);
+        drop(client.launch(&record, id, false, null(), init.as_fd(), &[]).unwrap());
+        client
+    });
+    fake.accept();
+    let (serial, _) = fake.next();
+    fake.say(serial, &Message::Receipt(Receipt { id: id.to_string(), seq: 7, hash: "ab".repeat(32) }));
+    let mut client = launcher.join().unwrap();
+    fake.line = None;
+    turns(&mut client, Duration::from_millis(100)); // hello is said
+    let launcher = std::thread::spawn(move || client.close(&Record::new(Action::PayloadEnd, id), id));
+    fake.accept();
+    let (serial, resume) = fake.next();
+    assert!(matches!(resume, Message::Resume(_)), "{resume:?}");
+    fake.say(serial, &Message::Done(Done::default()));
+    let (serial, end) = fake.next();
+    assert!(matches!(end, Message::Note(_)), "{end:?}");
+    fake.say(serial, &Message::Done(Done::default()));
+    launcher.join().unwrap().unwrap();
+}
