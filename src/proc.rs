@@ -144,14 +144,29 @@ impl Process {
         read(self.0.as_fd(), name, buffer)
     }
 
+    /// One of those of its files that the kernel makes in one piece (seq_file.rst, "single_open"): what fits into the buffer
+    /// with room to spare is all of it, and no second read has to say so.
+    pub fn read_piece<'a>(&self, name: &CStr, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Errno> {
+        const ROOM: usize = 16 << 10;
+        if buffer.len() < ROOM {
+            buffer.resize(ROOM, 0);
+        }
+        let file = fs::open_at(self.0.as_fd(), name, libc::O_RDONLY, 0)?;
+        let count = fs::read_some(file.as_fd(), buffer)?;
+        if count == buffer.len() {
+            return self.read(name, buffer);
+        }
+        Ok(buffer.get(..count).unwrap_or_default())
+    }
+
     /// `stat`
     pub fn stat(&self, buffer: &mut Vec<u8>) -> Result<Stat, Errno> {
-        Stat::parse(self.read(c"stat", buffer)?).ok_or(Errno::EBADMSG)
+        Stat::parse(self.read_piece(c"stat", buffer)?).ok_or(Errno::EBADMSG)
     }
 
     /// `status`
     pub fn status(&self, buffer: &mut Vec<u8>) -> Result<Status, Errno> {
-        self.read(c"status", buffer).map(Status::parse)
+        self.read_piece(c"status", buffer).map(Status::parse)
     }
 }
 

@@ -4,14 +4,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use super::server::say;
 use crate::audit::segment::Directory;
 use crate::failure::Failure;
 use crate::trace::index;
 
-/// The newest segment's index is extended after so many bytes of log.
+/// The newest segment's index is extended after so many bytes of log, and not more often than this: it is written as a whole,
+/// and under load the launchers come first.
 const EVERY: u64 = 4 << 20;
+const PAUSE: Duration = Duration::from_secs(30);
 /// Segments that may wait; one that finds no room is indexed at the next start, or by the first question.
 const WAITING: usize = 64;
 
@@ -20,6 +23,7 @@ pub(super) struct Indexer {
     work: Option<SyncSender<String>>,
     /// The newest segment, and its length when its index was last asked for.
     newest: (String, u64),
+    asked: Instant,
 }
 
 impl Indexer {
@@ -40,15 +44,16 @@ impl Indexer {
                 trouble = failed;
             }
         });
-        Self { work: thread.is_ok().then_some(work), newest: (String::new(), 0) }
+        Self { work: thread.is_ok().then_some(work), newest: (String::new(), 0), asked: Instant::now() }
     }
 
     /// Called at every beat with the newest segment and its length.
     pub(super) fn look(&mut self, segment: &str, length: u64) {
         let (name, indexed) = &self.newest;
-        if name == segment && length < indexed + EVERY {
+        if name == segment && (length < indexed + EVERY || self.asked.elapsed() < PAUSE) {
             return;
         }
+        self.asked = Instant::now();
         if name != segment && !name.is_empty() {
             let closed = name.clone();
             self.ask(closed);

@@ -112,13 +112,13 @@ pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Obs
     let status = directory.status(buffer).map_err(reading)?;
     check_line(peer, pid, &status, init_pid, init_stat.ppid)?;
     let start_ticks = directory.stat(buffer).map_err(reading)?.start_ticks;
-    let mut cgroup = proc::cgroup(&text(directory.read(c"cgroup", buffer).map_err(reading)?));
+    let mut cgroup = proc::cgroup(&text(directory.read_piece(c"cgroup", buffer).map_err(reading)?));
     if cgroup.version == Some(2) {
         cgroup.id = pidfd::get_info(payload).ok().and_then(|info| info.cgroup_id).map(|id| id.to_string());
     }
     let uid_map = proc::fold_map(&text(directory.read(c"uid_map", buffer).map_err(reading)?));
     let gid_map = proc::fold_map(&text(directory.read(c"gid_map", buffer).map_err(reading)?));
-    let setgroups = text(directory.read(c"setgroups", buffer).map_err(reading)?).trim().to_owned();
+    let setgroups = text(directory.read_piece(c"setgroups", buffer).map_err(reading)?).trim().to_owned();
     let mountinfo = match directory.read(c"mountinfo", buffer) {
         Ok(bytes) => Sha256::digest(bytes).into(),
         Err(Errno::EFBIG) => {
