@@ -324,7 +324,7 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return };
         let (uid, asker) = (connection.peer.uid, connection.asker());
         if note.record.event.action.closes() {
-            return self.end_reported(id, (*note.record).clone(), (token, serial));
+            return self.end_reported(id, &note.record, (token, serial));
         }
         if let Err(failure) = self.accounts.spend(uid, Instant::now()) {
             return self.refuse(token, serial, &failure);
