@@ -454,7 +454,7 @@ fn a_peer_that_is_gone_is_refused_and_its_uid_still_known() {
     let bench = Bench::new();
     let mut command = bench.world.command("/usr/bin/perl");
     // Connects, hands the connection to a child, and ends.
-    command.args(["-MSocket", "-e", "socket(S, AF_UNIX, 5, 0) or die; connect(S, pack_sockaddr_un($ARGV[0])) or die $!; send(S, 'x', 0); if (fork) { exit 0 } sleep 20"]);
+    command.args(["-MSocket", "-e", "socket(S, AF_UNIX, 5, 0) or die; connect(S, pack_sockaddr_un($ARGV[0])) or die $!; send(S, 'x', 0); if (fork) { exit 0 } sysread(S, $b, 1)"]);
     let mut child = command.arg(&bench.listener.path).spawn().unwrap();
     let socket = bench.listener.accept();
     child.wait().unwrap();
