@@ -450,6 +450,10 @@ fn a_note_says_nothing_that_is_the_recorders() {
             .refused(&note(other_id, Record::new(Action::LaunchFailed, other_id)), &[])
             .contains("launcher's")
     );
+    // Nor that of one that may have been here before the recorder's last restart.
+    let old = LaunchId::from_parts(bailey::audit::Timestamp::now().unix_millis() - 1_000_000, [7; 10]);
+    let said = bench.raw().refused(&note(old, Record::new(Action::LaunchFailed, old)), &[]);
+    assert!(said.contains("not of now"), "{said}");
     // A note that names another launch is about this one.
     let mut notice = Record::new(Action::PayloadNotice, other_id);
     notice.event.reason = Some("r".repeat(100_000));

@@ -302,9 +302,10 @@ impl Client {
     fn ask(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Message, Failure> {
         let until = Instant::now() + self.wait;
         while self.back.is_some() {
-            match self.receive(Some(until)) {
-                Ok(Some((serial, message))) => self.arrived(serial, message),
-                Ok(None) | Err(_) => (self.line, self.back) = (None, None),
+            if let Ok(Some((serial, message))) = self.receive(Some(until)) {
+                self.arrived(serial, message);
+            } else {
+                (self.line, self.back) = (None, None);
             }
         }
         if self.closed && self.receipt.is_none() {

@@ -234,10 +234,10 @@ impl Server {
     }
 
     /// The launcher reports the end.
-    pub(super) fn end_reported(&mut self, id: LaunchId, record: Record, tell: (u64, u32)) {
+    pub(super) fn end_reported(&mut self, id: LaunchId, claim: &Record, tell: (u64, u32)) {
         let Some(live) = self.payloads.get_mut(&id) else { return };
         // Ends are not counted against anybody, and each may wait two seconds: only what an end can say is kept of it.
-        let record = records::end(&Record::new(Action::PayloadEnd, id), &record, id, &Host::default(), true);
+        let record = records::end(&Record::new(Action::PayloadEnd, id), claim, id, &Host::default(), true);
         live.end = Some((Instant::now(), record, Some(tell)));
         self.look_at(id, Instant::now());
     }

@@ -220,7 +220,7 @@ impl Server {
         if self.was_closed(id) {
             return Err(defect("a launch of that id was here before, and ended"));
         }
-        if id.unix_millis().abs_diff(now().unix_millis()) > ID_AGE.as_millis() as u64 {
+        if !is_of_now(id) {
             return Err(defect("the time in its launch id is not of now"));
         }
         if !self.has_room(1) {
@@ -324,7 +324,7 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return };
         let (uid, asker) = (connection.peer.uid, connection.asker());
         if note.record.event.action.closes() {
-            return self.end_reported(id, (*note.record).clone(), (token, serial));
+            return self.end_reported(id, &note.record, (token, serial));
         }
         if let Err(failure) = self.accounts.spend(uid, Instant::now()) {
             return self.refuse(token, serial, &failure);
@@ -352,6 +352,10 @@ impl Server {
         if id.is_some_and(|id| self.was_closed(id)) {
             let failure = defect("a launch of that id was here before, and ended");
             return self.refuse_closed(token, serial, &failure);
+        }
+        if id.is_some_and(|id| !is_of_now(id)) {
+            // It may have been here before the last restart, and then this would be its second end.
+            return self.refuse(token, serial, &defect("the time in its launch id is not of now"));
         }
         let record = id
             .filter(|id| !self.payloads.contains_key(id) && !self.launching.contains(id))
@@ -529,6 +533,11 @@ impl Server {
         let answer = Message::Done(Done { text: now().to_string() });
         self.stage(record, Live::Same, true, true, After::Answer { token, serial, answer }, asker.uid);
     }
+}
+
+/// Whether the time in the id is near enough.
+fn is_of_now(id: LaunchId) -> bool {
+    id.unix_millis().abs_diff(now().unix_millis()) <= ID_AGE.as_millis() as u64
 }
 
 fn defect(why: &str) -> Failure {
