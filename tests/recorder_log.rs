@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -344,17 +344,21 @@ fn an_end_cut_at_every_byte_is_repaired() {
 
 /// The live table as the lines of a segment say it, from its first line on.
 fn live_after(bytes: &[u8]) -> Vec<String> {
-    let mut live = BTreeMap::new();
+    let mut live = BTreeSet::new();
     for line in bytes.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {
         let record: bailey::audit::Record = serde_json::from_slice(line).unwrap();
         let name = record.event.id.unwrap_or_default();
         match record.event.action {
-            Action::PayloadLaunch => drop(live.insert(name, ())),
-            action if action.closes() => drop(live.remove(&name)),
+            Action::PayloadLaunch => {
+                live.insert(name);
+            }
+            action if action.closes() => {
+                live.remove(&name);
+            }
             _ => {}
         }
     }
-    live.into_keys().collect()
+    live.into_iter().collect()
 }
 
 #[test]
@@ -753,7 +757,7 @@ fn cost_of_a_batch() {
         let before = log.stats().syncs.sum;
         let begin = Instant::now();
         let written = put(&mut log, &batch);
-        spent += begin.elapsed().saturating_sub(log.stats().syncs.sum - before);
+        spent += begin.elapsed().saturating_sub(log.stats().syncs.sum.saturating_sub(before));
         count += written.len() as u32;
         bytes += written.iter().map(|line| line.bytes).sum::<u64>();
     }

@@ -5,6 +5,7 @@ mod common;
 mod support;
 use common::grid::{START, Writer};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 use support::recorder::Recorder;
 use support::{Started, World, code, image, text, wait_for};
@@ -280,7 +281,6 @@ fn the_logs_of_many_hosts_at_once() {
         "{said}"
     );
     // Copies that cannot be written are asked all the same.
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&one, std::fs::Permissions::from_mode(0o555)).unwrap();
     assert_eq!(code(&ask(&["--log", &one])), 0);
     assert_eq!(START % 86_400, 0);

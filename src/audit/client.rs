@@ -336,6 +336,7 @@ impl Client {
                     if Instant::now() >= until {
                         return Err(self.late(&errno_text(errno)));
                     }
+                    std::thread::sleep(FIRST_PAUSE); // one that takes connections and drops them is not asked in a loop
                 }
             }
         }
