@@ -43,7 +43,8 @@ pub fn state() -> String {
 pub fn copy(mode: Journald, record: &Record, line: &[u8]) -> Copied {
     let wanted = match mode {
         Journald::Off => false,
-        Journald::Checkpoints => record.event.action.is_log_life(),
+        // A list of what is live comes often, is long, and attests nothing.
+        Journald::Checkpoints => record.event.action.is_log_life() && record.event.action != Action::LiveList,
         Journald::All => true,
     };
     if !wanted {

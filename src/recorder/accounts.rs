@@ -147,7 +147,7 @@ impl Accounts {
         may
     }
 
-    /// A payload is live from now on.
+    /// A payload is live from now on, or its launch record is about to be written.
     pub(super) fn begun(&mut self, uid: u32, now: Instant) {
         self.account(uid, now).live += 1;
     }

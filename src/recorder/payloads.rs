@@ -157,7 +157,6 @@ impl Server {
             stopped: false,
         };
         self.watch(id, &mut live);
-        self.accounts.begun(uid, Instant::now());
         match self.connections.get_mut(&token) {
             Some(connection) => {
                 connection.stage = Stage::Live(id);

@@ -271,6 +271,8 @@ impl Server {
         }
         let live = Live::Begins(Box::new(records::live_entry(&record, nested)));
         self.launching.insert(id);
+        // Counted from here on, so that the launches of one turn count against each other.
+        self.accounts.begun(uid, at);
         self.stage(*record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
         Ok(())
     }

@@ -30,7 +30,7 @@ use super::records;
 use crate::audit::record::{Action, Host, Record, Recorder as RecorderField};
 use crate::audit::wire::{self, MAX_PACKET, Message};
 use crate::audit::{Timestamp, drain, journal};
-use crate::config::Config;
+use crate::config::{Config, Journald};
 use crate::failure::{Failure, Printable, errno_text};
 use crate::host;
 use crate::request::LaunchId;
@@ -313,6 +313,7 @@ impl Server {
                         self.send(token, serial, &Message::Receipt(receipt));
                     }
                     Err(failure) => {
+                        self.accounts.ended(begun.uid);
                         if let Some(connection) = self.connections.get_mut(&token) {
                             connection.stage = Stage::Greeted;
                         }
@@ -367,7 +368,12 @@ impl Server {
     }
 
     fn copy_own_lines(&mut self) {
-        journal::copy_own(self.config.audit.journald, &self.log.take_own_lines());
+        // Checkpoints leave the host in any case: without a copy elsewhere they prove nothing against who owns the host.
+        let mode = match self.config.audit.journald {
+            Journald::Off => Journald::Checkpoints,
+            mode => mode,
+        };
+        journal::copy_own(mode, &self.log.take_own_lines());
     }
 
     /// Remembers that the launch was there.
