@@ -180,7 +180,7 @@ ticks() { awk '{ print $14 + $15 }' "/proc/$recorder/stat"; } # hundredths of a 
 service() {
     local log=$tmp/recorder/log one many cpu held live disk rss tries=0
     # The template is a real launch record without what differs in each launch.
-    cat "$log"/*.ndjson | grep -m 1 '"payload-launch"' | python3 -c '
+    grep -h -m 1 '"payload-launch"' "$log"/*.001.ndjson | python3 -c '
 import json, sys
 record = json.loads(sys.stdin.readline())
 identity = record["event"]["id"]
@@ -198,7 +198,7 @@ print(json.dumps(record).replace(json.dumps(identity), json.dumps("@ID@"), 1))' 
     # A thousand live payloads, held by as many clients.
     mkfifo "$tmp/hold"
     held=$tmp/held
-    (load --clients 1000 --hold <"$tmp/hold" >"$held" 2>/dev/null) &
+    (load --clients 1000 --hold --retry 30 <"$tmp/hold" >"$held" 2>/dev/null) &
     live=$!
     exec 9>"$tmp/hold"
     until [ "$(grep -c held "$held" 2>/dev/null)" -ge 1000 ]; do
