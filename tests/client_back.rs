@@ -20,6 +20,23 @@ struct Fake {
 }
 
 impl Fake {
+    /// A client that got its receipt from here.
+    fn launched(&mut self, id: LaunchId) -> Client {
+        let path = self.path.clone();
+        let launcher = std::thread::spawn(move || {
+            let mut client = Client::open(&path, Duration::from_secs(10), true).unwrap();
+            let init = null();
+            let record = Record::new(Action::PayloadLaunch, id);
+            drop(client.launch(&record, id, false, null(), init.as_fd(), &[]).unwrap());
+            client
+        });
+        self.accept();
+        let (serial, launch) = self.next();
+        assert!(matches!(launch, Message::Launch(_)), "{launch:?}");
+        self.say(serial, &Message::Receipt(Receipt { id: id.to_string(), seq: 7, hash: "ab".repeat(32) }));
+        launcher.join().unwrap()
+    }
+
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("bailey-{name}-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
@@ -90,19 +107,7 @@ fn null() -> OwnedFd {
 fn a_recorder_that_does_not_answer_keeps_no_supervisor_waiting() {
     let id = LaunchId::from_parts(1, [2; 10]);
     let mut fake = Fake::new("back");
-    let path = fake.path.clone();
-    let launcher = std::thread::spawn(move || {
-        let mut client = Client::open(&path, Duration::from_secs(10), true).unwrap();
-        let init = null();
-        let record = Record::new(Action::PayloadLaunch, id);
-        drop(client.launch(&record, id, false, null(), init.as_fd(), &[]).unwrap());
-        client
-    });
-    fake.accept();
-    let (serial, launch) = fake.next();
-    assert!(matches!(launch, Message::Launch(_)), "{launch:?}");
-    fake.say(serial, &Message::Receipt(Receipt { id: id.to_string(), seq: 7, hash: "ab".repeat(32) }));
-    let mut client = launcher.join().unwrap();
+    let mut client = fake.launched(id);
     client.obeyed(id, true, None);
     assert!(matches!(fake.next().1, Message::Obeyed(_)));
 
@@ -130,18 +135,7 @@ fn a_recorder_that_does_not_answer_keeps_no_supervisor_waiting() {
 fn an_end_while_the_launcher_comes_back_goes_over_the_same_connection() {
     let id = LaunchId::from_parts(1, [3; 10]);
     let mut fake = Fake::new("end");
-    let path = fake.path.clone();
-    let launcher = std::thread::spawn(move || {
-        let mut client = Client::open(&path, Duration::from_secs(10), true).unwrap();
-        let init = null();
-        let record = Record::new(Action::PayloadLaunch, id);
-        drop(client.launch(&record, id, false, null(), init.as_fd(), &[]).unwrap());
-        client
-    });
-    fake.accept();
-    let (serial, _) = fake.next();
-    fake.say(serial, &Message::Receipt(Receipt { id: id.to_string(), seq: 7, hash: "ab".repeat(32) }));
-    let mut client = launcher.join().unwrap();
+    let mut client = fake.launched(id);
     fake.line = None;
     turns(&mut client, Duration::from_millis(100)); // hello is said
     let launcher = std::thread::spawn(move || client.close(&Record::new(Action::PayloadEnd, id), id));

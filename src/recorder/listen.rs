@@ -29,7 +29,10 @@ fn own(path: &Path) -> Result<OwnedFd, Failure> {
             Failure::site(
                 what(),
                 io_text(&error),
-                format!("make {} writable for this account", parent.display()),
+                format!(
+                    "make {} writable for this account, or name another place with --socket",
+                    parent.display()
+                ),
             )
         })?;
     }

@@ -104,6 +104,35 @@ pub(super) struct Payload {
 }
 
 impl Payload {
+    /// One of which nothing is known but who it is.
+    fn new(uid: u32, launcher_is: (i64, u64), process_is: (i64, u64), base: Record) -> Self {
+        Self {
+            connection: None,
+            uid,
+            pidfd: None,
+            watch: 0,
+            launcher: None,
+            launcher_is,
+            process_is,
+            processes: [(0, 0); 2],
+            nested: false,
+            base,
+            since: None,
+            seq: 0,
+            hash: String::new(),
+            exited: None,
+            orphaned: None,
+            restarted: false,
+            outlives: false,
+            end: None,
+            again: None,
+            closing: false,
+            asked: None,
+            held: false,
+            stopped: false,
+        }
+    }
+
     /// In a word, for `bailey ps`.
     pub(super) fn state(&self) -> &'static str {
         let frozen = self.held && self.asked.as_ref().is_none_or(|asked| asked.order.freeze);
@@ -128,33 +157,18 @@ impl Server {
         let Begun { id, uid, payload, processes, nested, base } = begun;
         let launcher =
             self.connections.get(&token).and_then(|peer| peer.peer.as_fd().try_clone_to_owned().ok());
+        let of = |pid: Option<i64>, ticks: Option<u64>| (pid.unwrap_or_default(), ticks.unwrap_or_default());
+        let launcher_is = of(base.process.parent.pid, base.grid.launcher.start_ticks);
+        let process_is = of(base.process.pid, base.grid.start_ticks);
         let mut live = Payload {
-            connection: None,
-            uid,
-            watch: 0,
-            launcher,
-            launcher_is: (
-                base.process.parent.pid.unwrap_or_default(),
-                base.grid.launcher.start_ticks.unwrap_or_default(),
-            ),
-            process_is: (base.process.pid.unwrap_or_default(), base.grid.start_ticks.unwrap_or_default()),
             pidfd: Some(payload),
+            launcher,
             processes,
             nested,
-            base,
             since: Some(written.at),
             seq: written.seq,
             hash: written.hash.clone(),
-            exited: None,
-            orphaned: None,
-            restarted: false,
-            outlives: false,
-            end: None,
-            again: None,
-            closing: false,
-            asked: None,
-            held: false,
-            stopped: false,
+            ..Payload::new(uid, launcher_is, process_is, base)
         };
         self.watch(id, &mut live);
         match self.connections.get_mut(&token) {
@@ -522,29 +536,18 @@ impl Server {
         let init = pidfd.as_ref().and_then(|_| observe::parent_of(payload_pid)).unwrap_or_default();
         let uid = entry.uid.unwrap_or_default();
         let mut live = Payload {
-            connection: None,
-            uid,
             exited: pidfd.is_none().then(Instant::now),
             pidfd,
-            watch: 0,
             launcher,
-            launcher_is,
-            process_is,
             processes: [(payload_pid, process_is.1), init],
             nested: entry.nested.unwrap_or(false),
-            base,
             since: entry.since,
             seq: entry.seq.unwrap_or_default(),
             hash: entry.hash.clone().unwrap_or_default(),
             orphaned: Some(Instant::now()),
             restarted: true,
-            outlives: false,
-            end: None,
-            again: None,
-            closing: false,
-            asked: None,
-            held: false,
             stopped: entry.stopped.unwrap_or(false),
+            ..Payload::new(uid, launcher_is, process_is, base)
         };
         self.watch(id, &mut live);
         self.accounts.begun(uid, Instant::now());
