@@ -17,8 +17,11 @@ pub struct Image {
     pub content_ids: Vec<String>,
 }
 
-/// An image directory as root.
-pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
+/// Opens an image directory.
+///
+/// # Errors
+/// It is not there, no directory, or nothing that a payload may have as its root.
+pub fn open(path: &Path) -> Result<HostObject, Failure> {
     let what = format!("cannot use the image {}", path.display());
     let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
     let object = HostObject::open(path).map_err(|errno| match errno {
@@ -41,12 +44,17 @@ pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
             "name a root directory; without --image the host's system is shown read-only, as root.host says";
         return Err(Failure::usage(&what, why, next));
     }
+    Ok(object)
+}
+
+/// An image directory as root.
+pub fn root(object: HostObject, writable: bool) -> Image {
     let path = object.path.clone();
-    Ok(Image {
+    Image {
         content_ids: content_ids(&path),
         builder: Builder::from_image(object, writable),
         path: Some(path),
-    })
+    }
 }
 
 /// The host's system, read-only: the listed directories, and of /etc only the listed names.
@@ -118,7 +126,7 @@ pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Fai
 }
 
 /// Unpacked container images name themselves by content: `.flat/ab/<sha256>` or `.images/ab/<sha256>` in the path.
-fn content_ids(path: &Path) -> Vec<String> {
+pub fn content_ids(path: &Path) -> Vec<String> {
     let parts: Vec<&str> = path.components().filter_map(|part| part.as_os_str().to_str()).collect();
     let mut ids = Vec::new();
     for window in parts.windows(3) {

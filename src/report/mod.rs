@@ -20,6 +20,8 @@ use crate::failure::{Code, Failure, Fault, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
 use crate::plan::{Facts, HandedOver};
+use crate::policy::lists::Lists;
+use crate::policy::verdict::Verdict;
 use crate::request::{LaunchId, Request};
 use crate::sandbox::Handover;
 use crate::supervisor::{End, Notice, Overseer};
@@ -36,6 +38,10 @@ pub struct Desk<'a> {
     id: LaunchId,
     asked_at: Timestamp,
     identity: Option<Identity>,
+    policy: record::Policy,
+    person: Option<String>,
+    names: Vec<String>,
+    contact: Option<String>,
     facts: Facts,
     book: Option<Book>,
     base: Option<Record>,
@@ -52,6 +58,10 @@ impl<'a> Desk<'a> {
             id,
             asked_at: Timestamp::now(),
             identity: None,
+            policy: record::Policy::default(),
+            person: None,
+            names: Vec::new(),
+            contact: None,
             facts: Facts::default(),
             book: None,
             base: None,
@@ -67,6 +77,19 @@ impl<'a> Desk<'a> {
     /// Who it is, once that is known.
     pub fn learn_identity(&mut self, identity: &Identity) {
         self.identity = Some(identity.clone());
+    }
+
+    /// What the site's policy says, once that is known.
+    pub fn learn_verdict(&mut self, verdict: &Verdict, lists: &Lists) {
+        self.policy = records::policy(verdict, lists);
+        self.person.clone_from(&verdict.person);
+        self.names.clone_from(&verdict.names);
+        self.contact.clone_from(&verdict.contact);
+    }
+
+    /// The failure as its user reads it: with the id to ask about, and whom to ask.
+    pub fn for_the_user(&self, failure: Failure) -> Failure {
+        failure.of_incident(self.id.as_str(), self.contact.as_deref())
     }
 
     /// What was decided, once that is known.

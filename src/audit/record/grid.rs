@@ -220,6 +220,24 @@ objects! {
         pub bans_version: Option<String>,
         /// Digest of the configuration.
         pub config_hash: Option<String>,
+        /// How tight the walls are: `default` or `strict`.
+        pub profile: Option<String>,
+        /// What the site should see, and the payload ran in spite of.
+        pub remarks: Vec<String>,
+        /// The ban that refused it, or stopped it.
+        pub ban: Ban,
+    }
+
+    /// `grid.policy.ban.*`
+    pub struct Ban {
+        /// File and line of the entry.
+        pub entry: Option<String>,
+        /// What it names, as it stands there.
+        pub whom: Option<String>,
+        /// Why.
+        pub reason: Option<String>,
+        /// The site's ticket.
+        pub ticket: Option<String>,
     }
 
     /// `grid.launcher.*`
@@ -428,5 +446,17 @@ objects! {
         pub sockets: Vec<String>,
         /// What could not be kept, in words.
         pub missing: Vec<String>,
+    }
+}
+
+impl Ban {
+    /// The entry of a list.
+    pub fn of(hit: &crate::policy::verdict::Hit) -> Self {
+        Self {
+            entry: Some(hit.place()),
+            whom: Some(hit.whom.clone()),
+            reason: hit.reason.clone(),
+            ticket: hit.ticket.clone(),
+        }
     }
 }
