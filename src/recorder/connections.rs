@@ -14,10 +14,10 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::launches::Waiting;
 use super::listen;
 use super::observe::{self, Backlog, Peer, Program};
 use super::records::Asker;
-use super::requests::Waiting;
 use super::server::{Server, failed, say};
 use crate::audit::wire::{self, Message, Refused};
 use crate::failure::Failure;
