@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bailey::admin::verify::{Break, verify};
-use bailey::audit::record::{Action, LiveEntry};
+use bailey::audit::record::{Action, LiveEntry, Record, StopBy, StopOrder};
 use bailey::audit::sign::{PublicKey, checkpoint_text, prune_text};
 use bailey::recorder::log::{Live, Options, RecorderLog, Staged};
 use common::recorder::{
@@ -189,6 +189,46 @@ fn lists_come_again_but_never_take_more_than_their_part() {
     assert!(count(&dir, Action::LiveList) > 4);
     assert_good(&dir);
     assert_eq!(RecorderLog::open(options).unwrap().live(), &table);
+}
+
+#[test]
+fn an_order_stands_until_the_end_in_lists_and_after_them() {
+    let base = Scratch::in_memory();
+    let options = Options { live_list_every: 1, ..options(base.path()) };
+    let mut log = RecorderLog::open(options.clone()).unwrap();
+    let order = |number: usize, reason: &str| {
+        let mut record = Record::new(Action::PayloadStop, id(number));
+        record.grid.stop.by = Some(StopBy::Ban);
+        record.grid.stop.reason = Some(reason.to_owned());
+        Staged { record, live: Live::Stops(id(number).to_string()), durable: true, reserved: true }
+    };
+    // A stop that nobody ordered: the launcher's own.
+    let own = Record::new(Action::PayloadStop, id(2));
+    let own = Staged { record: own, live: Live::Same, durable: true, reserved: true };
+    put(&mut log, &[begins(id(1)), begins(id(2)), begins(id(3)), order(3, "x")]);
+    put(&mut log, &[order(1, "first"), own, ends(id(3))]);
+    let stands = |log: &RecorderLog, reason: &str| {
+        assert_eq!(log.live().keys().collect::<Vec<_>>(), [id(1).as_str(), id(2).as_str()]);
+        let stop = &log.live()[id(1).as_str()].stop;
+        assert_eq!((stop.by, stop.reason.as_deref()), (Some(StopBy::Ban), Some(reason)));
+        assert_eq!(log.live()[id(2).as_str()].stop, StopOrder::default());
+    };
+    stands(&log, "first");
+    drop(log);
+    // From the line itself; then, after so much that a list was written, from the list.
+    let mut log = RecorderLog::open(options.clone()).unwrap();
+    stands(&log, "first");
+    let lists = count(&options.dir, Action::LiveList);
+    for number in 10..60 {
+        put(&mut log, &[begins(id(number)), ends(id(number))]);
+    }
+    assert!(count(&options.dir, Action::LiveList) > lists);
+    drop(log);
+    let mut log = RecorderLog::open(options.clone()).unwrap();
+    stands(&log, "first");
+    put(&mut log, &[order(1, "second")]);
+    drop(log);
+    stands(&RecorderLog::open(options).unwrap(), "second");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::sys::pidfd;
 const PIDFD: u64 = 1 << 63;
 /// How long a launcher that lives may take to come back, and to report the end of a payload that is gone. Longer than
 /// `audit.wait`'s default, so that a launcher that waits for a restarting recorder is not told off.
-const COME_BACK: Duration = Duration::from_secs(15);
+pub(super) const COME_BACK: Duration = Duration::from_secs(15);
 /// How long an end may be ahead of the kernel's word that the process is gone.
 const END_AHEAD: Duration = Duration::from_secs(2);
 /// How long a launcher that is connected may say nothing of the end of a payload that is gone: it was stopped, or it does not

@@ -15,6 +15,7 @@ use super::observe::{self, Handed};
 use super::payloads::Payload;
 use super::records;
 use super::server::{After, Server};
+use super::stops::Asked;
 use crate::audit::record::{Action, EndBy, LiveEntry, Record, Recorder};
 use crate::audit::wire::{self, Done, Message};
 use crate::failure::{Code, Failure, Fault};
@@ -66,7 +67,8 @@ impl Server {
             hash: entry.hash.clone().unwrap_or_default(),
             orphaned: Some(Instant::now()),
             restarted: true,
-            stopped: entry.stopped.unwrap_or(false),
+            stopped: entry.stop.by.is_some(),
+            asked: wire::Stop::standing(id.to_string(), &entry.stop).map(Asked::new),
             ..Payload::new(uid, launcher_is, process_is, base)
         };
         self.watch(id, &mut live);

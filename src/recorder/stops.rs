@@ -1,16 +1,18 @@
 //! Orders to stop a payload: asked for by an administrator, recorded, passed on, and watched until they are carried out.
 //!
 //! 1. The record comes before the order: the log has the cause before the effect.
-//! 2. A launcher that does not do what it was told is named in the log.
+//! 2. An order stands until the payload ended, over broken connections and restarts: its record and the live list have it.
+//! 3. A launcher that does not do what it was told is named in the log.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
 use super::log::Live;
-use super::payloads::gone;
+use super::payloads::{COME_BACK, gone};
 use super::records::{self, Asker};
 use super::requests::is_administrator;
 use super::server::{After, Server};
+use crate::audit::record::StopBy;
 use crate::audit::wire::{self, Message};
 use crate::failure::Failure;
 use crate::request::LaunchId;
@@ -34,6 +36,14 @@ pub(super) struct Asked {
     pub(super) told_off: bool,
 }
 
+impl Asked {
+    /// An order that the launcher is told as soon as it is there.
+    pub(super) fn new(order: wire::Stop) -> Self {
+        let due = Instant::now().checked_add(COME_BACK + ANSWER);
+        Self { order, sent: false, answered: false, due, told_off: false }
+    }
+}
+
 impl Server {
     pub(super) fn stop_asked(&mut self, token: u64, serial: u32, mut stop: wire::Stop) {
         let Some(connection) = self.connections.get(&token) else { return };
@@ -53,6 +63,7 @@ impl Server {
         if !administrator && let Err(failure) = self.accounts.spend(asker.uid, Instant::now()) {
             return self.refuse(token, serial, &failure);
         }
+        stop.by = StopBy::Administrator;
         stop.reason = records::short(stop.reason.trim());
         if stop.reason.is_empty() {
             let failure = refuse("no reason was given", "say why: its user reads it, and it is recorded");
@@ -88,7 +99,7 @@ impl Server {
     pub(super) fn order(&mut self, id: LaunchId, order: wire::Stop) -> Option<String> {
         let live = self.payloads.get_mut(&id).filter(|live| live.exited.is_none())?;
         live.stopped = true;
-        live.asked = Some(Asked { order, sent: false, answered: false, due: None, told_off: false });
+        live.asked = Some(Asked::new(order));
         let (pid, connected) = (live.launcher_is.0, live.connection.is_some());
         self.pass_on(id);
         let Some(asked) = self.payloads.get(&id).and_then(|live| live.asked.as_ref()) else {
@@ -108,10 +119,9 @@ impl Server {
     pub(super) fn pass_on(&mut self, id: LaunchId) {
         let Some(live) = self.payloads.get_mut(&id) else { return };
         let (Some(token), Some(asked)) = (live.connection, &mut live.asked) else { return };
-        if asked.answered {
-            return;
-        }
-        asked.sent = true;
+        // Said again to a launcher that comes back, whatever it answered before: that may have been about an order before this
+        // one. Who carried it out already only says so.
+        (asked.sent, asked.answered) = (true, false);
         asked.due = Instant::now().checked_add(ANSWER);
         let message = Message::Stop(asked.order.clone());
         self.send(token, 0, &message);
@@ -155,10 +165,12 @@ impl Server {
             let Some(asked) = &mut live.asked else { continue };
             asked.told_off = true;
             let launcher = live.launcher_is.0;
-            let why = if asked.answered {
-                format!("launcher {launcher} said that it would stop the payload, and it is still there")
-            } else {
-                format!("launcher {launcher} was told to stop the payload and did not answer")
+            let why = match (asked.answered, asked.sent) {
+                (true, _) => {
+                    format!("launcher {launcher} said that it would stop the payload, and it is still there")
+                }
+                (_, true) => format!("launcher {launcher} was told to stop the payload and did not answer"),
+                _ => format!("launcher {launcher} does not come back to be told to stop the payload"),
             };
             let notice = records::notice(&live.base, id, &node, why);
             let uid = live.uid;

@@ -84,7 +84,7 @@ pub enum Live {
     Same,
     /// A launch begins. `segment`, `offset`, `seq`, `hash` and `since` are filled in by the log.
     Begins(Box<LiveEntry>),
-    /// An administrator has the launch of this id stopped.
+    /// The launch of this id is to be stopped, as `grid.stop` of the record says.
     Stops(String),
     /// The launch of this id is closed.
     Ends(String),

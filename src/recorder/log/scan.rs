@@ -201,7 +201,7 @@ impl End {
             }
             Action::PayloadStop if is_order(&record) => {
                 if let Some(entry) = self.live.get_mut(record.event.id.as_deref().unwrap_or_default()) {
-                    entry.stopped = Some(true);
+                    entry.stop = record.grid.stop;
                 }
             }
             Action::PayloadLaunch => {
