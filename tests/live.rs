@@ -626,6 +626,48 @@ fn a_launcher_that_does_not_come_back_for_its_order_is_named() {
 }
 
 #[test]
+fn a_launch_does_not_wait_for_a_hanging_recorder_for_ever() {
+    let world = World::new();
+    let recorder = Recorder::with(&world, &[("audit", "wait = \"2s\"")]);
+    recorder.signal("STOP");
+    let start = Instant::now();
+    let output = recorder.exec(&world, &["--", "/bin/echo", "ran"]).output().unwrap();
+    assert_refused(&output, 122, &["cannot reach the recorder", "waited 2 s, audit.wait"]);
+    assert!(output.stdout.is_empty(), "it ran without a record");
+    let took = start.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    recorder.signal("CONT");
+    assert_eq!(stdout(&recorder.exec(&world, &["--", "/bin/echo", "ran"]).output().unwrap()), "ran");
+    assert_eq!(recorder.records_of("payload-launch").len(), 1);
+    recorder.wait_live(0);
+}
+
+#[test]
+fn an_end_that_a_hanging_recorder_does_not_take_is_written_when_it_goes_on() {
+    let world = World::new();
+    let recorder = Recorder::with(&world, &[("audit", "wait = \"2s\"")]);
+    let mut payload = Payload::start(&world, &recorder, "ends", &[], "echo ready; read x; exit 7");
+    let id = id_of(&recorder, "ends");
+    recorder.signal("STOP");
+    let start = Instant::now();
+    // The payload's result stands, and the launcher says what is missing.
+    assert_eq!(payload.started.end().code(), Some(7));
+    let took = start.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!(payload.said().contains("did not answer"), "{}", payload.said());
+    recorder.signal("CONT");
+    recorder.wait_live(0);
+    let ends = recorder.records_of("payload-end");
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    assert_eq!(ends[0]["event"]["id"], id.as_str());
+    assert_eq!(
+        (&ends[0]["grid"]["end"]["by"], &ends[0]["process"]["exit_code"]),
+        (&"payload".into(), &7.into())
+    );
+    recorder.assert_chain(&world);
+}
+
+#[test]
 fn what_cannot_be_stopped_is_said() {
     let world = World::new();
     let mut recorder = Recorder::start(&world);

@@ -41,8 +41,15 @@ fn messages() -> Vec<Message> {
     record.related.ip = vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
     record.grid.sandbox.insert("a".into(), "on".into());
     record.event.duration = Some(u64::MAX);
-    let refused =
-        Refused { code: 122, users_fault: true, what: text(), why: text(), next: text(), closed: true };
+    let refused = Refused {
+        code: 122,
+        users_fault: true,
+        what: text(),
+        why: text(),
+        next: text(),
+        closed: true,
+        retry_after_ms: Some(u64::MAX),
+    };
     let row = LiveRow {
         id: id.to_string(),
         pid: i64::MAX,

@@ -115,6 +115,9 @@ pub struct Refused {
     /// The record that closes the launch is written already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
+    /// It is only now that there is no room: whoever asks again after so many milliseconds may be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Refused {
@@ -127,6 +130,7 @@ impl Refused {
             why: failure.why.clone(),
             next: failure.next.clone(),
             closed: false,
+            retry_after_ms: None,
         }
     }
 

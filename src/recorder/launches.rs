@@ -12,7 +12,7 @@ use super::log::Live;
 use super::observe::{self, Handed};
 use super::payloads::Begun;
 use super::records;
-use super::server::{After, Server, now};
+use super::server::{After, Server};
 use crate::audit::drain;
 use crate::audit::record::{Action, Record};
 use crate::audit::wire::{self, Message, Packet};
@@ -24,9 +24,6 @@ use crate::sandbox::NAMESPACES;
 const DIGEST_WAIT: Duration = Duration::from_secs(1);
 /// Launches that may wait for a digest, of all and of one uid; others go on without one.
 const MOST_WAITING: (usize, usize) = (128, 32);
-/// How far the time in a launch id may be from now: ids are remembered for a while, and those from before are not taken.
-const ID_AGE: Duration = Duration::from_secs(900);
-
 /// A launch that waits for a digest. It is kept as it came: read, it may take much more memory.
 pub(super) struct Waiting {
     pub(super) until: Instant,
@@ -116,10 +113,10 @@ impl Server {
         if self.launching.contains(&id) {
             return Err(defect("a launch of that id is being recorded, and it is another one"));
         }
-        if self.was_closed(id) {
+        if self.ids.was_closed(id) {
             return Err(defect("a launch of that id was here before, and ended"));
         }
-        if !is_of_now(id) {
+        if !self.ids.is_of_now(id) {
             return Err(defect("the time in its launch id is not of now"));
         }
         if !self.has_room(1) {
@@ -175,11 +172,6 @@ impl Server {
         self.stage(*record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
         Ok(())
     }
-}
-
-/// Whether the time in the id is near enough.
-pub(super) fn is_of_now(id: LaunchId) -> bool {
-    id.unix_millis().abs_diff(now().unix_millis()) <= ID_AGE.as_millis() as u64
 }
 
 pub(super) fn defect(why: &str) -> Failure {

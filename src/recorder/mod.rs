@@ -7,6 +7,7 @@
 //!  ├─ connections who may have one, and what it may cost the others
 //!  ├─ requests    what peers ask for: ends, questions of administrators
 //!  ├─ launches    what may begin
+//!  ├─ ids         which launches were here before
 //!  ├─ payloads    what is live, until its one closing record is written
 //!  ├─ stops       orders to stop it, until they are carried out
 //!  ├─ resume      what comes back after a restart or a broken connection
@@ -24,6 +25,7 @@
 mod accounts;
 pub mod cli;
 mod connections;
+mod ids;
 mod indexer;
 mod launches;
 mod listen;

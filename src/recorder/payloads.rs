@@ -334,7 +334,7 @@ impl Server {
             _ => "unknown",
         };
         *self.counters.ends.entry(by).or_default() += 1;
-        self.remember(id);
+        self.ids.remember(id);
     }
 
     /// The closing record could not be written: the next beat tries again.

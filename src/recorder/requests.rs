@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::connections::Stage;
-use super::launches::{defect, is_of_now};
+use super::launches::defect;
 use super::log::Live;
 use super::observe;
 use super::records;
@@ -174,12 +174,12 @@ impl Server {
         }
         let node = self.node().clone();
         let id = LaunchId::parse(&note.id);
-        if id.is_some_and(|id| self.was_closed(id)) {
+        if id.is_some_and(|id| self.ids.was_closed(id)) {
             let failure = defect("a launch of that id was here before, and ended");
             return self.refuse_closed(token, serial, &failure);
         }
-        if id.is_some_and(|id| !is_of_now(id)) {
-            // It may have been here before the last restart, and then this would be its second end.
+        if id.is_some_and(|id| !self.ids.is_of_now(id)) {
+            // It may have been here and be forgotten, and then this would be its second end.
             return self.refuse(token, serial, &defect("the time in its launch id is not of now"));
         }
         let record = id
@@ -189,7 +189,7 @@ impl Server {
             Some(record) => {
                 // One launch, one fate: it cannot begin any more.
                 if let Some(id) = id {
-                    self.remember(id);
+                    self.ids.remember(id);
                 }
                 let answer = Message::Done(Done { text: String::new() });
                 self.stage(record, Live::Same, true, false, After::Answer { token, serial, answer }, uid);
