@@ -145,8 +145,7 @@ fn segments_begin_by_size_with_their_list_and_end_with_a_checkpoint() {
     assert!(segments(&dir).len() > 3);
     for (index, path) in segments(&dir).iter().enumerate() {
         let text = fs::read_to_string(path).unwrap();
-        let found: Vec<bailey::audit::Record> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let found: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(found[0].event.action, Action::SegmentOpen);
         assert_eq!(found[0].grid.log.segment.as_deref(), path.file_name().unwrap().to_str());
         assert_eq!(found[0].grid.log.previous.is_some(), index > 0);
@@ -386,7 +385,7 @@ fn an_end_cut_at_every_byte_is_repaired() {
 fn live_after(bytes: &[u8]) -> Vec<String> {
     let mut live = BTreeSet::new();
     for line in bytes.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let record: bailey::audit::Record = serde_json::from_slice(line).unwrap();
+        let record: Record = serde_json::from_slice(line).unwrap();
         let name = record.event.id.unwrap_or_default();
         match record.event.action {
             Action::PayloadLaunch => {
@@ -515,7 +514,7 @@ fn a_log_without_lists_is_read_from_its_beginning() {
             .unwrap();
         slots.push(slot);
     }
-    let end = bailey::audit::Record::new(Action::PayloadEnd, id(3));
+    let end = Record::new(Action::PayloadEnd, id(3));
     embedded.append_end(&end, slots.remove(3), bailey::audit::Durability::Synced).unwrap();
     drop((embedded, slots));
     let mut log = open(base.path());
