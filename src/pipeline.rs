@@ -269,10 +269,10 @@ impl Outcome {
                 let message = format!("the wall time was used up and bailey stopped the payload: {how}");
                 (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
             }
-            Cause::Administrator => {
+            Cause::Ordered(by) => {
                 let why = end.reason.as_deref().unwrap_or("no reason was given");
-                let message = format!("an administrator stopped the payload ({why}): {how}");
-                (Code::Stopped.exit_code(), true, Some(Fault::Site), "administrator", message)
+                let message = format!("{} stopped the payload ({why}): {how}", by.subject());
+                (Code::Stopped.exit_code(), true, Some(Fault::Site), by.ends().as_str(), message)
             }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();

@@ -234,6 +234,42 @@ impl EndBy {
     }
 }
 
+/// `grid.stop.by`: what has a payload stopped or held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum StopBy {
+    /// The site's administrator, or the payload's own account (`bailey stop`).
+    #[default]
+    Administrator,
+    /// A ban.
+    Ban,
+    /// A rule against overuse.
+    Overuse,
+    /// A limit of the site.
+    Limit,
+}
+
+impl StopBy {
+    /// `grid.end.by` of the payload that ends by it: rules and limits are the administrator's.
+    pub const fn ends(self) -> EndBy {
+        match self {
+            Self::Ban => EndBy::Ban,
+            Self::Administrator | Self::Overuse | Self::Limit => EndBy::Administrator,
+        }
+    }
+
+    /// Subject of a sentence for the user.
+    pub const fn subject(self) -> &'static str {
+        match self {
+            Self::Administrator => "an administrator",
+            Self::Ban => "a ban",
+            Self::Overuse => "the site's rule against overuse",
+            Self::Limit => "a limit of the site",
+        }
+    }
+}
+
 /// One record of any action. [`Record::new`] sets what its action fixes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

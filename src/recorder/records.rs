@@ -193,6 +193,7 @@ pub(super) fn stop(base: &Record, id: LaunchId, stop: &wire::Stop, node: &Host, 
         (false, false) => "stopped",
     };
     record.event.reason = Some(format!("{how} by uid {}: {}", asker.uid, short(&stop.reason)));
+    record.grid.stop = stop.order();
     record.grid.peer = asker.field();
     record
 }

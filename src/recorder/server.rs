@@ -8,7 +8,7 @@
 //!    by those few ([`connections`](super::connections)).
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::accounts::Accounts;
 use super::connections::{self, Connection, Stage, Turn};
+use super::ids::Ids;
 use super::indexer::Indexer;
 use super::log::{Live, RecorderLog, Staged, Written};
 use super::metrics::{self, Counters};
@@ -47,8 +48,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const BEAT: Duration = Duration::from_millis(200);
 /// How old the node's addresses in a record may be.
 const NODE_AGE: Duration = Duration::from_secs(1);
-/// How many ids of closed launches are remembered, so that none begins twice.
-const REMEMBERED: usize = 65_536;
 
 /// What happens when a record of the batch is written.
 pub(super) enum After {
@@ -89,7 +88,7 @@ pub(super) struct Server {
     pub(super) processes: HashMap<(i32, u64), LaunchId>,
     /// Launches whose record is in the batch.
     pub(super) launching: HashSet<LaunchId>,
-    closed: (HashSet<LaunchId>, VecDeque<LaunchId>),
+    pub(super) ids: Ids,
     pub(super) accounts: Accounts,
     pub(super) digests: Digests,
     pub(super) counters: Counters,
@@ -148,14 +147,14 @@ impl Server {
             listener,
             signals,
             epoll,
-            log,
             node: (Arc::new(host::node()?), now),
             connections: HashMap::new(),
             payloads: HashMap::new(),
             pidfds: HashMap::new(),
             processes: HashMap::new(),
             launching: HashSet::new(),
-            closed: (HashSet::new(), VecDeque::new()),
+            ids: Ids::of_log(&log)?,
+            log,
             digests,
             counters: Counters::default(),
             batch: Vec::new(),
@@ -376,23 +375,6 @@ impl Server {
         journal::copy_own(mode, &self.log.take_own_lines());
     }
 
-    /// Remembers that the launch was there.
-    pub(super) fn remember(&mut self, id: LaunchId) {
-        let (set, order) = &mut self.closed;
-        if set.insert(id) {
-            order.push_back(id);
-            if order.len() > REMEMBERED
-                && let Some(oldest) = order.pop_front()
-            {
-                set.remove(&oldest);
-            }
-        }
-    }
-
-    pub(super) fn was_closed(&self, id: LaunchId) -> bool {
-        self.closed.0.contains(&id)
-    }
-
     // ---- other events ----
 
     fn signalled(&mut self) {
@@ -417,6 +399,7 @@ impl Server {
     fn beat(&mut self) {
         let now = Instant::now();
         self.beat = now;
+        self.ids.look();
         self.look_at_connections(now);
         self.look_at_payloads(now);
         self.look_at_drain_flag();

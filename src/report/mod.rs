@@ -223,17 +223,18 @@ impl Overseer for Desk<'_> {
                 say(&format!("launch {}: {reason}", self.id));
                 self.record_stop(&reason);
             }
-            Notice::Stopped { reason, grace } => {
+            Notice::Stopped { by, reason, grace } => {
                 // The recorder wrote who asked for it.
                 let how = match grace {
                     Some(grace) => format!("SIGTERM now, SIGKILL in {} s", grace.as_secs()),
                     None => "SIGKILL now".to_owned(),
                 };
-                say(&format!("launch {}: an administrator stops the payload: {reason}; {how}", self.id));
+                let who = by.subject();
+                say(&format!("launch {}: {who} stops the payload: {reason}; {how}", self.id));
             }
-            Notice::Frozen { reason, processes } => {
+            Notice::Frozen { by, reason, processes } => {
                 let text = format!("the payload is held, {processes} processes of it: {reason}");
-                say(&format!("launch {}: an administrator holds the payload: {reason}", self.id));
+                say(&format!("launch {}: {} holds the payload: {reason}", self.id, by.subject()));
                 self.record_notice(&text, None);
             }
             Notice::Preserved(preserved) => {

@@ -309,7 +309,7 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         Cause::Payload | Cause::InitLost => EndBy::Payload,
         Cause::PilotSignal(_) => EndBy::PilotSignal,
         Cause::WallTime => EndBy::WallTime,
-        Cause::Administrator => EndBy::Administrator,
+        Cause::Ordered(by) => by.ends(),
     });
     let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);
     record.grid.usage = record::Usage {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Absent, Assurance, EndBy, Role};
+use super::{Absent, Assurance, EndBy, Role, StopBy};
 use crate::audit::time::Timestamp;
 
 objects! {
@@ -48,6 +48,8 @@ objects! {
         pub start_ticks: Option<u64>,
         /// The argument list, where `process.args` does not have all of it.
         pub args: ArgsInfo,
+        /// The order of a `payload-stop` that the recorder passes on.
+        pub stop: StopOrder,
         /// How it ended.
         pub end: End,
         /// What it used.
@@ -268,6 +270,18 @@ objects! {
         pub redacted: Option<u64>,
     }
 
+    /// `grid.stop.*`: what the launcher is to do, so that an order outlives a restart of the recorder.
+    pub struct StopOrder {
+        /// What orders it.
+        pub by: Option<StopBy>,
+        /// Why, for the user.
+        pub reason: Option<String>,
+        /// Hold it instead of ending it.
+        pub freeze: Option<bool>,
+        /// Keep its private files, processes and sockets first.
+        pub preserve: Option<bool>,
+    }
+
     /// `grid.end.*`
     pub struct End {
         /// What ended the payload.
@@ -370,8 +384,8 @@ objects! {
         pub job: Option<String>,
         /// The payload may start payloads of its own.
         pub nested: Option<bool>,
-        /// An administrator had it stopped or held.
-        pub stopped: Option<bool>,
+        /// The last order to stop or hold it. It stands until the payload ended.
+        pub stop: StopOrder,
     }
 
     /// `grid.live_part.*`
