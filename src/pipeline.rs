@@ -62,12 +62,12 @@ pub fn refuse_without_log(desk: &mut Desk<'_>, failure: &Failure) {
     }
 }
 
-fn story(
+fn story<'a>(
     request: &Request,
     config: &Config,
-    policy: &Policy,
+    policy: &'a Policy,
     caller: &Caller,
-    desk: &mut Desk<'_>,
+    desk: &mut Desk<'a>,
 ) -> Result<Told, Failure> {
     let decided = Decided::from(request, config, policy, caller, desk)?;
     if request.dry_run {
@@ -99,12 +99,12 @@ struct Decided {
 }
 
 impl Decided {
-    fn from(
+    fn from<'a>(
         request: &Request,
         config: &Config,
-        policy: &Policy,
+        policy: &'a Policy,
         caller: &Caller,
-        desk: &mut Desk<'_>,
+        desk: &mut Desk<'a>,
     ) -> Result<Self, Failure> {
         // First, so that no signal, not even one for a file too large, ends bailey where it could still say why.
         let signals = Signals::take()?;
@@ -124,7 +124,7 @@ impl Decided {
         let facts = plan::facts(&identity, &opened, request, config, caller);
         // An early no as well; how many payloads live is counted when the launch is recorded.
         let verdict = policy.decide(&facts, None, Timestamp::now())?;
-        desk.learn_verdict(&verdict, policy.lists());
+        desk.learn_verdict(&verdict, facts, policy);
         let verdict = verdict.into_result()?;
         let obligations = &verdict.obligations;
         let plan = plan::decide(desk.id(), request, opened, obligations, config, caller, &desk.log_dir()?)?;

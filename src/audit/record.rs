@@ -103,6 +103,8 @@ pub enum Action {
     Query,
     /// The node takes no more payloads, or takes them again.
     NodeDrain,
+    /// A list of who is suspended changed.
+    BanChange,
 }
 
 impl Action {
@@ -114,7 +116,7 @@ impl Action {
             Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
             Self::LaunchFailed => ("end", Some(Outcome::Failure)),
             Self::Query => ("access", Some(Outcome::Success)),
-            Self::PayloadStop | Self::NodeDrain => ("change", Some(Outcome::Success)),
+            Self::PayloadStop | Self::NodeDrain | Self::BanChange => ("change", Some(Outcome::Success)),
             Self::PayloadNotice
             | Self::SegmentOpen
             | Self::LogRepair

@@ -90,6 +90,30 @@ pub(crate) fn load_stamped(place: &Place, now: Timestamp) -> Result<(Config, Vec
     merge(&sources).map(|config| (config, stamps))
 }
 
+/// By what to tell whether any of the files has changed, also where they cannot be used.
+pub(crate) fn stamps(place: &Place, now: Timestamp) -> Vec<Stamp> {
+    let of = |path: &Path| {
+        let held = |metadata: &Metadata| {
+            if metadata.is_dir() { stamp::names(path) } else { std::fs::read(path) }.unwrap_or_default()
+        };
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() || metadata.is_file() => {
+                Stamp::of(path, &metadata, &held(&metadata), now)
+            }
+            Ok(metadata) => Stamp::of(path, &metadata, &[], now),
+            Err(_) => Stamp::absent(path),
+        }
+    };
+    let mut stamps = vec![of(&place.main)];
+    if let Some(dir) = &place.conf_d {
+        stamps.push(of(dir));
+        let names = stamp::names(dir).unwrap_or_default();
+        let names = names.split(|byte| *byte == 0).filter(|name| name.ends_with(b".toml"));
+        stamps.extend(names.map(|name| of(&dir.join(OsStr::from_bytes(name)))));
+    }
+    stamps
+}
+
 /// The configuration that these texts make, in order, over the defaults.
 pub(crate) fn merge(sources: &[(PathBuf, Vec<u8>)]) -> Result<Config, Failure> {
     let mut config = Config::default();

@@ -18,7 +18,7 @@ mod show;
 mod tests;
 mod values;
 
-pub(crate) use file::{LIMIT, load_stamped, merge};
+pub(crate) use file::{LIMIT, load_stamped, merge, stamps};
 pub use file::{Place, load};
 pub use policy::warnings;
 pub use show::show;

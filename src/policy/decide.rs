@@ -112,13 +112,9 @@ fn names(ban: &Ban, facts: &Facts, known: &Known) -> bool {
 }
 
 fn of_ban(hit: Hit) -> Denial {
-    let reason = match &hit.reason {
-        Some(reason) => format!(" ({reason})"),
-        None => String::new(),
-    };
     Denial {
-        why: format!("this site has suspended {}{reason}", hit.whom),
-        next: "ask the site or your VO's contact, naming this launch; other sites may be affected as well".to_owned(),
+        why: hit.words(),
+        next: "ask the site or your VO's contact, naming this launch; other sites may have done the same".to_owned(),
         by: By::Ban(hit),
         fault: Fault::User,
     }

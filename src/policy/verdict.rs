@@ -103,6 +103,14 @@ impl Hit {
     pub fn place(&self) -> String {
         format!("{}:{}", self.list, self.line)
     }
+
+    /// For the user: who is suspended, and why.
+    pub fn words(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("this site has suspended {} ({reason})", self.whom),
+            None => format!("this site has suspended {}", self.whom),
+        }
+    }
 }
 
 impl Denial {

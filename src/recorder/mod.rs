@@ -24,6 +24,7 @@
 
 mod accounts;
 pub mod cli;
+mod claims;
 mod connections;
 mod ids;
 mod indexer;
@@ -37,4 +38,6 @@ mod records;
 mod requests;
 mod resume;
 mod server;
+mod site;
 mod stops;
+mod suspend;

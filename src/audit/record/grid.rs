@@ -64,6 +64,8 @@ objects! {
         pub live_part: LivePart,
         /// What a `log-prune` announces.
         pub pruned: Pruned,
+        /// Which list changed, in a `ban-change`.
+        pub ban_change: BanChange,
         /// What was asked, in a `query`.
         pub query: Query,
         /// Who asked for this, as the kernel says: in `query`, `payload-stop`, `node-drain`.
@@ -280,6 +282,8 @@ objects! {
         pub freeze: Option<bool>,
         /// Keep its private files, processes and sockets first.
         pub preserve: Option<bool>,
+        /// Milliseconds between SIGTERM and SIGKILL, where the order says so.
+        pub grace_ms: Option<u64>,
     }
 
     /// `grid.end.*`
@@ -414,6 +418,24 @@ objects! {
         pub signature: Option<String>,
         /// Which key, as in `grid.checkpoint.key`.
         pub key: Option<String>,
+    }
+
+    /// `grid.ban_change.*`
+    pub struct BanChange {
+        /// The file's name.
+        pub list: Option<String>,
+        /// SHA-256 of the version before; absent: there was none.
+        pub before: Option<String>,
+        /// SHA-256 of the version that holds; absent: there is none any more.
+        pub after: Option<String>,
+        /// Bans in it.
+        pub entries: Option<u64>,
+        /// `bailey-ban`, or `file`: somebody else changed it.
+        pub by: Option<String>,
+        /// Who owns the file.
+        pub owner: Option<u32>,
+        /// When it was changed.
+        pub changed: Option<Timestamp>,
     }
 
     /// `grid.query.*`

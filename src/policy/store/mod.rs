@@ -96,8 +96,12 @@ impl Policy {
     /// # Errors
     /// The copy cannot be read. (That it may not run is the verdict's to say.)
     pub fn decide(&self, facts: &Facts, counts: Option<Counts>, now: Timestamp) -> Result<Verdict, Failure> {
-        let relevant = self.look_up(facts, now)?;
-        Ok(decide::decide(facts, &relevant, &self.lists, &self.settings, counts, now))
+        Ok(self.judge(facts, &self.look_up(facts, now)?, counts, now))
+    }
+
+    /// The same, where it is looked up already.
+    pub fn judge(&self, facts: &Facts, relevant: &Relevant, counts: Option<Counts>, now: Timestamp) -> Verdict {
+        decide::decide(facts, relevant, &self.lists, &self.settings, counts, now)
     }
 
     /// The ban that holds for a payload that runs already.
