@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod defaults;
-mod diagnose;
+pub(crate) mod diagnose;
 mod file;
 mod policy;
 mod schema;

@@ -16,7 +16,8 @@ use super::{Config, set};
 use crate::failure::Failure;
 use crate::policy::bans::Measure;
 use crate::policy::group::GroupPattern;
-use crate::policy::name::{self, Name};
+use crate::policy::index::issuer_key;
+use crate::policy::name::Name;
 use crate::policy::rule::{Conditions, Grant, Named, NetworkGrant, Parallel, Profile, Rule};
 use crate::policy::settings::{self, Measures, OnTrouble};
 
@@ -458,7 +459,7 @@ impl Value for NetworkGrant {
 impl Value for GroupPattern {
     const EXPECTED: &'static str = "a group as text, such as \"/cms/Role=production\" or \"/cms/*\"";
     fn read(text: &str) -> Result<Self, String> {
-        Self::parse(text)
+        Self::parse(text).map_err(|wrong| wrong.to_string())
     }
 }
 
@@ -542,7 +543,7 @@ struct User(Named);
 impl Value for User {
     const EXPECTED: &'static str = "a DN, or an issuer and a subject with a blank between them, as text";
     fn read(text: &str) -> Result<Self, String> {
-        let name = Name::parse(text)?;
+        let name = Name::parse(text).map_err(|wrong| wrong.to_string())?;
         Ok(Self(Named { text: text.to_owned(), key: name.key() }))
     }
 }
@@ -556,7 +557,7 @@ impl Value for Issuer {
         if text.is_empty() {
             return Err("it is empty".to_owned());
         }
-        Ok(Self(Named { text: text.to_owned(), key: name::issuer_key(text) }))
+        Ok(Self(Named { text: text.to_owned(), key: issuer_key(text) }))
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared};
-use crate::policy::bans::Measure;
 use crate::policy::rule::{Named, NetworkGrant, Parallel, Rule};
 use crate::policy::settings::{Settings, Tables};
 
@@ -237,16 +236,6 @@ impl ForeignConfig {
         match self {
             Self::Refuse => "refuse",
             Self::Record => "record",
-        }
-    }
-}
-
-impl Measure {
-    /// The word in the file.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kill => "kill",
-            Self::Freeze => "freeze",
         }
     }
 }

@@ -9,11 +9,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::bans::{Ban, Whom};
+use super::bans::Whom;
 use super::facts::{Asks, Counts, Facts};
 use super::index::Relevant;
 use super::lists::Lists;
-use super::name;
+use super::name::Name;
 use super::rule::{Grant, Known, Profile, Rule, older_than};
 use super::slots;
 use super::settings::{ImageRules, Measures, OnTrouble, Settings};
@@ -79,7 +79,7 @@ fn applies(rule: &Rule, facts: &Facts, relevant: &Relevant, now: Timestamp) -> b
 /// The first ban that holds for whoever asks. Also used for payloads that run already.
 pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit> {
     let (list, ban) =
-        relevant.bans.iter().find(|(_, ban)| ban.holds_at(now) && names(ban, facts, &relevant.known))?;
+        relevant.bans.iter().find(|(_, ban)| ban.holds_at(now) && means(&ban.whom, facts, &relevant.known))?;
     Some(Hit {
         list: list.clone(),
         line: ban.line,
@@ -92,22 +92,31 @@ pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit>
 }
 
 /// Whether a ban means whoever asks.
-fn names(ban: &Ban, facts: &Facts, known: &Known) -> bool {
+fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
     let who = &facts.who;
-    match &ban.whom {
-        Whom::Name(name) => known.names.contains(&name.key()),
-        Whom::DnPattern(glob) => known.names.iter().any(|key| name::is_dn_key(key) && glob.matches(name::text_of_key(key))),
-        Whom::TokenPattern(pattern) => known.tokens.iter().any(|(issuer, subject)| pattern.matches(issuer, subject)),
+    match whom {
+        Whom::Name(name) => known.keys.contains(&name.key()),
+        Whom::DnPattern(glob) => known.dns().any(|dn| glob.matches_dn(&dn)),
+        Whom::TokenPattern(pattern) => known.names.iter().any(|name| match name {
+            Name::Token { issuer: Some(issuer), subject } => pattern.matches(issuer, subject),
+            _ => false,
+        }),
+        Whom::CertificatePattern(pattern) => {
+            let groups: Vec<&str> = who.groups.iter().map(String::as_str).collect();
+            known.dns().any(|dn| pattern.matches(&dn, &groups))
+        }
         Whom::Person(person) => known.person.as_ref() == Some(person),
         Whom::Vo(vo) => who.vo.as_deref().is_some_and(|said| said.eq_ignore_ascii_case(vo)),
         Whom::Group(pattern) => {
-            known.groups.iter().chain(known.listed.iter().map(|(group, _)| group)).any(|group| pattern.matches(group))
+            let listed = known.listed.iter().map(|(group, _)| group);
+            known.groups.iter().chain(listed).any(|group| pattern.matches(group))
         }
         Whom::PrimaryGroup(pattern) => known.groups.first().is_some_and(|group| pattern.matches(group)),
-        Whom::Issuer(issuer) => known.issuer.as_ref() == Some(issuer),
+        Whom::Issuer(_) => known.issuer == Some(whom.key()),
         Whom::Pilot(pilot) => who.pilot.as_ref() == Some(pilot),
         Whom::PilotUid(uid) => who.uid == *uid,
         Whom::Image(digest) => facts.image.digests.contains(digest),
+        Whom::All(all) => all.iter().all(|whom| means(whom, facts, known)),
     }
 }
 

@@ -48,7 +48,7 @@ impl Who {
         let user = self.user.as_deref()?;
         match (&self.issuer, user.starts_with('/')) {
             (Some(issuer), false) => {
-                Some(Name::Token { issuer: Some(issuer.clone()), subject: user.to_owned() })
+                Name::token(Some(issuer), user).ok()
             }
             _ => Name::parse(user).ok(),
         }

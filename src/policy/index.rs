@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::bans::{Ban, Whom};
+use super::bans::{Ban, Issuer, Literal, TokenPattern, Whom};
 use super::facts::Facts;
+use super::glob::{Glob, has_wildcards};
 use super::group::{Group, GroupPattern};
-use super::name::{Dn, Name};
-use super::pattern::{Glob, Literal, TokenPattern};
-use super::rule::{Conditions, Known, Rule};
+use super::name::Name;
+use super::rule::{Conditions, Known, Named, Rule};
 use super::settings::{Person, Tables, Trust, Vo};
 use crate::audit::time::Timestamp;
 use crate::failure::Failure;
@@ -86,6 +86,9 @@ pub trait Source {
     /// Whether anything may stand under this piece of text; `true` when in doubt.
     fn has_piece(&self, piece: &[u8]) -> bool;
 
+    /// Whether there are pieces at all.
+    fn has_pieces(&self) -> bool;
+
     /// Whether there is any `[[trust]]`.
     fn has_trusts(&self) -> bool;
 }
@@ -119,7 +122,7 @@ impl Memory {
         for member in members {
             let keys = match &member.who {
                 Whose::Name(key) => vec![key.clone()],
-                Whose::Glob(glob) => keys_of_literal(&glob.literal()),
+                Whose::Glob(glob) => vec![key_of_text(&glob.literal())],
                 Whose::Group(pattern) => vec![key_of_pattern(pattern)],
             };
             memory.put(keys, Item::Member(member));
@@ -167,6 +170,10 @@ impl Source for Memory {
         self.pieces.contains(piece)
     }
 
+    fn has_pieces(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+
     fn has_trusts(&self) -> bool {
         self.trusts
     }
@@ -195,33 +202,33 @@ pub struct Relevant {
 /// The tables cannot be read.
 pub fn gather(facts: &Facts, source: &dyn Source, now: Timestamp) -> Result<Relevant, Failure> {
     let mut search = Search { source, seen: BTreeSet::new(), found: Vec::new() };
-    let mut names: Vec<Name> = facts.who.name().into_iter().collect();
     let mut known = Known {
-        issuer: facts.who.issuer.as_deref().map(super::name::issuer_key),
+        issuer: facts.who.issuer.as_deref().map(issuer_key),
+        names: facts.who.name().into_iter().collect(),
         groups: facts.who.groups(),
         ..Known::default()
     };
-    for name in &names {
-        known.names.extend(keys_of_name(name));
-    }
-    search.keys(&known.names)?;
+    known.keys = known.names.iter().flat_map(Name::keys).collect();
+    search.keys(&known.keys)?;
     // Every other name of the person counts as well.
-    let is_meant = |person: &&Person| person.names.iter().any(|name| known.names.contains(&name.key));
+    let is_meant = |person: &&Person| person.names.iter().any(|name| known.keys.contains(&name.key));
     let persons: Vec<Person> =
         search.found.iter().filter_map(|item| person(item)).filter(is_meant).cloned().collect();
     for person in persons {
-        names.extend(person.names.iter().filter_map(|name| Name::parse(&name.text).ok()));
-        known.said.extend(person.names.iter().map(|name| name.text.clone()));
-        for name in person.names {
-            if !known.names.contains(&name.key) {
-                known.names.push(name.key);
+        for Named { text, key } in person.names {
+            known.names.extend(Name::parse(&text).ok().filter(|name| !known.names.contains(name)));
+            if !known.keys.contains(&key) {
+                known.keys.push(key);
             }
+            known.said.push(text);
         }
         known.person = Some(person.id);
     }
-    search.keys(&known.names)?;
-    for text in texts(&known.names) {
-        search.text(&text)?;
+    search.keys(&known.keys)?;
+    if source.has_pieces() {
+        for text in texts(&known) {
+            search.text(&text)?;
+        }
     }
     let groups: Vec<String> = known.groups.iter().flat_map(keys_of_group).collect();
     search.keys(&groups)?;
@@ -232,8 +239,8 @@ pub fn gather(facts: &Facts, source: &dyn Source, now: Timestamp) -> Result<Rele
     for item in &search.found {
         let Item::Member(member) = &**item else { continue };
         let is_in = match &member.who {
-            Whose::Name(key) => known.names.contains(key),
-            Whose::Glob(glob) => texts(&known.names).any(|text| glob.matches(&text)),
+            Whose::Name(key) => known.keys.contains(key),
+            Whose::Glob(glob) => known.dns().any(|dn| glob.matches_dn(&dn)),
             Whose::Group(pattern) => known.groups.iter().any(|group| pattern.matches(group)),
         };
         if !is_in {
@@ -309,28 +316,29 @@ impl Search<'_> {
     }
 }
 
-/// A name's key, and for a DN the one without what a proxy appended.
-fn keys_of_name(name: &Name) -> Vec<String> {
-    let mut keys = vec![name.key()];
-    match name {
-        Name::Dn(dn) => {
-            let without = Name::Dn(Dn::without_proxy(dn)).key();
-            if !keys.contains(&without) {
-                keys.push(without);
-            }
+/// The texts that patterns are held against, in lower case.
+fn texts(known: &Known) -> Vec<String> {
+    let groups: Vec<String> = known.groups.iter().map(ToString::to_string).collect();
+    let mut texts = Vec::new();
+    for name in &known.names {
+        if let Name::Token { issuer: Some(issuer), subject } = name {
+            texts.extend(TokenPattern::texts(issuer, subject));
         }
-        // A ban on the subject without an issuer holds for every issuer.
-        Name::Token { issuer: Some(_), subject } => {
-            keys.push(Name::Token { issuer: None, subject: subject.clone() }.key());
-        }
-        _ => {}
     }
-    keys
+    for dn in known.dns() {
+        texts.push(dn.folded());
+        texts.push(format!("{dn},{}", groups.join(",")));
+    }
+    texts.iter().map(|text| text.to_lowercase()).collect()
 }
 
-/// The texts that patterns are held against.
-fn texts(keys: &[String]) -> impl Iterator<Item = String> + '_ {
-    keys.iter().map(|key| super::name::text_of_key(key).to_owned())
+/// Under what an issuer or CA is compared.
+pub fn issuer_key(text: &str) -> String {
+    let issuer = match Name::parse(text) {
+        Ok(Name::Dn(dn)) => Issuer::Ca(dn),
+        _ => Issuer::Token(text.to_owned()),
+    };
+    Whom::Issuer(issuer).key()
 }
 
 fn keys_of_group(group: &Group) -> Vec<String> {
@@ -346,7 +354,7 @@ fn other_keys(facts: &Facts, known: &Known) -> Vec<String> {
     let mut keys = vec![ALWAYS.to_owned(), format!("uid:{}", facts.who.uid)];
     keys.extend(known.person.iter().map(|person| format!("person:{person}")));
     for issuer in &known.issuer {
-        keys.push(format!("issuer:{issuer}"));
+        keys.push(issuer.clone());
         keys.push(format!("trust:{issuer}"));
     }
     if let Some(vo) = &facts.who.vo {
@@ -390,7 +398,7 @@ fn keys_of_conditions(when: &Conditions) -> Vec<String> {
         return when.image.iter().map(|path| key_of_image(path)).collect();
     }
     if !when.issuer.is_empty() {
-        return when.issuer.iter().map(|issuer| format!("issuer:{}", issuer.key)).collect();
+        return when.issuer.iter().map(|issuer| issuer.key.clone()).collect();
     }
     if !when.vo.is_empty() {
         return when.vo.iter().map(|vo| format!("vo:{}", vo.to_ascii_lowercase())).collect();
@@ -402,42 +410,48 @@ fn keys_of_conditions(when: &Conditions) -> Vec<String> {
 }
 
 fn keys_of_whom(whom: &Whom) -> Vec<String> {
-    match whom {
-        Whom::Name(name) => vec![name.key()],
-        Whom::DnPattern(glob) => keys_of_literal(&glob.literal()),
-        Whom::TokenPattern(pattern) => keys_of_token_pattern(pattern),
-        Whom::Person(id) => vec![format!("person:{id}")],
-        Whom::Vo(vo) => vec![format!("vo:{}", vo.to_ascii_lowercase())],
-        Whom::Group(pattern) | Whom::PrimaryGroup(pattern) => vec![key_of_pattern(pattern)],
-        Whom::Issuer(issuer) => vec![format!("issuer:{issuer}")],
-        Whom::Pilot(pilot) => vec![format!("pilot:{pilot}")],
-        Whom::PilotUid(uid) => vec![format!("uid:{uid}")],
-        Whom::Image(digest) => vec![format!("digest:{digest}")],
-    }
-}
-
-fn keys_of_token_pattern(pattern: &TokenPattern) -> Vec<String> {
-    keys_of_literal(&pattern.literal())
-}
-
-fn keys_of_literal(literal: &Literal) -> Vec<String> {
-    match literal {
-        Literal::Exact(text) | Literal::Contains(text) => {
-            // The last piece: what stands at the end of a name tells people apart, what stands before it they share.
-            let ends = (0..text.len()).rev().filter_map(|start| text.get(start..start + PIECE));
-            match { ends }.next() {
-                Some(piece) => vec![format!("piece:{piece}")],
-                None => vec![ALWAYS.to_owned()],
-            }
+    let key = match whom {
+        Whom::Name(name) => name.key(),
+        Whom::DnPattern(glob) => key_of_text(&glob.literal()),
+        Whom::TokenPattern(pattern) => match pattern.literal() {
+            Literal::Exact(key) => key,
+            Literal::Contains(text) => key_of_text(&text),
+            Literal::None => ALWAYS.to_owned(),
+        },
+        Whom::CertificatePattern(pattern) => key_of_text(pattern.literal()),
+        Whom::Person(id) => format!("person:{id}"),
+        Whom::Vo(vo) => format!("vo:{}", vo.to_lowercase()),
+        Whom::Group(pattern) | Whom::PrimaryGroup(pattern) => key_of_pattern(pattern),
+        Whom::Issuer(_) => whom.key(),
+        Whom::Pilot(pilot) => format!("pilot:{pilot}"),
+        Whom::PilotUid(uid) => format!("uid:{uid}"),
+        Whom::Image(digest) => format!("digest:{digest}"),
+        // Whoever fits all of them has the key of each; the first that is no pattern tells most.
+        Whom::All(all) => {
+            let mut keys = all.iter().flat_map(keys_of_whom);
+            keys.find(|key| key != ALWAYS).unwrap_or_else(|| ALWAYS.to_owned())
         }
-        Literal::None => vec![ALWAYS.to_owned()],
-    }
+    };
+    vec![key]
 }
 
-/// The groups above a pattern's first wildcard; whoever matches has one of them above his own.
+/// A piece of a text that whoever matches has in one of [`texts`]: its last one, because what stands at the end of a name tells
+/// people apart, and what stands before it they share.
+fn key_of_text(text: &str) -> String {
+    let text = text.to_lowercase();
+    let piece = (0..text.len()).rev().find_map(|start| text.get(start..start + PIECE));
+    piece.map_or_else(|| ALWAYS.to_owned(), |piece| format!("piece:{piece}"))
+}
+
+/// The group above a pattern's first wildcard; whoever matches has it, or is below it.
 fn key_of_pattern(pattern: &GroupPattern) -> String {
-    match pattern.fixed() {
-        Some(path) => format!("group:{path}"),
-        None => ALWAYS.to_owned(),
+    if let Some(path) = pattern.exact_path() {
+        return format!("group:{path}");
+    }
+    let key = pattern.key();
+    let fixed = key.split_at(key.find(['*', '?', '[', '\\']).unwrap_or(0)).0;
+    match fixed.rsplit_once('/') {
+        Some((above, _)) if above.len() > 1 && !has_wildcards(above) => format!("group:{above}"),
+        _ => ALWAYS.to_owned(),
     }
 }

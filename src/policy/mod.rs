@@ -5,8 +5,18 @@
 //! 3. A list that is not understood completely MUST be an error. A part of a ban list is a hole.
 #![forbid(unsafe_code)]
 
+pub mod bans;
+pub mod decide;
+pub mod facts;
 pub mod glob;
 pub mod group;
+pub mod index;
 pub mod lines;
+pub mod lists;
 pub mod mapfile;
 pub mod name;
+pub mod rule;
+pub mod settings;
+pub mod slots;
+pub mod store;
+pub mod verdict;

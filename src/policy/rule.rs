@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{Facts, Image};
 use super::group::{Group, GroupPattern};
+use super::name::{Dn, Name};
 use crate::audit::time::Timestamp;
 use crate::request::Network;
 
@@ -161,10 +162,10 @@ pub struct Known {
     pub person: Option<String>,
     /// Every name of the person, as the site's files have it.
     pub said: Vec<String>,
-    /// Keys of every name.
-    pub names: Vec<String>,
-    /// Issuer and subject of every token.
-    pub tokens: Vec<(String, String)>,
+    /// Every name, with those that a proxy's DN implies.
+    pub names: Vec<Name>,
+    /// Every key under which a list may name this person.
+    pub keys: Vec<String>,
     /// Key of the issuer.
     pub issuer: Option<String>,
     /// Groups that were said.
@@ -173,6 +174,17 @@ pub struct Known {
     pub listed: Vec<(Group, bool)>,
     /// Files in which a name or group is.
     pub mapfiles: Vec<PathBuf>,
+}
+
+impl Known {
+    /// Every DN, and those of whom a proxy is.
+    pub fn dns(&self) -> impl Iterator<Item = Dn> + '_ {
+        let dns = self.names.iter().filter_map(|name| match name {
+            Name::Dn(dn) => Some(dn),
+            _ => None,
+        });
+        dns.flat_map(|dn| dn.issuers_of_proxy().into_iter().chain([dn.clone()]))
+    }
 }
 
 impl Conditions {
@@ -212,7 +224,7 @@ impl Conditions {
         let checks: [(&'static str, bool); 13] = [
             ("vo", self.vo.is_empty() || self.vo.iter().any(|wanted| vo(wanted))),
             ("issuer", self.issuer.is_empty() || self.issuer.iter().any(issuer)),
-            ("user", self.user.is_empty() || self.user.iter().any(|user| known.names.contains(&user.key))),
+            ("user", self.user.is_empty() || self.user.iter().any(|user| known.keys.contains(&user.key))),
             (
                 "person",
                 self.person.is_empty()

@@ -211,6 +211,10 @@ impl Source for Compiled {
         bits > 0 && probes(piece, bits).all(|(byte, bit)| self.filter.get(byte).is_some_and(|found| found & bit != 0))
     }
 
+    fn has_pieces(&self) -> bool {
+        !self.filter.is_empty()
+    }
+
     fn has_trusts(&self) -> bool {
         self.trusts
     }
