@@ -2,11 +2,13 @@
 //! made; it only looks at files. `bailey exec --dry-run` prints it.
 #![forbid(unsafe_code)]
 
+use crate::audit::time::Timestamp;
 use crate::config::{Config, Demand};
 use crate::failure::{Failure, Fault, Printable};
 use crate::host::Caller;
 use crate::identity::Identity;
-use crate::image;
+use crate::image::facts::{EndOfLife, Told};
+use crate::image::{self, Look};
 use crate::request::{LaunchId, Network, Request};
 use crate::sandbox::layout::{self, Account, Protected};
 use crate::sandbox::tree::Origin;
@@ -50,6 +52,10 @@ pub struct Facts {
     pub image: Option<PathBuf>,
     /// Content ids of the image.
     pub image_ids: Vec<String>,
+    /// What the image says of itself; nothing of the host's system.
+    pub told: Told,
+    /// The end of its system's security support.
+    pub end_of_life: Option<Timestamp>,
     /// Where the payload starts, inside.
     pub start_dir: PathBuf,
     /// Binds and working directory.
@@ -99,7 +105,7 @@ pub fn decide(
 
     // The root, then what every payload has, then what the site shows, then what was handed over; what must stay hidden last.
     let image = match &request.image {
-        Some(path) => image::directory(&absolute(path, caller, "--image")?, request.writable)?,
+        Some(path) => image::directory(&absolute(path, caller, "--image")?, request.writable, Look::Inside)?,
         None if request.writable => {
             return Err(Failure::usage(
                 "cannot make the host's system writable",
@@ -109,7 +115,8 @@ pub fn decide(
         }
         None => image::host(&config.root)?,
     };
-    let (image_path, image_ids) = (image.path, image.content_ids);
+    let (image_path, image_ids, told) = (image.path, image.content_ids, image.told);
+    let end_of_life = told.os.as_ref().and_then(|os| EndOfLife::builtin().of(os));
     let mut builder = image.builder;
     let workdir = request.workdir.as_deref().map(|dir| absolute(dir, caller, "--workdir")).transpose()?;
     let home = match &workdir {
@@ -167,7 +174,8 @@ pub fn decide(
         envp: ExecArrays::new(strings(env.iter().map(|(k, v)| pair(k, v)), "a variable")?),
         title: line(&format!("bailey-init {id}")),
     };
-    let facts = Facts { image: image_path, image_ids, start_dir, mounts, env, scratch, walls };
+    let facts =
+        Facts { image: image_path, image_ids, told, end_of_life, start_dir, mounts, env, scratch, walls };
     Ok(Plan { blueprint, deadline, facts })
 }
 
@@ -430,6 +438,16 @@ pub fn describe(plan: &Plan, id: LaunchId, identity: &Identity, request: &Reques
             .as_ref()
             .map_or_else(|| "the host's system, read-only".into(), |p| p.display().to_string()),
     );
+    if let Some((when, by)) = &facts.told.made {
+        put("image made", &format!("{} ({by})", when.day()));
+    }
+    if let Some(os) = &facts.told.os {
+        let end = facts.end_of_life.map_or_else(String::new, |end| format!(", supported to {}", end.day()));
+        put("image has", &format!("{os}{end}"));
+    }
+    for remark in &facts.told.remarks {
+        put("image", &format!("cannot use {remark}"));
+    }
     put("starts in", &facts.start_dir.display().to_string());
     for HandedOver { source, target, mode } in &facts.mounts {
         put("bind", &format!("{} at {} ({mode})", source.display(), target.display()));

@@ -1,10 +1,18 @@
 //! From `--image PATH`, or none, to a root directory that a payload can live in.
 #![forbid(unsafe_code)]
 
+pub mod end_of_life;
+pub mod facts;
+pub mod labels;
+pub mod os_release;
+pub mod sif;
+
 use crate::config;
 use crate::failure::{Failure, errno_text};
 use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY};
 use crate::sys::Errno;
+use facts::Told;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// The root that was chosen.
@@ -15,10 +23,21 @@ pub struct Image {
     pub path: Option<PathBuf>,
     /// Digests that the path itself tells: the content id of an unpacked image.
     pub content_ids: Vec<String>,
+    /// What it says of itself, where the caller wanted to know.
+    pub told: Told,
+}
+
+/// Does anybody want to know what the image says of itself? It costs two opened files, perhaps on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Yes: read it.
+    Inside,
+    /// No: nothing is opened.
+    Not,
 }
 
 /// An image directory as root.
-pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
+pub fn directory(path: &Path, writable: bool, look: Look) -> Result<Image, Failure> {
     let what = format!("cannot use the image {}", path.display());
     let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
     let object = HostObject::open(path).map_err(|errno| match errno {
@@ -42,8 +61,13 @@ pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
         return Err(Failure::usage(&what, why, next));
     }
     let path = object.path.clone();
+    let told = match look {
+        Look::Inside => facts::of_directory(object.as_fd()),
+        Look::Not => Told::default(),
+    };
     Ok(Image {
         content_ids: content_ids(&path),
+        told,
         builder: Builder::from_image(object, writable),
         path: Some(path),
     })
@@ -67,7 +91,7 @@ pub fn host(root: &config::Root) -> Result<Image, Failure> {
         let path = Path::new("/etc").join(name);
         bind_if_there(&mut builder, &path, &path)?;
     }
-    Ok(Image { builder, path: None, content_ids: Vec::new() })
+    Ok(Image { builder, path: None, content_ids: Vec::new(), told: Told::default() })
 }
 
 /// What the site's lists name must be as harmless as what a command line may name.

@@ -277,6 +277,15 @@ fn shorten(record: &mut Record) {
             cut(text, 256);
         }
     }
+    let image = &mut record.grid.image;
+    image.remarks.truncate(MOST);
+    image.remarks.iter_mut().for_each(|remark| cut(remark, 256));
+    image.labels = std::mem::take(&mut image.labels)
+        .into_iter()
+        .filter(|(name, _)| name.len() <= 256)
+        .take(MOST)
+        .collect();
+    image.labels.values_mut().for_each(|value| cut(value, 1024));
     record.related.ip.truncate(MOST);
     record.grid.site.public_ip.truncate(MOST);
     let texts = [
@@ -289,6 +298,9 @@ fn shorten(record: &mut Record) {
         &mut record.process.real_group.id,
         &mut record.process.user.id,
         &mut record.container.image.name,
+        &mut image.created_by,
+        &mut image.os,
+        &mut image.end_of_life,
         &mut record.grid.vo,
         &mut record.grid.job.id,
         &mut record.grid.job.task,

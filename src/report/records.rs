@@ -108,6 +108,15 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         facts.image.as_ref().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
     record.container.image.hash.all.clone_from(&facts.image_ids);
     record.related.hash.clone_from(&facts.image_ids);
+    let text = |text: &String| redact::text(text.as_bytes());
+    record.grid.image = record::ImageTold {
+        created: facts.told.made.as_ref().map(|(when, _)| *when),
+        created_by: facts.told.made.as_ref().map(|(_, by)| text(by)),
+        os: facts.told.os.as_ref().map(|os| text(&os.to_string())),
+        end_of_life: facts.end_of_life.map(Timestamp::day),
+        labels: BTreeMap::new(),
+        remarks: facts.told.remarks.iter().map(text).collect(),
+    };
     if facts.start_dir.is_absolute() {
         record.process.working_directory = Some(redact::text(facts.start_dir.as_os_str().as_encoded_bytes()));
     }
