@@ -343,6 +343,7 @@ impl Record {
         record.related.ip.clone_from(&self.related.ip);
         record.container.image.clone_from(&self.container.image);
         record.grid.vo.clone_from(&self.grid.vo);
+        record.grid.image.clone_from(&self.grid.image);
         record.grid.role = self.grid.role;
         record.grid.identity.clone_from(&self.grid.identity);
         record.grid.job.clone_from(&self.grid.job);

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention, Root, Sandbox,
-    Site, Undeclared,
+    Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
+    Root, Sandbox, Site, Undeclared,
 };
 
 /// SHA-256 of no bytes at all (FIPS 180-4): the hash of "no file was there", spared at every start.

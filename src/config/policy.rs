@@ -259,19 +259,13 @@ impl RuleKeys {
 
 impl PersonKeys {
     pub(super) fn make(self) -> settings::Person {
-        settings::Person {
-            id: self.id.map(|v| v.0.0).unwrap_or_default(),
-            names: all(self.names, |v| v.0),
-        }
+        settings::Person { id: self.id.map(|v| v.0.0).unwrap_or_default(), names: all(self.names, |v| v.0) }
     }
 }
 
 impl TrustKeys {
     pub(super) fn make(self) -> settings::Trust {
-        settings::Trust {
-            issuer: self.issuer.map(|v| v.0.0).unwrap_or_default(),
-            vo: all(self.vo, |v| v.0),
-        }
+        settings::Trust { issuer: self.issuer.map(|v| v.0.0).unwrap_or_default(), vo: all(self.vo, |v| v.0) }
     }
 }
 
@@ -314,13 +308,21 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
             }
         };
         if rule.id.is_empty() {
-            return Err(wrong(table(), "it has no id".into(), "give it a name of its own (id = \"…\"), which records and messages use"));
+            return Err(wrong(
+                table(),
+                "it has no id".into(),
+                "give it a name of its own (id = \"…\"), which records and messages use",
+            ));
         }
         if !ids.insert(rule.id.as_str()) {
             return Err(wrong(table(), "there are two rules of that id".into(), "rename one of them"));
         }
         if rule.deny && rule.grant != Grant::default() {
-            return Err(wrong(table(), "it denies, and grants something".into(), "take out the grants, or write decision = \"allow\""));
+            return Err(wrong(
+                table(),
+                "it denies, and grants something".into(),
+                "take out the grants, or write decision = \"allow\"",
+            ));
         }
     }
     let mut persons = HashSet::new();
@@ -328,10 +330,18 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
     for person in &config.tables.persons {
         let table = || format!("[[person]] id = \"{}\"", person.id);
         if person.id.is_empty() {
-            return Err(wrong("a [[person]]".into(), "it has no id".into(), "give it one (id = \"…\"), which bans and rules use"));
+            return Err(wrong(
+                "a [[person]]".into(),
+                "it has no id".into(),
+                "give it one (id = \"…\"), which bans and rules use",
+            ));
         }
         if !persons.insert(person.id.as_str()) {
-            return Err(wrong(table(), "there are two persons of that id".into(), "put all names into one of them"));
+            return Err(wrong(
+                table(),
+                "there are two persons of that id".into(),
+                "put all names into one of them",
+            ));
         }
         if person.names.is_empty() {
             return Err(wrong(table(), "it has no names".into(), "list them (names = [\"…\"])"));
@@ -351,7 +361,11 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
     }
     for trust in &config.tables.trusts {
         if trust.issuer.key.is_empty() || trust.vo.is_empty() {
-            return Err(wrong("a [[trust]]".into(), "it needs an issuer and the list vo".into(), "write issuer = \"https://…\" and vo = [\"…\"]"));
+            return Err(wrong(
+                "a [[trust]]".into(),
+                "it needs an issuer and the list vo".into(),
+                "write issuer = \"https://…\" and vo = [\"…\"]",
+            ));
         }
     }
     let mut vos = HashSet::new();
@@ -375,7 +389,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
     for rule in &config.tables.rules {
         let when = &rule.when;
         if let Some(first) = closed {
-            warnings.push(format!("rule '{}' can never apply: '{first}' before it applies to everybody", rule.id));
+            warnings.push(format!(
+                "rule '{}' can never apply: '{first}' before it applies to everybody",
+                rule.id
+            ));
         }
         if when.is_empty() {
             closed = closed.or(Some(&rule.id));
@@ -385,15 +402,25 @@ pub fn warnings(config: &Config) -> Vec<String> {
         if when.host_system == Some(true) && (of_image || when.end_of_life == Some(true)) {
             never("it asks for the host's system and for an image");
         }
-        if when.assurance == ["undeclared"] && !(when.user.is_empty() && when.person.is_empty() && when.issuer.is_empty()) {
+        if when.assurance == ["undeclared"]
+            && !(when.user.is_empty() && when.person.is_empty() && when.issuer.is_empty())
+        {
             never("it asks for payloads whose user nobody declared, and for a user");
         }
         for person in when.person.iter().filter(|person| !persons.contains(person.as_str())) {
-            warnings.push(format!("rule '{}' names the person '{person}', and there is no such [[person]]", rule.id));
+            warnings.push(format!(
+                "rule '{}' names the person '{person}', and there is no such [[person]]",
+                rule.id
+            ));
         }
         let earlier = config.tables.rules.iter().take_while(|other| other.id != rule.id);
-        if let Some(same) = earlier.filter(|other| !other.when.is_empty()).find(|other| other.when == rule.when) {
-            warnings.push(format!("rule '{}' can never apply: '{}' before it has the same conditions", rule.id, same.id));
+        if let Some(same) =
+            earlier.filter(|other| !other.when.is_empty()).find(|other| other.when == rule.when)
+        {
+            warnings.push(format!(
+                "rule '{}' can never apply: '{}' before it has the same conditions",
+                rule.id, same.id
+            ));
         }
     }
     warnings
@@ -493,7 +520,8 @@ impl<'de> Deserialize<'de> for Read<Limit> {
                 f.write_str("a whole number, or \"none\"")
             }
             fn visit_i64<E: Error>(self, number: i64) -> Result<Read<Limit>, E> {
-                let number = u64::try_from(number).map_err(|_| E::custom(format!("{number} is below zero")))?;
+                let number =
+                    u64::try_from(number).map_err(|_| E::custom(format!("{number} is below zero")))?;
                 Ok(Read(Limit(Some(number))))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Read<Limit>, E> {
@@ -531,7 +559,10 @@ impl Value for Line {
     const EXPECTED: &'static str = "a line of text";
     fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) || text.trim() != text {
-            return Err("it is empty, longer than 1024 bytes, or has control characters or white space at an end".to_owned());
+            return Err(
+                "it is empty, longer than 1024 bytes, or has control characters or white space at an end"
+                    .to_owned(),
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -593,7 +624,11 @@ struct FileName(String);
 impl Value for FileName {
     const EXPECTED: &'static str = "the name of a file as text";
     fn read(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.contains('/') || text.starts_with('.') || text.chars().any(char::is_control) {
+        if text.is_empty()
+            || text.contains('/')
+            || text.starts_with('.')
+            || text.chars().any(char::is_control)
+        {
             return Err(format!("'{text}' is not the name of a file in that directory"));
         }
         Ok(Self(text.to_owned()))

@@ -1,10 +1,18 @@
 //! From `--image PATH`, or none, to a root directory that a payload can live in.
 #![forbid(unsafe_code)]
 
+pub mod end_of_life;
+pub mod facts;
+pub mod labels;
+pub mod os_release;
+pub mod sif;
+
 use crate::config;
 use crate::failure::{Failure, errno_text};
 use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY};
 use crate::sys::Errno;
+use facts::Told;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// The root that was chosen.
@@ -15,6 +23,15 @@ pub struct Image {
     pub path: Option<PathBuf>,
     /// Digests that the path itself tells: the content id of an unpacked image.
     pub content_ids: Vec<String>,
+}
+
+/// Does anybody want to know what the image says of itself? It costs two opened files, perhaps on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Yes: read it.
+    Inside,
+    /// No: nothing is opened.
+    Not,
 }
 
 /// Opens an image directory.
@@ -45,6 +62,14 @@ pub fn open(path: &Path) -> Result<HostObject, Failure> {
         return Err(Failure::usage(&what, why, next));
     }
     Ok(object)
+}
+
+/// What an image says of itself, where anybody wants to know.
+pub fn told(object: &HostObject, look: Look) -> Told {
+    match look {
+        Look::Inside => facts::of_directory(object.as_fd()),
+        Look::Not => Told::default(),
+    }
 }
 
 /// An image directory as root.

@@ -47,6 +47,16 @@ pub fn describe(
             .as_ref()
             .map_or_else(|| "the host's system, read-only".into(), |p| p.display().to_string()),
     );
+    if let Some((when, by)) = &facts.told.made {
+        put("image made", &format!("{} ({by})", when.day()));
+    }
+    if let Some(os) = &facts.told.os {
+        let end = facts.end_of_life.map_or_else(String::new, |end| format!(", supported to {}", end.day()));
+        put("image has", &format!("{os}{end}"));
+    }
+    for remark in &facts.told.remarks {
+        put("image", &format!("cannot use {remark}"));
+    }
     put("starts in", &facts.start_dir.display().to_string());
     for HandedOver { source, target, mode } in &facts.mounts {
         put("bind", &format!("{} at {} ({mode})", source.display(), target.display()));

@@ -2,10 +2,11 @@
 //! made; it only looks at files. `bailey exec --dry-run` prints it.
 #![forbid(unsafe_code)]
 
+use crate::audit::time::Timestamp;
 use crate::config::{Config, Demand};
-use crate::failure::{Failure, Fault};
+use crate::failure::Failure;
 use crate::host::Caller;
-use crate::image;
+use crate::image::{self, facts::Told};
 use crate::policy::rule::Profile;
 use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request};
@@ -58,6 +59,10 @@ pub struct Facts {
     pub image: Option<PathBuf>,
     /// Content ids of the image.
     pub image_ids: Vec<String>,
+    /// What the image says of itself; nothing of the host's system.
+    pub told: Told,
+    /// The end of its system's security support.
+    pub end_of_life: Option<Timestamp>,
     /// Where the payload starts, inside.
     pub start_dir: PathBuf,
     /// Binds and working directory.
@@ -103,7 +108,7 @@ pub fn decide(
     }
 
     // The root, then what every payload has, then what the site shows, then what was handed over; what must stay hidden last.
-    let Opened { image, workdir, binds } = opened;
+    let Opened { image, told, end_of_life, workdir, binds } = opened;
     let image = match image {
         Some(object) => image::root(object, request.writable),
         None => image::host(&config.root)?,
@@ -111,7 +116,8 @@ pub fn decide(
     let (image_path, image_ids) = (image.path, image.content_ids);
     let mut builder = image.builder;
     let has_workdir = workdir.is_some();
-    let home = workdir.as_ref().map_or_else(|| PathBuf::from(layout::PRIVATE_WORKDIR), |dir| dir.path.clone());
+    let home =
+        workdir.as_ref().map_or_else(|| PathBuf::from(layout::PRIVATE_WORKDIR), |dir| dir.path.clone());
     let user = caller.account();
     let account = Account { name: &user, uid: caller.uid, gid: caller.gid, home: &home };
     layout::add_private_parts(&mut builder, &account, &config.root)?;
@@ -165,7 +171,18 @@ pub fn decide(
         title: line(&format!("bailey-init {id}")),
     };
     let wall_time = deadline.wall_time;
-    let facts = Facts { image: image_path, image_ids, start_dir, mounts, env, scratch, wall_time, walls };
+    let facts = Facts {
+        image: image_path,
+        image_ids,
+        told,
+        end_of_life,
+        start_dir,
+        mounts,
+        env,
+        scratch,
+        wall_time,
+        walls,
+    };
     Ok(Plan { blueprint, deadline, facts })
 }
 

@@ -2,12 +2,15 @@
 #![forbid(unsafe_code)]
 
 use super::absolute;
+use crate::audit::time::Timestamp;
 use crate::config::Config;
 use crate::failure::{Failure, Fault};
 use crate::host::Caller;
 use crate::identity::Identity;
-use crate::image;
+use crate::image::facts::{EndOfLife, Told};
+use crate::image::{self, Look};
 use crate::policy::facts::{self, Asks, Facts, Who};
+use crate::policy::settings::ImageRules;
 use crate::request::Request;
 use crate::sandbox::tree::HostObject;
 use crate::sandbox::{environment, layout};
@@ -17,6 +20,10 @@ use crate::sandbox::{environment, layout};
 pub struct Opened {
     /// The image; `None` for the host's own system.
     pub image: Option<HostObject>,
+    /// What it says of itself.
+    pub told: Told,
+    /// When the security support of its system ends, or ended.
+    pub end_of_life: Option<Timestamp>,
     /// `--workdir`
     pub workdir: Option<HostObject>,
     /// The sources of `--bind`, in order.
@@ -27,7 +34,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// The caller is root; something is not there, or is never shown to a payload.
-pub fn open(request: &Request, caller: &Caller) -> Result<Opened, Failure> {
+pub fn open(request: &Request, rules: &ImageRules, caller: &Caller) -> Result<Opened, Failure> {
     if caller.uid == 0 {
         return Err(Failure {
             fault: Fault::Site,
@@ -49,12 +56,18 @@ pub fn open(request: &Request, caller: &Caller) -> Result<Opened, Failure> {
         }
         None => None,
     };
+    let told = image.as_ref().map(|object| image::told(object, Look::Inside)).unwrap_or_default();
+    let end_of_life = match (&told.os, &rules.end_of_life_table) {
+        (Some(os), Some(table)) => EndOfLife::read(table)?.of(os),
+        (Some(os), None) => EndOfLife::builtin().of(os),
+        (None, _) => None,
+    };
     let workdir = match &request.workdir {
         Some(dir) => Some(layout::open_workdir(&absolute(dir, caller, "--workdir")?)?),
         None => None,
     };
     let binds = request.binds.iter().map(layout::open_bind).collect::<Result<_, _>>()?;
-    Ok(Opened { image, workdir, binds })
+    Ok(Opened { image, told, end_of_life, workdir, binds })
 }
 
 /// What the site's policy decides about.
@@ -80,7 +93,10 @@ pub fn facts(
             Some(object) => facts::Image {
                 path: Some(object.path.clone()),
                 digests: image::content_ids(&object.path),
-                ..facts::Image::default()
+                made: opened.told.made.clone(),
+                labels: opened.told.labels.clone(),
+                os: opened.told.os.as_ref().map(ToString::to_string),
+                end_of_life: opened.end_of_life,
             },
             None => facts::Image::default(),
         },

@@ -15,8 +15,8 @@ use super::index::Relevant;
 use super::lists::Lists;
 use super::name::Name;
 use super::rule::{Grant, Known, Profile, Rule, older_than};
-use super::slots;
 use super::settings::{ImageRules, Measures, OnTrouble, Settings};
+use super::slots;
 use super::verdict::{By, Denial, Hit, Obligations, Verdict};
 use crate::audit::time::Timestamp;
 use crate::failure::Fault;
@@ -78,8 +78,10 @@ fn applies(rule: &Rule, facts: &Facts, relevant: &Relevant, now: Timestamp) -> b
 
 /// The first ban that holds for whoever asks. Also used for payloads that run already.
 pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit> {
-    let (list, ban) =
-        relevant.bans.iter().find(|(_, ban)| ban.holds_at(now) && means(&ban.whom, facts, &relevant.known))?;
+    let (list, ban) = relevant
+        .bans
+        .iter()
+        .find(|(_, ban)| ban.holds_at(now) && means(&ban.whom, facts, &relevant.known))?;
     Some(Hit {
         list: list.clone(),
         line: ban.line,
@@ -123,7 +125,8 @@ fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
 fn of_ban(hit: Hit) -> Denial {
     Denial {
         why: hit.words(),
-        next: "ask the site or your VO's contact, naming this launch; other sites may have done the same".to_owned(),
+        next: "ask the site or your VO's contact, naming this launch; other sites may have done the same"
+            .to_owned(),
         by: By::Ban(hit),
         fault: Fault::User,
     }
@@ -131,11 +134,13 @@ fn of_ban(hit: Hit) -> Denial {
 
 /// A list that cannot be relied upon, where the site wants nothing to run then.
 fn of_lists(lists: &Lists, settings: &Settings) -> Option<Denial> {
-    let trouble = lists.troubles().find(|trouble| trouble.kind.measure(&settings.bans) == OnTrouble::Closed)?;
+    let trouble =
+        lists.troubles().find(|trouble| trouble.kind.measure(&settings.bans) == OnTrouble::Closed)?;
     Some(Denial {
         by: By::Lists,
         why: format!("this site cannot read one of its lists of suspended users: {}", trouble.text),
-        next: "this is the site's to repair: try another site; its administrator runs 'bailey ban check'".to_owned(),
+        next: "this is the site's to repair: try another site; its administrator runs 'bailey ban check'"
+            .to_owned(),
         fault: Fault::Site,
     })
 }
@@ -152,7 +157,8 @@ fn of_trust(facts: &Facts, relevant: &Relevant) -> Option<Denial> {
     Some(Denial {
         by: By::Trust,
         why: format!("this site does not let {issuer} speak for the VO {vo}"),
-        next: "use an identity that your VO's own issuer gave you, or ask the site to trust this one".to_owned(),
+        next: "use an identity that your VO's own issuer gave you, or ask the site to trust this one"
+            .to_owned(),
         fault: Fault::User,
     })
 }
@@ -196,7 +202,10 @@ fn look_at_image(
     let Some(path) = &image.path else { return (None, Vec::new()) };
     let is_any = |list: &[String]| list.iter().any(|digest| image.digests.contains(digest));
     if is_any(&rules.deny_digests) {
-        return (Some((Measures::Refuse, "this site does not run this image (image.deny_digests)".to_owned())), Vec::new());
+        return (
+            Some((Measures::Refuse, "this site does not run this image (image.deny_digests)".to_owned())),
+            Vec::new(),
+        );
     }
     if rule.is_some_and(|rule| !rule.deny && rule.when.names_image()) {
         return (None, Vec::new());
@@ -204,7 +213,10 @@ fn look_at_image(
     let mut found: Vec<(Measures, String)> = Vec::new();
     if !rules.allow_digests.is_empty() && !is_any(&rules.allow_digests) {
         let what = if image.digests.is_empty() { "an image without a digest" } else { "this image" };
-        found.push((Measures::Refuse, format!("{what} is not among those that this site runs (image.allow_digests)")));
+        found.push((
+            Measures::Refuse,
+            format!("{what} is not among those that this site runs (image.allow_digests)"),
+        ));
     }
     if let Some(limit) = rules.max_age
         && older_than(image, limit, now, rules.old != Measures::Flag)
@@ -226,10 +238,20 @@ fn look_at_image(
     }
     if let Some(end) = image.end_of_life.filter(|end| *end <= now) {
         let os = image.os.as_deref().unwrap_or("its system");
-        found.push((rules.end_of_life, format!("the image's system {os} gets no security updates since {}", end.day())));
+        found.push((
+            rules.end_of_life,
+            format!("the image's system {os} gets no security updates since {}", end.day()),
+        ));
     }
-    let remarks = found.iter().filter(|(measure, _)| *measure != Measures::Refuse).map(|(_, why)| format!("{}: {why}", path.display())).collect();
-    let strongest = found.into_iter().max_by_key(|(measure, _)| *measure as u8).filter(|(measure, _)| *measure != Measures::Flag);
+    let remarks = found
+        .iter()
+        .filter(|(measure, _)| *measure != Measures::Refuse)
+        .map(|(_, why)| format!("{}: {why}", path.display()))
+        .collect();
+    let strongest = found
+        .into_iter()
+        .max_by_key(|(measure, _)| *measure as u8)
+        .filter(|(measure, _)| *measure != Measures::Flag);
     (strongest, remarks)
 }
 
@@ -253,8 +275,13 @@ fn of_image(says: Option<(Measures, String)>) -> Option<Denial> {
 
 /// Binds that were asked for writing and are for reading only.
 fn readonly(asks: &Asks, grant: &Grant, strict: bool) -> Vec<usize> {
-    let is_readonly = |path: &Path| strict || grant.binds_readonly.iter().any(|listed| path.starts_with(listed));
-    (0..).zip(&asks.binds).filter(|(_, (path, writable))| *writable && is_readonly(path)).map(|(at, _)| at).collect()
+    let is_readonly =
+        |path: &Path| strict || grant.binds_readonly.iter().any(|listed| path.starts_with(listed));
+    (0..)
+        .zip(&asks.binds)
+        .filter(|(_, (path, writable))| *writable && is_readonly(path))
+        .map(|(at, _)| at)
+        .collect()
 }
 
 /// What was asked for and is not to be had.
@@ -275,7 +302,10 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
         return no("--writable (a writable layer over the image)", "leave it out, or ask the site");
     }
     if asks.credential && grant.credentials == Some(false) {
-        return no("handing a credential to the payload", "leave out the bind or variable that names it, or ask the site");
+        return no(
+            "handing a credential to the payload",
+            "leave out the bind or variable that names it, or ask the site",
+        );
     }
     for path in asks.binds.iter().map(|(path, _)| path).chain(&asks.workdir) {
         let meets = |listed: &Path| path.starts_with(listed) || listed.starts_with(path);
@@ -285,14 +315,21 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
     }
     for (path, _) in &asks.binds {
         if !grant.binds_allow.is_empty() && !grant.binds_allow.iter().any(|listed| path.starts_with(listed)) {
-            let listed: Vec<String> = grant.binds_allow.iter().map(|path| path.display().to_string()).collect();
-            return no(&format!("a bind of {}", path.display()), &format!("bind only what is below {}", listed.join(", ")));
+            let listed: Vec<String> =
+                grant.binds_allow.iter().map(|path| path.display().to_string()).collect();
+            return no(
+                &format!("a bind of {}", path.display()),
+                &format!("bind only what is below {}", listed.join(", ")),
+            );
         }
     }
     if let (Some(asked), Some(most)) = (asks.wall_time, grant.wall_time)
         && asked > most
     {
-        return no(&format!("a wall time of {} s", asked.as_secs()), &format!("ask for {} s at most", most.as_secs()));
+        return no(
+            &format!("a wall time of {} s", asked.as_secs()),
+            &format!("ask for {} s at most", most.as_secs()),
+        );
     }
     if let (Some(asked), Some(most)) = (asks.scratch, grant.scratch)
         && asked > most
@@ -302,7 +339,12 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
     None
 }
 
-fn of_counts(facts: &Facts, known: &Known, obligations: &Obligations, counts: Option<Counts>) -> Option<Denial> {
+fn of_counts(
+    facts: &Facts,
+    known: &Known,
+    obligations: &Obligations,
+    counts: Option<Counts>,
+) -> Option<Denial> {
     let Counts { person, vo, uid } = counts?;
     let limits = obligations.parallel;
     let who = known.person.as_deref().or(facts.who.user.as_deref()).unwrap_or("this user");
@@ -311,7 +353,8 @@ fn of_counts(facts: &Facts, known: &Known, obligations: &Obligations, counts: Op
         (limits.vo, vo, format!("the VO {}", facts.who.vo.as_deref().unwrap_or_default())),
         (limits.uid, uid, format!("uid {}", facts.who.uid)),
     ];
-    let (most, _, whose) =
-        checks.into_iter().find_map(|(most, count, whose)| most.filter(|most| count >= *most).map(|most| (most, count, whose)))?;
+    let (most, _, whose) = checks.into_iter().find_map(|(most, count, whose)| {
+        most.filter(|most| count >= *most).map(|most| (most, count, whose))
+    })?;
     Some(slots::full(&whose, most))
 }

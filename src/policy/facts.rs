@@ -47,9 +47,7 @@ impl Who {
     pub fn name(&self) -> Option<Name> {
         let user = self.user.as_deref()?;
         match (&self.issuer, user.starts_with('/')) {
-            (Some(issuer), false) => {
-                Name::token(Some(issuer), user).ok()
-            }
+            (Some(issuer), false) => Name::token(Some(issuer), user).ok(),
             _ => Name::parse(user).ok(),
         }
     }

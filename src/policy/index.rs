@@ -110,7 +110,12 @@ impl Memory {
     ) -> Self {
         let mut memory = Self { trusts: !tables.trusts.is_empty(), ..Self::default() };
         for person in &tables.persons {
-            let keys = person.names.iter().map(|name| name.key.clone()).chain([format!("person:{}", person.id)]).collect();
+            let keys = person
+                .names
+                .iter()
+                .map(|name| name.key.clone())
+                .chain([format!("person:{}", person.id)])
+                .collect();
             memory.put(keys, Item::Person(person.clone()));
         }
         for (number, rule) in (0..).zip(&tables.rules) {
@@ -256,7 +261,8 @@ pub fn gather(facts: &Facts, source: &dyn Source, now: Timestamp) -> Result<Rele
     let groups: Vec<String> = listed.iter().flat_map(|(group, _)| keys_of_group(group)).collect();
     known.listed = listed;
     search.keys(&groups)?;
-    let files: Vec<String> = known.mapfiles.iter().map(|path| format!("mapfile:{}", path.display())).collect();
+    let files: Vec<String> =
+        known.mapfiles.iter().map(|path| format!("mapfile:{}", path.display())).collect();
     search.keys(&files)?;
 
     let mut relevant = Relevant { known, trusts: source.has_trusts(), ..Relevant::default() };
@@ -267,7 +273,9 @@ pub fn gather(facts: &Facts, source: &dyn Source, now: Timestamp) -> Result<Rele
             Item::Trust(trust) if Some(&trust.issuer.key) == relevant.known.issuer.as_ref() => {
                 relevant.trusted.push(trust.clone());
             }
-            Item::Vo(vo) if facts.who.vo.as_deref().is_some_and(|said| said.eq_ignore_ascii_case(&vo.name)) => {
+            Item::Vo(vo)
+                if facts.who.vo.as_deref().is_some_and(|said| said.eq_ignore_ascii_case(&vo.name)) =>
+            {
                 relevant.vo = Some(vo.clone());
             }
             _ => {}
@@ -353,7 +361,7 @@ fn keys_of_group(group: &Group) -> Vec<String> {
 fn other_keys(facts: &Facts, known: &Known) -> Vec<String> {
     let mut keys = vec![ALWAYS.to_owned(), format!("uid:{}", facts.who.uid)];
     keys.extend(known.person.iter().map(|person| format!("person:{person}")));
-    for issuer in &known.issuer {
+    if let Some(issuer) = &known.issuer {
         keys.push(issuer.clone());
         keys.push(format!("trust:{issuer}"));
     }

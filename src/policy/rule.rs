@@ -147,11 +147,7 @@ impl Parallel {
     /// These, and where they say nothing, those.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        Self {
-            person: self.person.or(other.person),
-            vo: self.vo.or(other.vo),
-            uid: self.uid.or(other.uid),
-        }
+        Self { person: self.person.or(other.person), vo: self.vo.or(other.vo), uid: self.uid.or(other.uid) }
     }
 }
 

@@ -37,7 +37,11 @@ pub fn take(dir: &Path, limits: Parallel, facts: &Facts, person: Option<&str>) -
     let named = person.map(|person| format!("person {person}")).or_else(|| who.name().map(|name| name.key()));
     let kinds = [
         (limits.person, named, person.or(who.user.as_deref()).unwrap_or_default().to_owned()),
-        (limits.vo, who.vo.as_ref().map(|vo| format!("vo {vo}")), format!("the VO {}", who.vo.as_deref().unwrap_or_default())),
+        (
+            limits.vo,
+            who.vo.as_ref().map(|vo| format!("vo {vo}")),
+            format!("the VO {}", who.vo.as_deref().unwrap_or_default()),
+        ),
         (limits.uid, Some("uid".to_owned()), format!("uid {}", who.uid)),
     ];
     let mut slots = Slots::default();

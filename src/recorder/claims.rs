@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::audit::record::{Assurance, Record};
+use crate::audit::time::{Timestamp, parse_date};
 use crate::policy::facts::{Asks, Facts, Image, Who};
 use crate::policy::verdict::Obligations;
 use crate::request::Network;
@@ -42,7 +43,7 @@ pub(super) fn facts(record: &Record, uid: u32, nested: bool) -> Facts {
             made: image.created.zip(image.created_by.clone()),
             labels: image.labels.clone(),
             os: image.os.clone(),
-            end_of_life: image.end_of_life,
+            end_of_life: image.end_of_life.as_deref().and_then(day),
         },
         asks: Asks {
             network: if wall("network_namespace") == "on" { Network::None } else { Network::Host },
@@ -70,6 +71,11 @@ pub(super) fn facts(record: &Record, uid: u32, nested: bool) -> Facts {
         },
         config_hash: record.grid.policy.config_hash.clone(),
     }
+}
+
+/// The moment at which a day begins.
+fn day(text: &str) -> Option<Timestamp> {
+    Timestamp::from_civil(parse_date(text)?, (0, 0, 0), 0)
 }
 
 /// The first thing that the payload is held to and the claim does not keep, in words.

@@ -213,7 +213,11 @@ impl Server {
     }
 
     /// What the site's policy says, whatever the launcher was told: the facts, the person, and under what the payload counts.
-    fn allow(&self, launch: &mut wire::Launch, uid: u32) -> Result<(Facts, Option<String>, Vec<String>), Failure> {
+    fn allow(
+        &self,
+        launch: &mut wire::Launch,
+        uid: u32,
+    ) -> Result<(Facts, Option<String>, Vec<String>), Failure> {
         let facts = claims::facts(&launch.record, uid, launch.nested);
         let policy = &self.site.policy;
         let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
@@ -233,7 +237,8 @@ impl Server {
         let verdict = policy.judge(&facts, &relevant, Some(counts), at);
         let claimed = &mut launch.record.grid.policy;
         claimed.rule.clone_from(&verdict.rule);
-        claimed.bans_version = Some(policy.lists().version.clone()).filter(|_| !policy.lists().lists.is_empty());
+        claimed.bans_version =
+            Some(policy.lists().version.clone()).filter(|_| !policy.lists().lists.is_empty());
         if let Some(Denial { by: By::Ban(hit), .. }) = &verdict.denial {
             claimed.ban = Ban::of(hit);
         }

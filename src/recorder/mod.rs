@@ -23,8 +23,8 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
-pub mod cli;
 mod claims;
+pub mod cli;
 mod connections;
 mod ids;
 mod indexer;

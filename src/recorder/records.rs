@@ -7,9 +7,8 @@
 use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
-    Ban, BanChange,
-    Action, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Peer as PeerField, Preserved,
-    Query, Record, Recorder, Usage,
+    Action, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Peer as PeerField,
+    Preserved, Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;
@@ -321,6 +320,15 @@ fn shorten(record: &mut Record) {
             cut(text, 256);
         }
     }
+    let image = &mut record.grid.image;
+    image.remarks.truncate(MOST);
+    image.remarks.iter_mut().for_each(|remark| cut(remark, 256));
+    image.labels = std::mem::take(&mut image.labels)
+        .into_iter()
+        .filter(|(name, _)| name.len() <= 256)
+        .take(MOST)
+        .collect();
+    image.labels.values_mut().for_each(|value| cut(value, 1024));
     record.related.ip.truncate(MOST);
     record.grid.site.public_ip.truncate(MOST);
     let texts = [
@@ -333,6 +341,9 @@ fn shorten(record: &mut Record) {
         &mut record.process.real_group.id,
         &mut record.process.user.id,
         &mut record.container.image.name,
+        &mut image.created_by,
+        &mut image.os,
+        &mut image.end_of_life,
         &mut record.grid.vo,
         &mut record.grid.job.id,
         &mut record.grid.job.task,

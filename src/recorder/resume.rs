@@ -48,7 +48,8 @@ impl Server {
                 self.stage(record, Live::Same, true, true, After::Nothing, 0);
             }
             let nested = entry.nested.unwrap_or(false);
-            let facts = claims::facts(launch.as_ref().unwrap_or(&base), entry.uid.unwrap_or_default(), nested);
+            let facts =
+                claims::facts(launch.as_ref().unwrap_or(&base), entry.uid.unwrap_or_default(), nested);
             self.take_over(id, &entry, base, facts, same_boot);
         }
     }

@@ -146,9 +146,12 @@ impl Server {
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
         let signals = AllSignals::block().map_err(|e| failed("cannot take over signals", e))?;
         let digests = Digests::new()?;
-        for (fd, token) in
-            [(listener.as_fd(), LISTENER), (signals.as_fd(), SIGNALS), (digests.as_fd(), DIGESTS), (watch.as_fd(), SITE)]
-        {
+        for (fd, token) in [
+            (listener.as_fd(), LISTENER),
+            (signals.as_fd(), SIGNALS),
+            (digests.as_fd(), DIGESTS),
+            (watch.as_fd(), SITE),
+        ] {
             epoll
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
                 .map_err(|e| failed("cannot wait for events", e))?;

@@ -50,7 +50,11 @@ impl Crowd {
     /// Of whoever has these keys, in the order of [`keys`].
     pub(super) fn counts(&self, keys: &[String]) -> Counts {
         let of = |prefix: &str| {
-            keys.iter().find(|key| key.starts_with(prefix)).and_then(|key| self.0.get(key)).copied().unwrap_or(0)
+            keys.iter()
+                .find(|key| key.starts_with(prefix))
+                .and_then(|key| self.0.get(key))
+                .copied()
+                .unwrap_or(0)
         };
         Counts { person: of("person "), vo: of("vo "), uid: of("uid ") }
     }
@@ -59,7 +63,9 @@ impl Crowd {
 /// Under what a payload counts.
 pub(super) fn keys(facts: &Facts, person: Option<&str>) -> Vec<String> {
     let who = &facts.who;
-    let person = person.map(|id| format!("person {id}")).or_else(|| who.name().map(|name: Name| format!("person {}", name.key())));
+    let person = person
+        .map(|id| format!("person {id}"))
+        .or_else(|| who.name().map(|name: Name| format!("person {}", name.key())));
     let vo = who.vo.as_ref().map(|vo| format!("vo {}", vo.to_ascii_lowercase()));
     person.into_iter().chain(vo).chain([format!("uid {}", who.uid)]).collect()
 }
@@ -86,7 +92,11 @@ impl Server {
         for list in &new.lists {
             let was = old.lists.iter().find(|was| was.name == list.name);
             if was.and_then(|was| was.digest.as_ref()) != list.digest.as_ref() {
-                let by = list.digest.as_ref().and_then(|digest| self.told_bans.remove(digest)).map(|(asker, _)| asker);
+                let by = list
+                    .digest
+                    .as_ref()
+                    .and_then(|digest| self.told_bans.remove(digest))
+                    .map(|(asker, _)| asker);
                 let record = records::ban_change(was, Some(list), &node, by);
                 self.stage(record, Live::Same, true, true, After::Nothing, 0);
             }
@@ -111,7 +121,10 @@ impl Server {
         let (site, at) = (Arc::clone(&self.site), now());
         let mut hits: Vec<(LaunchId, Hit)> = Vec::new();
         for (id, live) in &self.payloads {
-            if live.exited.is_some() || live.closing || live.asked.as_ref().is_some_and(|asked| asked.order.by == StopBy::Ban) {
+            if live.exited.is_some()
+                || live.closing
+                || live.asked.as_ref().is_some_and(|asked| asked.order.by == StopBy::Ban)
+            {
                 continue;
             }
             match site.policy.banned(&live.facts, at) {
@@ -147,6 +160,8 @@ impl Server {
     /// Whether a launcher has the site's configuration: the one that holds, or the one that held a moment ago.
     pub(super) fn is_ours(&self, hash: Option<&str>) -> bool {
         let before = self.hash_before.as_ref().filter(|(_, at)| at.elapsed() < CHANGES_OVER);
-        hash.is_some_and(|hash| hash == self.site.config.hash || before.is_some_and(|(before, _)| before == hash))
+        hash.is_some_and(|hash| {
+            hash == self.site.config.hash || before.is_some_and(|(before, _)| before == hash)
+        })
     }
 }

@@ -117,6 +117,15 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         facts.image.as_ref().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
     record.container.image.hash.all.clone_from(&facts.image_ids);
     record.related.hash.clone_from(&facts.image_ids);
+    let text = |text: &String| redact::text(text.as_bytes());
+    record.grid.image = record::ImageTold {
+        created: facts.told.made.as_ref().map(|(when, _)| *when),
+        created_by: facts.told.made.as_ref().map(|(_, by)| text(by)),
+        os: facts.told.os.as_ref().map(|os| text(&os.to_string())),
+        end_of_life: facts.end_of_life.map(Timestamp::day),
+        labels: required_labels(desk),
+        remarks: facts.told.remarks.iter().map(text).collect(),
+    };
     if facts.start_dir.is_absolute() {
         record.process.working_directory = Some(redact::text(facts.start_dir.as_os_str().as_encoded_bytes()));
     }
@@ -153,6 +162,16 @@ pub(super) fn policy(verdict: &Verdict, lists: &Lists) -> record::Policy {
         policy.ban = record::Ban::of(hit);
     }
     policy
+}
+
+/// Of the image's labels those that the site's rules name.
+fn required_labels(desk: &Desk<'_>) -> BTreeMap<String, String> {
+    let name =
+        |label: &String| label.split_once('=').map_or_else(|| label.clone(), |(name, _)| name.to_owned());
+    let wanted = desk.config.policy.image.required_labels.iter().map(name);
+    wanted
+        .filter_map(|name| Some((name.clone(), redact::text(desk.facts.told.labels.get(&name)?.as_bytes()))))
+        .collect()
 }
 
 /// A copy of the common part with the constants of another action.

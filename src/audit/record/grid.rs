@@ -20,6 +20,8 @@ objects! {
         pub role: Option<Role>,
         /// Launch id of the payload inside which this launcher runs.
         pub parent_launch: Option<String>,
+        /// What the image says of itself.
+        pub image: ImageTold,
         /// Every bind.
         pub mounts: Vec<Mount>,
         /// From the configuration.
@@ -112,6 +114,22 @@ objects! {
         pub groups: Vec<String>,
         /// The token's own id.
         pub jti: Option<String>,
+    }
+
+    /// `grid.image.*`: whoever made the image wrote it.
+    pub struct ImageTold {
+        /// When it was made.
+        pub created: Option<Timestamp>,
+        /// What says so: `label NAME`, `sif-header`.
+        pub created_by: Option<String>,
+        /// Its operating system: `ID VERSION_ID` of os-release.
+        pub os: Option<String>,
+        /// The last day of that system's security support, `YYYY-MM-DD`.
+        pub end_of_life: Option<String>,
+        /// The labels that the site's rules name.
+        pub labels: BTreeMap<String, String>,
+        /// What it has and could not be read.
+        pub remarks: Vec<String>,
     }
 
     /// One element of `grid.mounts`.

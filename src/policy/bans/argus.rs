@@ -39,7 +39,11 @@ impl Token<'_> {
 }
 
 pub(super) fn parse(text: &str) -> Result<List, Vec<Fault>> {
-    let mut parser = Parser { tokens: Tokens { rest: text, line: 1, column: 1 }, list: List::default(), faults: Faults::default() };
+    let mut parser = Parser {
+        tokens: Tokens { rest: text, line: 1, column: 1 },
+        list: List::default(),
+        faults: Faults::default(),
+    };
     match parser.file() {
         Ok(()) => {}
         // Beyond a broken structure nothing can be told.
@@ -95,7 +99,8 @@ impl<'a> Tokens<'a> {
         if first == '"' || first == '\'' {
             return self.quoted(first, at).map(Some);
         }
-        let end = self.rest.find(|c: char| c.is_whitespace() || "{}=\"'#".contains(c)).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| c.is_whitespace() || "{}=\"'#".contains(c)).unwrap_or(self.rest.len());
         // A group is also written without quotes, with the equal sign of its role: fqan = /vo/Role=x
         let end = if first == '/' {
             self.rest.find(|c: char| c.is_whitespace() || "{}\"'#".contains(c)).unwrap_or(self.rest.len())
@@ -114,7 +119,10 @@ impl<'a> Tokens<'a> {
                 Some((index, c)) if c == quote => break index,
                 Some((_, '\\')) => drop(chars.next()),
                 Some((_, '\n')) | None => {
-                    let wrong = Wrong::new("the quote is not closed in its line", "close it, or write the file again");
+                    let wrong = Wrong::new(
+                        "the quote is not closed in its line",
+                        "close it, or write the file again",
+                    );
                     return Err(at.fault(WHAT, wrong));
                 }
                 Some(_) => {}
@@ -231,7 +239,9 @@ impl<'a> Parser<'a> {
                     self.expect(Kind::Equals, "=")?;
                     self.text("a value")?;
                 }
-                Kind::Open | Kind::Equals => return Err(Self::wrong(token.at, &token.text, "an attribute or }")),
+                Kind::Open | Kind::Equals => {
+                    return Err(Self::wrong(token.at, &token.text, "an attribute or }"));
+                }
             }
         }
     }
@@ -274,7 +284,8 @@ impl<'a> Parser<'a> {
             }
         }
         if count == 0 {
-            let wrong = Wrong::new("the rule names nobody", "name a subject, subject-issuer, vo, fqan or pfqan");
+            let wrong =
+                Wrong::new("the rule names nobody", "name a subject, subject-issuer, vo, fqan or pfqan");
             return Err(at.fault(WHAT, wrong));
         }
         if !denies {
@@ -288,7 +299,11 @@ impl<'a> Parser<'a> {
             return Err(too_many(at.line, WHAT));
         }
         if !broken {
-            let whom = if all.len() > 1 { Whom::All(all) } else { all.pop().unwrap_or_else(|| Whom::All(Vec::new())) };
+            let whom = if all.len() > 1 {
+                Whom::All(all)
+            } else {
+                all.pop().unwrap_or_else(|| Whom::All(Vec::new()))
+            };
             self.list.bans.push(Ban::new(whom, at.line));
         }
         Ok(true)

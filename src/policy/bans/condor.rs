@@ -59,20 +59,33 @@ fn read(line: &str) -> Result<Line, (u32, Wrong)> {
     const SHAPE: &str = "write METHOD, PRINCIPAL and NAME with blanks between them, such as: SCITOKENS /^https:\\/\\/iam\\.example\\.org\\/,x$/ x@banned.htcondor.org";
     let (method, rest) = line.split_at(line.find(char::is_whitespace).unwrap_or(line.len()));
     if method.starts_with('@') {
-        return Err((1, Wrong::new(format!("{method} is not followed here"), "list the included file itself")));
+        return Err((
+            1,
+            Wrong::new(format!("{method} is not followed here"), "list the included file itself"),
+        ));
     }
     let principal = field(line, rest, true)?;
     let name = field(line, principal.rest, false)?;
     if principal.text.is_empty() || name.text.is_empty() {
-        let why = if name.column > 0 && !principal.text.is_empty() { "there is no NAME" } else { "there is no PRINCIPAL" };
+        let why = if name.column > 0 && !principal.text.is_empty() {
+            "there is no NAME"
+        } else {
+            "there is no PRINCIPAL"
+        };
         return Err((0, Wrong::new(why, SHAPE)));
     }
     let banned = name.text.len() > BANNED.len()
-        && name.text.get(name.text.len() - BANNED.len()..).is_some_and(|end| end.eq_ignore_ascii_case(BANNED));
+        && name
+            .text
+            .get(name.text.len() - BANNED.len()..)
+            .is_some_and(|end| end.eq_ignore_ascii_case(BANNED));
     if !banned {
         // Rule 2.
         return if line.to_ascii_lowercase().contains("banned.htcondor.org") {
-            let why = format!("the name is '{}', so this is no ban although it names banned.htcondor.org", shorten(&name.text));
+            let why = format!(
+                "the name is '{}', so this is no ban although it names banned.htcondor.org",
+                shorten(&name.text)
+            );
             Err((name.column, Wrong::new(why, format!("a slash within a pattern is written \\/; {SHAPE}"))))
         } else {
             Ok(Line::Mapping)
@@ -86,7 +99,10 @@ fn read(line: &str) -> Result<Line, (u32, Wrong)> {
         ("SCITOKENS", false) => {
             let (issuer, subject) = principal.text.split_once(',').ok_or_else(|| {
                 at(Wrong::new(
-                    format!("'{}' has no comma between issuer and subject, so no token can match", shorten(&principal.text)),
+                    format!(
+                        "'{}' has no comma between issuer and subject, so no token can match",
+                        shorten(&principal.text)
+                    ),
                     "write ISSUER,SUBJECT",
                 ))
             })?;
@@ -128,11 +144,13 @@ fn field<'a>(line: &str, text: &'a str, may_be_pattern: bool) -> Result<Field<'a
     let column = number(line.get(..before).map_or(0, |before| before.chars().count()) + 1);
     let open = |next: &str| (column, Wrong::new("it is not closed, as in a file that was cut off", next));
     if let Some(inner) = text.strip_prefix('"') {
-        let (text, rest) = close(inner, '"').ok_or_else(|| open("close the double quote, or write the file again"))?;
+        let (text, rest) =
+            close(inner, '"').ok_or_else(|| open("close the double quote, or write the file again"))?;
         return Ok(Field { text, is_pattern: false, caseless: false, column, rest });
     }
     if let Some(inner) = text.strip_prefix('/').filter(|_| may_be_pattern) {
-        let (text, rest) = close(inner, '/').ok_or_else(|| open("close the pattern with a slash, or write the file again"))?;
+        let (text, rest) = close(inner, '/')
+            .ok_or_else(|| open("close the pattern with a slash, or write the file again"))?;
         let end = rest.find(|c| c != 'i' && c != 'U').unwrap_or(rest.len());
         let (options, rest) = rest.split_at(end);
         return Ok(Field { text, is_pattern: true, caseless: options.contains('i'), column, rest });

@@ -260,7 +260,10 @@ pub struct List {
 impl List {
     /// What is to be said of the list at this time: bans that are over.
     pub fn remarks_at(&self, now: Timestamp) -> Vec<Remark> {
-        let over = self.bans.iter().filter_map(|ban| ban.until.filter(|until| *until <= now).map(|until| (ban, until)));
+        let over = self
+            .bans
+            .iter()
+            .filter_map(|ban| ban.until.filter(|until| *until <= now).map(|until| (ban, until)));
         let remarks = over.map(|(ban, until)| Remark {
             line: ban.line,
             text: format!("the ban on {} ended on {until} and does nothing", ban.whom),
@@ -285,7 +288,10 @@ impl List {
             if let Whom::Name(Name::Dn(dn)) = &ban.whom
                 && dn.is_proxy()
             {
-                let text = format!("{dn} names a proxy, so only that is banned; name {} to ban the person", dn.without_proxy());
+                let text = format!(
+                    "{dn} names a proxy, so only that is banned; name {} to ban the person",
+                    dn.without_proxy()
+                );
                 found.push(Remark { line: ban.line, text });
             }
             let mut hash = DefaultHasher::new();
@@ -296,7 +302,10 @@ impl List {
             let text = if parts(before) == parts(ban) {
                 format!("{} is banned in line {} too", ban.whom, before.line)
             } else {
-                format!("{} is banned in line {} too, with other times or another action; each holds for itself", ban.whom, before.line)
+                format!(
+                    "{} is banned in line {} too, with other times or another action; each holds for itself",
+                    ban.whom, before.line
+                )
             };
             found.push(Remark { line: ban.line, text });
         }

@@ -134,7 +134,10 @@ fn ban(mut entry: Entry, start: usize, line: u32) -> Result<Ban, Bad> {
     let grace = entry.grace.take().map(|text| read(text, |text| span(&text))).transpose()?;
     let whom = whom(entry, start, true)?;
     if reason.is_none() {
-        return Err((start, Wrong::new("the ban has no reason", "write reason = \"…\": whoever lifts the ban asks for it")));
+        return Err((
+            start,
+            Wrong::new("the ban has no reason", "write reason = \"…\": whoever lifts the ban asks for it"),
+        ));
     }
     if let (Some(from), Some(until)) = (from, until)
         && until <= from
@@ -200,7 +203,8 @@ fn whom(entry: Entry, start: usize, outer: bool) -> Result<Whom, Bad> {
     add("image", digest, |text| image(text).map(Whom::Image));
     match (iss, subject) {
         (Some(iss), None) => {
-            let next = "write subject = \"…\" with it; to ban everybody whom the issuer names, write all_of_issuer";
+            let next =
+                "write subject = \"…\" with it; to ban everybody whom the issuer names, write all_of_issuer";
             return Err((iss.span().start, Wrong::new("the issuer has no subject", next)));
         }
         (iss, Some(subject)) => {
@@ -212,14 +216,29 @@ fn whom(entry: Entry, start: usize, outer: bool) -> Result<Whom, Bad> {
     }
     if let Some(uid) = pilot_uid {
         let wrong = |uid: i64| Wrong::new(format!("{uid} is no uid"), "write a number from 0 to 4294967294");
-        let read = read(uid, |uid| u32::try_from(uid).ok().filter(|uid| *uid != u32::MAX).ok_or_else(|| wrong(uid)));
+        let read =
+            read(uid, |uid| u32::try_from(uid).ok().filter(|uid| *uid != u32::MAX).ok_or_else(|| wrong(uid)));
         found.push(("pilot_uid", read.map(Whom::PilotUid)));
     }
     if let Some(all) = all {
-        found.push(("all", if outer { all_of(all) } else { Err((start, Wrong::new("an all stands within an all", "write one list"))) }));
+        found.push((
+            "all",
+            if outer {
+                all_of(all)
+            } else {
+                Err((start, Wrong::new("an all stands within an all", "write one list")))
+            },
+        ));
     }
     if !outer {
-        let others = [reason.is_some(), ticket.is_some(), from.is_some(), until.is_some(), action.is_some(), grace.is_some()];
+        let others = [
+            reason.is_some(),
+            ticket.is_some(),
+            from.is_some(),
+            until.is_some(),
+            action.is_some(),
+            grace.is_some(),
+        ];
         if others.contains(&true) {
             let next = "write reason, ticket, from, until, action and grace beside all, not in it";
             return Err((start, Wrong::new("what stands in all only says whom it means", next)));

@@ -38,7 +38,7 @@ const LARGEST: u64 = 16 << 20;
 
 /// What is not looked up by a key.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Meta {
+pub(super) struct Meta {
     /// Version and build of the program that wrote it.
     pub build: String,
     /// The configuration without its tables.
@@ -55,7 +55,7 @@ pub struct Meta {
 
 /// The tables on disk.
 #[derive(Debug)]
-pub struct Compiled {
+pub(super) struct Compiled {
     file: File,
     filter: Vec<u8>,
     buckets: (u64, u64),
@@ -64,7 +64,9 @@ pub struct Compiled {
 
 /// FNV-1a (Fowler, Noll, Vo), 64 bits: the same in every build, and two keys that share one cost a comparison.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The bits of the filter that a piece sets.
@@ -95,7 +97,8 @@ fn encode(meta: &Meta, memory: &Memory) -> Result<Vec<u8>, serde_json::Error> {
             }
         }
     }
-    let entries: Vec<(u64, &[Arc<Item>])> = memory.entries().map(|(key, items)| (hash(key.as_bytes()), items)).collect();
+    let entries: Vec<(u64, &[Arc<Item>])> =
+        memory.entries().map(|(key, items)| (hash(key.as_bytes()), items)).collect();
     let count = entries.len().next_power_of_two() as u64;
     let mut buckets: Vec<Vec<u8>> = vec![Vec::new(); count as usize];
     for (hash, items) in entries {
@@ -129,7 +132,7 @@ fn encode(meta: &Meta, memory: &Memory) -> Result<Vec<u8>, serde_json::Error> {
 }
 
 /// Writes the tables to `path`, whole or not at all.
-pub fn write(path: &Path, meta: &Meta, memory: &Memory) -> std::io::Result<()> {
+pub(super) fn write(path: &Path, meta: &Meta, memory: &Memory) -> std::io::Result<()> {
     let bytes = encode(meta, memory)?;
     let aside = path.with_extension(format!("{}.new", std::process::id()));
     let written = File::options()
@@ -146,10 +149,13 @@ pub fn write(path: &Path, meta: &Meta, memory: &Memory) -> std::io::Result<()> {
 }
 
 /// Opens what [`write`] wrote, if it is whole, of this build, and of this account's own.
-pub fn open(path: &Path, build: &str) -> Option<(Meta, Compiled)> {
+pub(super) fn open(path: &Path, build: &str) -> Option<(Meta, Compiled)> {
     let file = input::open(path).ok()?;
     let metadata = file.metadata().ok()?;
-    if !metadata.is_file() || metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+    if !metadata.is_file()
+        || metadata.uid() != nix::unistd::geteuid().as_raw()
+        || metadata.mode() & 0o077 != 0
+    {
         return None;
     }
     let mut header = [0; HEADER];
@@ -174,7 +180,11 @@ pub fn open(path: &Path, build: &str) -> Option<(Meta, Compiled)> {
 impl Source for Compiled {
     fn at(&self, key: &str) -> Result<Vec<Arc<Item>>, Failure> {
         let broken = |why: String| {
-            Failure::site("cannot read the copy of this site's policy", why, "remove it; it is made again (see docs/policy.md)")
+            Failure::site(
+                "cannot read the copy of this site's policy",
+                why,
+                "remove it; it is made again (see docs/policy.md)",
+            )
         };
         let wanted = hash(key.as_bytes());
         let (at, count) = self.buckets;
@@ -208,7 +218,9 @@ impl Source for Compiled {
 
     fn has_piece(&self, piece: &[u8]) -> bool {
         let bits = self.filter.len() as u64 * 8;
-        bits > 0 && probes(piece, bits).all(|(byte, bit)| self.filter.get(byte).is_some_and(|found| found & bit != 0))
+        bits > 0
+            && probes(piece, bits)
+                .all(|(byte, bit)| self.filter.get(byte).is_some_and(|found| found & bit != 0))
     }
 
     fn has_pieces(&self) -> bool {

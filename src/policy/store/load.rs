@@ -36,7 +36,7 @@ const MOST_FILES: usize = 1000;
 
 /// What was read.
 #[derive(Debug, Default)]
-pub struct Read {
+pub(super) struct Read {
     /// Bans, each with the name of its list.
     pub bans: Vec<(String, Ban)>,
     /// Who is in what.
@@ -50,7 +50,7 @@ pub struct Read {
 }
 
 /// Reads everything. `keep`: where the last good versions are; without it there are none.
-pub fn read(settings: &Settings, tables: &Tables, keep: Option<&Path>, now: Timestamp) -> Read {
+pub(super) fn read(settings: &Settings, tables: &Tables, keep: Option<&Path>, now: Timestamp) -> Read {
     let mut reader = Reader { now, keep, settings, read: Read::default() };
     reader.ban_lists();
     reader.groups();
@@ -80,8 +80,21 @@ struct Reader<'a> {
 
 /// The files of a directory that are meant to be read: no editor's leavings, no package manager's.
 fn is_meant(name: &str) -> bool {
-    let leavings = ["~", ".rpmsave", ".rpmnew", ".rpmorig", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".swp", ".tmp", ".new"];
-    !name.starts_with(['.', '#']) && !name.starts_with("README") && !leavings.iter().any(|end| name.ends_with(end))
+    let leavings = [
+        "~",
+        ".rpmsave",
+        ".rpmnew",
+        ".rpmorig",
+        ".dpkg-old",
+        ".dpkg-new",
+        ".dpkg-dist",
+        ".swp",
+        ".tmp",
+        ".new",
+    ];
+    !name.starts_with(['.', '#'])
+        && !name.starts_with("README")
+        && !leavings.iter().any(|end| name.ends_with(end))
 }
 
 impl Reader<'_> {
@@ -103,7 +116,10 @@ impl Reader<'_> {
                 return None;
             }
             Err(error) => {
-                self.trouble(Kind::Unreadable, format!("cannot read {}: {}", path.display(), io_text(&error)));
+                self.trouble(
+                    Kind::Unreadable,
+                    format!("cannot read {}: {}", path.display(), io_text(&error)),
+                );
                 return None;
             }
         };
@@ -130,7 +146,9 @@ impl Reader<'_> {
     /// Who may write here decides who may run.
     fn judge(&mut self, path: &Path, metadata: &std::fs::Metadata) -> bool {
         let others = metadata.mode() & 0o022 != 0;
-        let foreign = metadata.uid() != 0 && metadata.uid() != nix::unistd::geteuid().as_raw() && !is_bailey(metadata.uid());
+        let foreign = metadata.uid() != 0
+            && metadata.uid() != nix::unistd::geteuid().as_raw()
+            && !is_bailey(metadata.uid());
         if others || foreign {
             let why = if others {
                 format!("others can write it (mode {:04o})", metadata.mode() & 0o7777)
@@ -230,10 +248,15 @@ impl Reader<'_> {
         {
             state.trouble = Some(Trouble {
                 kind: Kind::Stale,
-                text: format!("{} was changed last at {changed}, longer ago than bans.max_age", path.display()),
+                text: format!(
+                    "{} was changed last at {changed}, longer ago than bans.max_age",
+                    path.display()
+                ),
             });
         } else if let Some(limit) = self.settings.bans.max_age {
-            self.look_again(changed.plus_seconds(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)).plus_seconds(1));
+            self.look_again(
+                changed.plus_seconds(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)).plus_seconds(1),
+            );
         }
         let mut bans = list.bans;
         let moment = Timestamp::new(metadata.mtime().max(metadata.ctime()), 0).plus_seconds(self.settle());
@@ -318,16 +341,24 @@ impl Reader<'_> {
     fn group_file(&mut self, path: &Path) -> Result<(), String> {
         let (metadata, bytes) = self.read_file(path)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-        let file: GroupFile = toml::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|error| {
-            let line = error.span().map_or(0, |span| text.get(..span.start).unwrap_or_default().matches('\n').count());
-            format!("line {}: {}", line + 1, error.message().replace('\n', ", "))
-        })?;
+        let file: GroupFile =
+            toml::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|error| {
+                let line = error
+                    .span()
+                    .map_or(0, |span| text.get(..span.start).unwrap_or_default().matches('\n').count());
+                format!("line {}: {}", line + 1, error.message().replace('\n', ", "))
+            })?;
         let ttl = crate::request::parse_duration(&file.ttl).map_err(|why| format!("ttl: {why}"))?;
-        let until = Timestamp::new(metadata.mtime(), 0).plus_seconds(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+        let until = Timestamp::new(metadata.mtime(), 0)
+            .plus_seconds(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         if until < self.now {
             self.trouble(
                 Kind::Stale,
-                format!("{} ran out at {until} (its ttl is {}): its groups let nobody in", path.display(), file.ttl),
+                format!(
+                    "{} ran out at {until} (its ttl is {}): its groups let nobody in",
+                    path.display(),
+                    file.ttl
+                ),
             );
         } else {
             self.look_again(until.plus_seconds(1));
@@ -353,7 +384,8 @@ impl Reader<'_> {
 
     fn mapfile_entries(&mut self, path: &Path) -> Result<(), String> {
         let (_, bytes) = self.read_file(path)?;
-        let entries = mapfile::parse(&bytes).map_err(|faults| faults.first().map(ToString::to_string).unwrap_or_default())?;
+        let entries = mapfile::parse(&bytes)
+            .map_err(|faults| faults.first().map(ToString::to_string).unwrap_or_default())?;
         for entry in entries {
             let who = match entry.key {
                 mapfile::Key::Dn(dn) => Whose::Name(Name::Dn(dn).key()),
@@ -366,11 +398,17 @@ impl Reader<'_> {
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(std::fs::Metadata, Vec<u8>), String> {
-        let opened = input::open(path).map_err(input::Trouble::from).and_then(|file| input::read_small(&file, LARGEST));
+        let opened = input::open(path)
+            .map_err(input::Trouble::from)
+            .and_then(|file| input::read_small(&file, LARGEST));
         match opened {
             Ok((metadata, bytes)) => {
                 self.read.stamps.push(Stamp::of(path, &metadata, &bytes, self.now));
-                if self.judge(path, &metadata) { Ok((metadata, bytes)) } else { Err("it is not trusted".to_owned()) }
+                if self.judge(path, &metadata) {
+                    Ok((metadata, bytes))
+                } else {
+                    Err("it is not trusted".to_owned())
+                }
             }
             Err(why) => {
                 self.read.stamps.push(Stamp::absent(path));
@@ -404,6 +442,6 @@ fn is_bailey(uid: u32) -> bool {
 }
 
 /// The directory of last good versions below a directory of the account's own.
-pub fn kept_below(dir: &Path) -> PathBuf {
+pub(super) fn kept_below(dir: &Path) -> PathBuf {
     dir.join("bans")
 }

@@ -40,7 +40,10 @@ pub struct Policy {
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Policy").field("lists", &self.lists).field("until", &self.until).finish_non_exhaustive()
+        f.debug_struct("Policy")
+            .field("lists", &self.lists)
+            .field("until", &self.until)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +60,11 @@ impl Policy {
         }
     }
 
-    fn tables(config: &Config, keep: Option<&Path>, now: Timestamp) -> (Memory, (Lists, Vec<Stamp>, Option<Timestamp>)) {
+    fn tables(
+        config: &Config,
+        keep: Option<&Path>,
+        now: Timestamp,
+    ) -> (Memory, (Lists, Vec<Stamp>, Option<Timestamp>)) {
         let keep = keep.map(load::kept_below);
         let read = load::read(&config.policy, &config.tables, keep.as_deref(), now);
         (Memory::new(&config.tables, read.bans, read.members), (read.lists, read.stamps, read.until))
@@ -100,7 +107,13 @@ impl Policy {
     }
 
     /// The same, where it is looked up already.
-    pub fn judge(&self, facts: &Facts, relevant: &Relevant, counts: Option<Counts>, now: Timestamp) -> Verdict {
+    pub fn judge(
+        &self,
+        facts: &Facts,
+        relevant: &Relevant,
+        counts: Option<Counts>,
+        now: Timestamp,
+    ) -> Verdict {
         decide::decide(facts, relevant, &self.lists, &self.settings, counts, now)
     }
 
@@ -168,7 +181,9 @@ fn split(mut config: Config) -> (Config, super::settings::Tables) {
 /// Whether the site has lists at all.
 fn is_policed(config: &Config) -> bool {
     let policy = &config.policy;
-    !policy.bans.required.is_empty() || policy.bans.dir.exists() || policy.groups_dir.exists()
+    !policy.bans.required.is_empty()
+        || policy.bans.dir.exists()
+        || policy.groups_dir.exists()
         || config.tables.rules.iter().any(|rule| !rule.when.mapfile.is_empty())
 }
 
@@ -186,7 +201,8 @@ pub fn places(uid: u32) -> [PathBuf; 2] {
 /// The one that is there and can be trusted: a directory of this account, closed to all others.
 fn directory(uid: u32) -> Option<PathBuf> {
     places(uid).into_iter().find(|path| {
-        path.symlink_metadata().is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0)
+        path.symlink_metadata()
+            .is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0)
     })
 }
 

@@ -80,7 +80,10 @@ impl Stamp {
             names(&self.path).ok()
         } else {
             let limit = metadata.len();
-            input::open(&self.path).ok().and_then(|file| input::read_small(&file, limit).ok()).map(|(_, bytes)| bytes)
+            input::open(&self.path)
+                .ok()
+                .and_then(|file| input::read_small(&file, limit).ok())
+                .map(|(_, bytes)| bytes)
         };
         held.is_some_and(|held| digest(&held) == young)
     }
@@ -102,14 +105,16 @@ impl Is {
 }
 
 /// The names in a directory, sorted, each followed by NUL.
-pub fn names(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut names: Vec<_> = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
+pub(crate) fn names(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut names: Vec<_> = std::fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()?;
     names.sort();
     Ok(names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect())
 }
 
 /// SHA-256, lowercase hex.
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes).into())
 }
 
@@ -153,7 +158,12 @@ mod tests {
         assert!(none.holds());
         scratch.write("list", "aa");
         assert!(!none.holds());
-        let dir = Stamp::of(&scratch.0, &std::fs::metadata(&scratch.0).unwrap(), &names(&scratch.0).unwrap(), Timestamp::now());
+        let dir = Stamp::of(
+            &scratch.0,
+            &std::fs::metadata(&scratch.0).unwrap(),
+            &names(&scratch.0).unwrap(),
+            Timestamp::now(),
+        );
         assert!(dir.holds());
         scratch.write("more", "");
         assert!(!dir.holds());

@@ -67,7 +67,10 @@ pub(super) fn scan(source: &str) -> Result<Scanned, Fault> {
         Ok(()) => {}
         Err(why) => {
             let rest = scan.chars.peek().map_or(source.len(), |(index, _)| *index);
-            return Err(Fault { why, at: source.get(..rest).map_or(0, |before| before.chars().count()).max(1) });
+            return Err(Fault {
+                why,
+                at: source.get(..rest).map_or(0, |before| before.chars().count()).max(1),
+            });
         }
     }
     let run = longest_run(&scan.items);
@@ -370,7 +373,9 @@ impl Scan<'_> {
                             self.literal(c);
                             begins_range = true;
                         }
-                        c if c.is_ascii_alphanumeric() => return Err("has an escape in a set that is not supported"),
+                        c if c.is_ascii_alphanumeric() => {
+                            return Err("has an escape in a set that is not supported");
+                        }
                         c => {
                             self.literal(c);
                             begins_range = true;
@@ -434,10 +439,18 @@ fn count(chars: &mut Peekable<CharIndices<'_>>) -> Step<Option<(u32, Option<u32>
                 return Ok(None);
             }
             if low.is_empty() {
-                return if high.is_empty() { Ok(None) } else { Err("has a count without its beginning, which is read in two ways") };
+                return if high.is_empty() {
+                    Ok(None)
+                } else {
+                    Err("has a count without its beginning, which is read in two ways")
+                };
             }
             let low = low.parse().map_err(|_| "has a count that is too large")?;
-            let high = if high.is_empty() { None } else { Some(high.parse().map_err(|_| "has a count that is too large")?) };
+            let high = if high.is_empty() {
+                None
+            } else {
+                Some(high.parse().map_err(|_| "has a count that is too large")?)
+            };
             Ok(Some((low, high)))
         }
         _ => Ok(None),

@@ -89,7 +89,9 @@ fn what_pcre_alone_has_is_named() {
     }
     let nested = format!("/{}a{}/", "(".repeat(200), ")".repeat(200));
     assert!(TokenPattern::parse(&nested).unwrap_err().why.contains("cannot be used"));
-    assert!(TokenPattern::parse(&format!("/{}/", "a".repeat(LONGEST + 1))).unwrap_err().why.contains("longer"));
+    assert!(
+        TokenPattern::parse(&format!("/{}/", "a".repeat(LONGEST + 1))).unwrap_err().why.contains("longer")
+    );
 }
 
 #[test]
@@ -119,7 +121,8 @@ fn literals_for_an_index() {
 /// What the scanner says of a pattern holds for everything that the engine matches.
 #[test]
 fn literals_never_lose_a_match() {
-    let pieces = ["a", "b+", "c?", ".", "(ab)", "(?:a|b)", "^", "$", "[ab]", "x*", "a{2}", "|", "\\.", "b{0,1}", ","];
+    let pieces =
+        ["a", "b+", "c?", ".", "(ab)", "(?:a|b)", "^", "$", "[ab]", "x*", "a{2}", "|", "\\.", "b{0,1}", ","];
     let texts = ["ab", "aabb", "a,b", "abab", "xxab", "b", "", "aab.b", "a.b,c", "cab,ab", "bb,aa"];
     let mut state = 1_u64;
     let mut matched = 0;
