@@ -20,3 +20,6 @@ pub mod settings;
 pub mod slots;
 pub mod store;
 pub mod verdict;
+
+#[cfg(test)]
+mod tests;
