@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -74,7 +75,7 @@ pub(super) struct Payload {
     pidfd: Option<OwnedFd>,
     /// Token of the pidfd.
     watch: u64,
-    launcher: Option<OwnedFd>,
+    launcher: Option<Arc<OwnedFd>>,
     pub(super) launcher_is: (i64, u64),
     pub(super) process_is: (i64, u64),
     processes: [(i32, u64); 2],
@@ -155,8 +156,7 @@ impl Server {
     /// The receipt's record is durable: the payload is live.
     pub(super) fn begin(&mut self, token: u64, begun: Begun, written: &Written) {
         let Begun { id, uid, payload, processes, nested, base } = begun;
-        let launcher =
-            self.connections.get(&token).and_then(|peer| peer.peer.as_fd().try_clone_to_owned().ok());
+        let launcher = self.connections.get(&token).map(|connection| connection.peer.pidfd());
         let of = |pid: Option<i64>, ticks: Option<u64>| (pid.unwrap_or_default(), ticks.unwrap_or_default());
         let launcher_is = of(base.process.parent.pid, base.grid.launcher.start_ticks);
         let process_is = of(base.process.pid, base.grid.start_ticks);
@@ -305,7 +305,7 @@ impl Server {
             return;
         }
         let Some(orphaned) = live.orphaned else { return };
-        let launcher_gone = gone(live.launcher.as_ref());
+        let launcher_gone = gone(live.launcher.as_deref());
         match live.exited {
             Some(exited) => {
                 if !launcher_gone && now.duration_since(orphaned.max(exited)) < COME_BACK {
@@ -410,7 +410,7 @@ impl Server {
 
     /// Whether there is still somebody who could carry an order out.
     pub(super) fn has_launcher(&self, id: LaunchId) -> bool {
-        self.payloads.get(&id).is_some_and(|live| live.connection.is_some() || !gone(live.launcher.as_ref()))
+        self.payloads.get(&id).is_some_and(|live| live.connection.is_some() || !gone(live.launcher.as_deref()))
     }
 
     /// The payload is to be stopped: its record is written, or could not be. Says in words what becomes of it; `None` when it
@@ -538,7 +538,7 @@ impl Server {
         let mut live = Payload {
             exited: pidfd.is_none().then(Instant::now),
             pidfd,
-            launcher,
+            launcher: launcher.map(Arc::new),
             processes: [(payload_pid, process_is.1), init],
             nested: entry.nested.unwrap_or(false),
             since: entry.since,

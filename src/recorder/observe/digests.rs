@@ -228,14 +228,20 @@ impl Digests {
     }
 }
 
+/// Leaves a digest to a crew. Where that is busy, behind threads that hang or with too much of this uid, the launch would only
+/// lose time.
 fn submit(crew: &Arc<Crew>, uid: u32, token: u64, fd: OwnedFd) -> Submitted {
     let mut state = crew.lock();
-    // Behind a thread that hangs the launch would only lose time.
-    let full = crew.may_hang && state.threads >= crew.most && state.idle == 0
-        || state.lanes.get(&uid).is_some_and(|lane| lane.digests >= WAITING);
-    let job = if full { Job::Close(vec![fd]) } else { Job::Digest { token, fd } };
-    add(crew, &mut state, uid, job);
-    if full { Submitted::Never } else { Submitted::Later }
+    let hang = crew.may_hang && state.threads >= crew.most && state.idle == 0;
+    let full = state.lanes.get(&uid).is_some_and(|lane| lane.digests >= WAITING);
+    if !hang && !full {
+        add(crew, &mut state, uid, Job::Digest { token, fd });
+        return Submitted::Later;
+    }
+    if crew.may_hang {
+        add(crew, &mut state, uid, Job::Close(vec![fd]));
+    }
+    Submitted::Never
 }
 
 fn add(crew: &Arc<Crew>, state: &mut State, uid: u32, job: Job) {
