@@ -325,8 +325,15 @@ impl Client {
             }
             match self.exchange(message, fds, until) {
                 Ok(Message::Refused(refused)) => {
-                    self.closed |= refused.closed;
-                    return Err(refused.into_failure());
+                    let after = refused.retry_after_ms.map(Duration::from_millis);
+                    let pause = after.map(|after| self.spread(after.min(LONGEST_PAUSE)));
+                    match pause.filter(|pause| Instant::now() + *pause < until) {
+                        Some(pause) => std::thread::sleep(pause), // there is no room for it now
+                        None => {
+                            self.closed |= refused.closed;
+                            return Err(refused.into_failure());
+                        }
+                    }
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Broken::Failure(failure)) => return Err(failure),

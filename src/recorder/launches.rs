@@ -169,7 +169,7 @@ impl Server {
         self.launching.insert(id);
         // Counted from here on, so that the launches of one turn count against each other.
         self.accounts.begun(uid, at);
-        self.stage(*record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
+        self.stage(record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
         Ok(())
     }
 }

@@ -268,14 +268,18 @@ impl Server {
 
     pub(super) fn stage(
         &mut self,
-        record: Record,
+        record: impl Into<Box<Record>>,
         live: Live,
         durable: bool,
         reserved: bool,
         after: After,
         uid: u32,
     ) {
-        self.batch.push(Job { staged: Staged { record, live, durable, reserved }, after, uid });
+        self.batch.push(Job {
+            staged: Staged { record: record.into(), live, durable, reserved },
+            after,
+            uid,
+        });
     }
 
     /// Writes what this turn brought, and answers.
@@ -323,7 +327,7 @@ impl Server {
             After::Closed { id, tell } => {
                 match &result {
                     Ok(_) => self.closed(id, &staged.record),
-                    Err(_) => self.close_later(id, staged.record),
+                    Err(_) => self.close_later(id, *staged.record),
                 }
                 if let Some((token, serial)) = tell {
                     match result {
