@@ -327,13 +327,11 @@ impl Client {
                 Ok(Message::Refused(refused)) => {
                     let after = refused.retry_after_ms.map(Duration::from_millis);
                     let pause = after.map(|after| self.spread(after.min(LONGEST_PAUSE)));
-                    match pause.filter(|pause| Instant::now() + *pause < until) {
-                        Some(pause) => std::thread::sleep(pause), // there is no room for it now
-                        None => {
-                            self.closed |= refused.closed;
-                            return Err(refused.into_failure());
-                        }
-                    }
+                    let Some(pause) = pause.filter(|pause| Instant::now() + *pause < until) else {
+                        self.closed |= refused.closed;
+                        return Err(refused.into_failure());
+                    };
+                    std::thread::sleep(pause); // there is no room for it now
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Broken::Failure(failure)) => return Err(failure),
