@@ -100,7 +100,10 @@ fn more_accounts_than_threads_hang_and_a_program_on_a_disk_is_known() {
     let program = || open(&bench.program);
     assert_eq!(digests.program(7, own_pid(), 1, program()), Submitted::Later);
     let found = results(&digests, 1, Duration::from_secs(5));
-    assert!(matches!(&found[..], [(1, Ok(found))] if found.path == bench.program.to_str().unwrap()), "{found:?}");
+    assert!(
+        matches!(&found[..], [(1, Ok(found))] if found.path == bench.program.to_str().unwrap()),
+        "{found:?}"
+    );
     assert!(matches!(digests.program(7, own_pid(), 2, program()), Submitted::Known(_)));
     wait_for("the thread that read it to let go", || digests.held() == 300);
     digests.discard(7, vec![program()]);

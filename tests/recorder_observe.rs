@@ -253,12 +253,10 @@ fn digests_are_of_the_file_and_remembered() {
     let digests = Digests::new().unwrap();
     let path = bench.world.path("program");
     fs::write(&path, b"abc").unwrap();
-    let digest = |uid, fd| {
-        match digests.program(uid, std::process::id() as i32, 1, fd) {
-            Submitted::Known(program) => Ok(program),
-            Submitted::Later => results(&digests, 1, Duration::from_secs(10)).pop().unwrap().1,
-            Submitted::Never => panic!("nothing waits"),
-        }
+    let digest = |uid, fd| match digests.program(uid, std::process::id() as i32, 1, fd) {
+        Submitted::Known(program) => Ok(program),
+        Submitted::Later => results(&digests, 1, Duration::from_secs(10)).pop().unwrap().1,
+        Submitted::Never => panic!("nothing waits"),
     };
     let found = digest(1, open(&path)).unwrap();
     assert_eq!(

@@ -276,7 +276,11 @@ impl Server {
         after: After,
         uid: u32,
     ) {
-        self.batch.push(Job { staged: Staged { record: record.into(), live, durable, reserved }, after, uid });
+        self.batch.push(Job {
+            staged: Staged { record: record.into(), live, durable, reserved },
+            after,
+            uid,
+        });
     }
 
     /// Writes what this turn brought, and answers.

@@ -298,7 +298,12 @@ fn make(dir: &Path, records: u64) {
         }
         running.insert(number, Ended { id, launch: record.clone(), begun: now });
         live.push(Reverse((now + lasts, number)));
-        batch.push(Staged { record: record.into(), live: Live::Begins(Box::new(entry)), durable: true, reserved: false });
+        batch.push(Staged {
+            record: record.into(),
+            live: Live::Begins(Box::new(entry)),
+            durable: true,
+            reserved: false,
+        });
         if batch.len() >= BATCH {
             commit(&mut log, &mut batch);
         }

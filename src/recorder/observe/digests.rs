@@ -304,8 +304,7 @@ fn work(crew: &Arc<Crew>) {
     loop {
         let Some(uid) = state.ready.pop_front() else {
             state.idle += 1;
-            let (woken, waited) =
-                crew.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (woken, waited) = crew.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
             if state.ending || (waited.timed_out() && state.ready.is_empty()) {

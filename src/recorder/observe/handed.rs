@@ -193,8 +193,8 @@ pub(super) fn tie(handed: &Handed, pids: &[i32]) -> Result<Tie, String> {
         Err(errno) => unknown.push(format!("pid: {}", unanswered(errno))),
     }
     for namespace in handed.namespaces.iter().filter(|namespace| matches!(namespace.kind, "pid" | "mnt")) {
-        let owner = nsfs::user_namespace(namespace.fd.as_fd())
-            .and_then(|owner| fs::stat_at(owner.as_fd(), c""));
+        let owner =
+            nsfs::user_namespace(namespace.fd.as_fd()).and_then(|owner| fs::stat_at(owner.as_fd(), c""));
         match owner {
             Ok(owner) if owner.ino == user.inode => {}
             Ok(owner) => {

@@ -28,9 +28,12 @@ struct Key {
     ctime: (i64, i64),
 }
 
-/// The digests that are known.
+/// Files of one uid and their digests, the newest last.
+type Known = VecDeque<(Key, [u8; 32])>;
+
+/// The digests that are known, by uid.
 #[derive(Debug, Default)]
-pub(super) struct Programs(Mutex<BTreeMap<u32, VecDeque<(Key, [u8; 32])>>>);
+pub(super) struct Programs(Mutex<BTreeMap<u32, Known>>);
 
 impl Programs {
     /// The digest of a file, if it was computed before. Asks the file.
