@@ -107,7 +107,7 @@ fn an_end_waits_for_its_turn_too() {
 #[test]
 fn more_launchers_than_connections_get_their_receipts() {
     // More than may be connected at once, and no more than there are descriptors for when all of their payloads are live.
-    const LAUNCHERS: usize = MOST + 8;
+    const LAUNCHERS: usize = MOST + 4;
     let world = World::new();
     // As long as that many launchers may take on a busy host.
     let recorder = small(&world, "100s");

@@ -284,7 +284,9 @@ fn files_of_many_accounts_hang_and_a_pilot_launches() {
     launch("second");
     assert!(threads() >= before + 60, "they hang all the time");
     // Each ends its file system when its standard input ends.
-    hanging.iter_mut().for_each(|child| drop(child.0.stdin.take()));
+    for child in &mut hanging {
+        drop(child.0.stdin.take());
+    }
     drop(hanging);
     let records = node.recorder().records_of("payload-launch");
     for user in ["first", "second"] {

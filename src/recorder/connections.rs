@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::launches::Waiting;
+use super::launches::{A_LAUNCH, Waiting};
 use super::listen;
 use super::observe::{self, Backlog, Peer, Program};
 use super::records::Asker;
@@ -241,7 +241,8 @@ impl Server {
     /// Whether descriptors are left for so many connections or payloads more: each takes two.
     pub(super) fn has_room(&self, more: usize) -> bool {
         let taken = 2 * (self.connections.len() + self.payloads.len() + self.launching.len() + more) as u64;
-        OWN_DESCRIPTORS + taken + self.digests.held() as u64 <= self.most_descriptors
+        let others = (self.digests.held() + self.waiting * A_LAUNCH) as u64;
+        OWN_DESCRIPTORS + taken + others <= self.most_descriptors
     }
 
     /// One message is taken, or the end. epoll is level-triggered: the next turn finds what is left.
@@ -296,7 +297,7 @@ impl Server {
         match decoded {
             Ok(packet) => self.message(token, packet, received),
             Err(_) if received.descriptors_lost => {
-                // Descriptors are counted, but not those of launches that wait: there may be some soon.
+                // Descriptors are counted, but not before they come: there may be some soon.
                 let serial = wire::decode(packet).map_or_else(|(serial, _)| serial, |packet| packet.serial);
                 self.digests.discard(uid, received.fds);
                 self.refuse_for_now(token, serial, &no_descriptors());
