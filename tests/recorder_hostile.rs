@@ -203,6 +203,7 @@ fn every_message(id: LaunchId) -> Vec<Message> {
             reason: "x".into(),
             freeze: false,
             preserve: false,
+            grace_ms: None,
         }),
         ps(),
         Message::Rows(wire::Rows { rows: Vec::new(), last: true }),

@@ -103,6 +103,8 @@ pub enum Action {
     Query,
     /// The node takes no more payloads, or takes them again.
     NodeDrain,
+    /// A list of who is suspended changed.
+    BanChange,
 }
 
 impl Action {
@@ -114,7 +116,7 @@ impl Action {
             Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
             Self::LaunchFailed => ("end", Some(Outcome::Failure)),
             Self::Query => ("access", Some(Outcome::Success)),
-            Self::PayloadStop | Self::NodeDrain => ("change", Some(Outcome::Success)),
+            Self::PayloadStop | Self::NodeDrain | Self::BanChange => ("change", Some(Outcome::Success)),
             Self::PayloadNotice
             | Self::SegmentOpen
             | Self::LogRepair
@@ -341,6 +343,7 @@ impl Record {
         record.related.ip.clone_from(&self.related.ip);
         record.container.image.clone_from(&self.container.image);
         record.grid.vo.clone_from(&self.grid.vo);
+        record.grid.image.clone_from(&self.grid.image);
         record.grid.role = self.grid.role;
         record.grid.identity.clone_from(&self.grid.identity);
         record.grid.job.clone_from(&self.grid.job);

@@ -163,6 +163,9 @@ pub struct Stop {
     /// Keep its private files, processes and sockets first.
     #[serde(default)]
     pub preserve: bool,
+    /// Milliseconds between SIGTERM and SIGKILL; absent: what the site's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
 }
 
 impl Stop {
@@ -173,6 +176,7 @@ impl Stop {
             reason: Some(self.reason.clone()),
             freeze: self.freeze.then_some(true),
             preserve: self.preserve.then_some(true),
+            grace_ms: self.grace_ms,
         }
     }
 
@@ -184,6 +188,7 @@ impl Stop {
             reason: order.reason.clone()?,
             freeze: order.freeze.unwrap_or(false),
             preserve: order.preserve.unwrap_or(false),
+            grace_ms: order.grace_ms,
         })
     }
 }

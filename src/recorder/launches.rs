@@ -1,22 +1,28 @@
 //! Launches: whether one may begin. Everything is decided here, where no pilot can skip it.
 //!
-//! 1. Nothing is waited for but the digest of the launcher's program, and that for a second at most.
+//! 1. Nothing is waited for but the digest of the launcher's program, and the site's files where the launcher seems to have newer
+//!    ones; that for a second at most.
 //! 2. A launch id is for one launch: one that is live, was here before, or is not of now, is refused.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::claims;
 use super::connections::{Connection, Stage};
 use super::log::Live;
 use super::observe::{self, Handed};
 use super::payloads::Begun;
 use super::records;
-use super::server::{After, Server};
+use super::server::{After, Server, now};
+use super::suspend;
 use crate::audit::drain;
-use crate::audit::record::{Action, Record};
+use crate::audit::record::{Action, Ban, Record};
 use crate::audit::wire::{self, Message, Packet};
+use crate::config::ForeignConfig;
 use crate::failure::{Code, Failure, Fault};
+use crate::policy::facts::Facts;
+use crate::policy::verdict::{By, Denial};
 use crate::request::LaunchId;
 use crate::sandbox::NAMESPACES;
 
@@ -33,6 +39,8 @@ pub(super) struct Waiting {
     serial: u32,
     packet: Vec<u8>,
     pub(super) fds: Vec<OwnedFd>,
+    /// SHA-256 of the launcher's configuration, where it is not the one that is known here: its files may be newer.
+    foreign: Option<String>,
 }
 
 impl Server {
@@ -48,14 +56,19 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return };
         // What cannot be one is refused at once: nobody keeps descriptors here for longer by their number.
         let fits = fds.len() == launch.namespaces.len() + 2 && launch.namespaces.len() <= NAMESPACES.len();
-        if !connection.hashing || !fits || !self.may_wait(connection.peer.uid) {
+        let (hashing, uid) = (connection.hashing, connection.peer.uid);
+        let foreign = self.foreign(&launch);
+        if !(hashing || foreign.is_some()) || !fits || !self.may_wait(uid) {
             return self.judge(token, serial, launch, fds);
+        }
+        if foreign.is_some() {
+            self.watch.look();
         }
         let packet = self.buffer.get(..length).unwrap_or_default().to_vec();
         let until = Instant::now() + DIGEST_WAIT;
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.stage = Stage::Launching;
-            connection.waiting = Some(Waiting { until, serial, packet, fds });
+            connection.waiting = Some(Waiting { until, serial, packet, fds, foreign });
             self.waiting += 1;
         }
     }
@@ -70,16 +83,37 @@ impl Server {
 
     /// The digest is there, or is waited for no longer.
     pub(super) fn launch_if_waiting(&mut self, token: u64, late: bool) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        if connection.hashing && !late {
+        let Some(connection) = self.connections.get(&token) else { return };
+        let foreign = connection.waiting.as_ref().and_then(|waiting| waiting.foreign.as_deref());
+        let unknown = foreign.is_some_and(|hash| !self.is_ours(Some(hash)));
+        if (connection.hashing || unknown) && !late {
             return;
         }
+        let Some(connection) = self.connections.get_mut(&token) else { return };
         let Some(Waiting { serial, packet, fds, .. }) = connection.waiting.take() else { return };
         self.waiting -= 1;
         connection.stage = Stage::Greeted;
         match wire::decode(&packet) {
             Ok(Packet { message: Message::Launch(launch), .. }) => self.judge(token, serial, launch, fds),
             _ => self.digests.discard(connection.peer.uid, fds), // it was a launch when it came
+        }
+    }
+
+    /// The hash of a configuration that would have the launch refused.
+    fn foreign(&self, launch: &wire::Launch) -> Option<String> {
+        let hash = launch.record.grid.policy.config_hash.as_ref()?;
+        let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
+        (refuses && !self.is_ours(Some(hash))).then(|| hash.clone())
+    }
+
+    /// The site's files were read anew: launches that seemed to know others are looked at again.
+    pub(super) fn parked_again(&mut self) {
+        let parked = |(token, connection): (&u64, &Connection)| {
+            connection.waiting.as_ref().is_some_and(|waiting| waiting.foreign.is_some()).then_some(*token)
+        };
+        let tokens: Vec<u64> = self.connections.iter().filter_map(parked).collect();
+        for token in tokens {
+            self.launch_if_waiting(token, false);
         }
     }
 
@@ -151,6 +185,7 @@ impl Server {
                 "report this as a defect; nothing has run",
             ));
         }
+        let (facts, person, crowd) = self.allow(launch, uid)?;
         self.accounts.launch(uid, at)?;
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         // Nothing is refused from here on, so the claim itself becomes the record.
@@ -158,8 +193,9 @@ impl Server {
         let mut record = std::mem::replace(&mut launch.record, left);
         observe::settle(&mut record, &connection.peer, &observed, &node, connection.program.as_ref());
         record.grid.parent_launch = connection.inside.map(|outer| outer.to_string());
+        record.grid.identity.person = person;
         // Whether it may have namespaces of its own is the site's to say, and not the launcher's.
-        let nested = launch.nested && self.config.sandbox.allow_nested;
+        let nested = launch.nested && self.site.config.sandbox.allow_nested;
         let begun = Begun {
             id,
             uid,
@@ -167,6 +203,8 @@ impl Server {
             nested,
             base: records::base(&record, id),
             payload: handed.payload,
+            facts: Box::new(facts),
+            crowd,
         };
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.stage = Stage::Launching;
@@ -175,8 +213,52 @@ impl Server {
         self.launching.insert(id);
         // Counted from here on, so that the launches of one turn count against each other.
         self.accounts.begun(uid, at);
+        self.crowd.add(&begun.crowd);
         self.stage(record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
         Ok(())
+    }
+
+    /// What the site's policy says, whatever the launcher was told: the facts, the person, and under what the payload counts.
+    fn allow(
+        &self,
+        launch: &mut wire::Launch,
+        uid: u32,
+    ) -> Result<(Facts, Option<String>, Vec<String>), Failure> {
+        let facts = claims::facts(&launch.record, uid, launch.nested);
+        let policy = &self.site.policy;
+        let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
+        if refuses && !self.is_ours(facts.config_hash.as_deref()) {
+            return Err(Failure::new(
+                Code::Refused,
+                Fault::Site,
+                "this payload may not run here",
+                "its launcher has another configuration than this node's recorder",
+                "give both the same files in /etc/bailey, or set recorder.foreign_config = \"record\"",
+            ));
+        }
+        let at = now();
+        let relevant = policy.look_up(&facts, at)?;
+        let crowd = suspend::keys(&facts, relevant.known.person.as_deref());
+        let counts = self.crowd.counts(&crowd);
+        let verdict = policy.judge(&facts, &relevant, Some(counts), at);
+        let claimed = &mut launch.record.grid.policy;
+        claimed.rule.clone_from(&verdict.rule);
+        claimed.bans_version =
+            Some(policy.lists().version.clone()).filter(|_| !policy.lists().lists.is_empty());
+        if let Some(Denial { by: By::Ban(hit), .. }) = &verdict.denial {
+            claimed.ban = Ban::of(hit);
+        }
+        let verdict = verdict.into_result()?;
+        if let Some(why) = claims::unkept(&launch.record, &facts, &verdict.obligations) {
+            return Err(Failure::new(
+                Code::Refused,
+                Fault::Site,
+                "this payload may not run as its launcher prepared it",
+                why,
+                "report this as a defect; nothing has run",
+            ));
+        }
+        Ok((facts, verdict.person, crowd))
     }
 }
 

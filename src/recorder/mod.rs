@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod claims;
 pub mod cli;
 mod connections;
 mod ids;
@@ -37,4 +38,6 @@ mod records;
 mod requests;
 mod resume;
 mod server;
+mod site;
 mod stops;
+mod suspend;

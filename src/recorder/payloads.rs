@@ -21,6 +21,7 @@ use crate::audit::Timestamp;
 use crate::audit::record::{Action, EndBy, Host, Record};
 use crate::audit::wire;
 use crate::failure::Failure;
+use crate::policy::facts::Facts;
 use crate::request::LaunchId;
 use crate::sys::pidfd;
 
@@ -45,6 +46,9 @@ pub(super) struct Begun {
     pub(super) processes: [(i32, u64); 2],
     pub(super) nested: bool,
     pub(super) base: Record,
+    pub(super) facts: Box<Facts>,
+    /// Under what it counts.
+    pub(super) crowd: Vec<String>,
 }
 
 /// What a launcher told of the end: when, the record, and whom to answer.
@@ -64,6 +68,10 @@ pub(super) struct Payload {
     pub(super) processes: [(i32, u64); 2],
     pub(super) nested: bool,
     pub(super) base: Record,
+    /// Who it is, for bans to come.
+    pub(super) facts: Box<Facts>,
+    /// Under what it counts ([`suspend::keys`](super::suspend::keys)).
+    pub(super) crowd: Vec<String>,
     pub(super) since: Option<Timestamp>,
     pub(super) seq: u64,
     pub(super) hash: String,
@@ -101,6 +109,8 @@ impl Payload {
             processes: [(0, 0); 2],
             nested: false,
             base,
+            facts: Box::default(),
+            crowd: Vec::new(),
             since: None,
             seq: 0,
             hash: String::new(),
@@ -138,7 +148,7 @@ pub(super) fn gone(pidfd: Option<&OwnedFd>) -> bool {
 impl Server {
     /// The receipt's record is durable: the payload is live.
     pub(super) fn begin(&mut self, token: u64, begun: Begun, written: &Written) {
-        let Begun { id, uid, payload, processes, nested, base } = begun;
+        let Begun { id, uid, payload, processes, nested, base, facts, crowd } = begun;
         let launcher = self.connections.get(&token).map(|connection| connection.peer.pidfd());
         let of = |pid: Option<i64>, ticks: Option<u64>| (pid.unwrap_or_default(), ticks.unwrap_or_default());
         let launcher_is = of(base.process.parent.pid, base.grid.launcher.start_ticks);
@@ -148,6 +158,8 @@ impl Server {
             launcher,
             processes,
             nested,
+            facts,
+            crowd,
             since: Some(written.at),
             seq: written.seq,
             hash: written.hash.clone(),
@@ -323,6 +335,7 @@ impl Server {
             }
         }
         self.accounts.ended(live.uid);
+        self.crowd.remove(&live.crowd);
         if let Some(connection) = live.connection.and_then(|token| self.connections.get_mut(&token)) {
             connection.stage = Stage::Greeted;
             connection.since = Instant::now();

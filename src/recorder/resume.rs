@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::claims;
 use super::connections::Stage;
 use super::launches::defect;
 use super::log::Live;
@@ -17,9 +18,11 @@ use super::payloads::Payload;
 use super::records;
 use super::server::{After, Server};
 use super::stops::Asked;
+use super::suspend;
 use crate::audit::record::{Action, EndBy, LiveEntry, Record, Recorder};
 use crate::audit::wire::{self, Done, Message};
 use crate::failure::{Code, Failure, Fault};
+use crate::policy::facts::Facts;
 use crate::request::LaunchId;
 
 impl Server {
@@ -45,11 +48,14 @@ impl Server {
                 let record = records::service(Action::HostRestart, &node, Recorder::default(), Some(reason));
                 self.stage(record, Live::Same, true, true, After::Nothing, 0);
             }
-            self.take_over(id, &entry, base, same_boot);
+            let nested = entry.nested.unwrap_or(false);
+            let facts =
+                claims::facts(launch.as_ref().unwrap_or(&base), entry.uid.unwrap_or_default(), nested);
+            self.take_over(id, &entry, base, facts, same_boot);
         }
     }
 
-    fn take_over(&mut self, id: LaunchId, entry: &LiveEntry, base: Record, same_boot: bool) {
+    fn take_over(&mut self, id: LaunchId, entry: &LiveEntry, base: Record, facts: Facts, same_boot: bool) {
         let process_is = (entry.pid.unwrap_or_default(), entry.start_ticks.unwrap_or_default());
         let launcher_is = (entry.launcher_pid.unwrap_or_default(), entry.launcher_ticks.unwrap_or_default());
         let open = |(pid, ticks): (i64, u64)| observe::process(i32::try_from(pid).ok()?, ticks);
@@ -57,7 +63,10 @@ impl Server {
         let payload_pid = i32::try_from(process_is.0).unwrap_or_default();
         let init = pidfd.as_ref().and_then(|_| observe::parent_of(payload_pid)).unwrap_or_default();
         let uid = entry.uid.unwrap_or_default();
+        let person = base.grid.identity.person.as_deref();
         let mut live = Payload {
+            crowd: suspend::keys(&facts, person),
+            facts: Box::new(facts),
             exited: pidfd.is_none().then(Instant::now),
             pidfd,
             launcher: launcher.map(Arc::new),
@@ -74,6 +83,7 @@ impl Server {
         };
         self.watch(id, &mut live);
         self.accounts.begun(uid, Instant::now());
+        self.crowd.add(&live.crowd);
         if same_boot {
             self.payloads.insert(id, live);
             self.look_at(id, Instant::now());

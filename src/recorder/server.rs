@@ -27,7 +27,9 @@ use super::log::{Live, RecorderLog, Staged, Written};
 use super::metrics::{self, Counters};
 use super::observe::Digests;
 use super::payloads::{Begun, Payload};
-use super::records;
+use super::records::{self, Asker};
+use super::site::{Site, Watch};
+use super::suspend::Crowd;
 use crate::audit::record::{Action, Host, Record, Recorder as RecorderField};
 use crate::audit::wire::{self, MAX_PACKET, Message};
 use crate::audit::{Timestamp, drain, journal};
@@ -40,6 +42,7 @@ use crate::sys::signal::AllSignals;
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const DIGESTS: u64 = 2;
+const SITE: u64 = 3;
 /// Tokens of payloads' pidfds have this bit; those of connections have not.
 const PIDFD: u64 = 1 << 63;
 /// How long a recorder that ends reads what was sent before.
@@ -59,6 +62,8 @@ pub(super) enum After {
     Answer { token: u64, serial: u32, answer: Message },
     /// The launcher is told to stop its payload; the asker hears what became of it.
     Order { id: LaunchId, order: wire::Stop, token: u64, serial: u32 },
+    /// The launcher is told to stop its payload; nobody asked.
+    Ordered { id: LaunchId, order: wire::Stop },
     /// Nothing.
     Nothing,
 }
@@ -92,6 +97,14 @@ pub(super) struct Server {
     pub(super) accounts: Accounts,
     pub(super) digests: Digests,
     pub(super) counters: Counters,
+    /// The site's policy as its files were last.
+    pub(super) site: Arc<Site>,
+    pub(super) watch: Watch,
+    /// The configuration before this one, and since when it is not in force.
+    pub(super) hash_before: Option<(String, Instant)>,
+    /// Lists that `bailey ban` says it changes: digest afterwards (or, of one removed, its name), by whom, when.
+    pub(super) told_bans: HashMap<String, (Asker, Instant)>,
+    pub(super) crowd: Crowd,
     pub(super) batch: Vec<Job>,
     pub(super) turn: Turn,
     /// Connections from which nothing is read until the next beat.
@@ -122,6 +135,8 @@ pub(super) fn failed(what: &str, errno: Errno) -> Failure {
 impl Server {
     pub(super) fn new(
         config: Config,
+        site: Arc<Site>,
+        watch: Watch,
         listener: OwnedFd,
         log: RecorderLog,
         identity: RecorderField,
@@ -131,9 +146,12 @@ impl Server {
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
         let signals = AllSignals::block().map_err(|e| failed("cannot take over signals", e))?;
         let digests = Digests::new()?;
-        for (fd, token) in
-            [(listener.as_fd(), LISTENER), (signals.as_fd(), SIGNALS), (digests.as_fd(), DIGESTS)]
-        {
+        for (fd, token) in [
+            (listener.as_fd(), LISTENER),
+            (signals.as_fd(), SIGNALS),
+            (digests.as_fd(), DIGESTS),
+            (watch.as_fd(), SITE),
+        ] {
             epoll
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
                 .map_err(|e| failed("cannot wait for events", e))?;
@@ -157,6 +175,11 @@ impl Server {
             log,
             digests,
             counters: Counters::default(),
+            site,
+            watch,
+            hash_before: None,
+            told_bans: HashMap::new(),
+            crowd: Crowd::default(),
             batch: Vec::new(),
             turn: Turn::default(),
             paused: Vec::new(),
@@ -182,6 +205,7 @@ impl Server {
         self.announce();
         self.take_over_live();
         self.commit();
+        self.suspend(); // who was banned while nobody looked
         self.look_at_drain_flag();
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let mut events = vec![EpollEvent::empty(); 256];
@@ -215,6 +239,7 @@ impl Server {
                 LISTENER => self.accept(),
                 SIGNALS => self.signalled(),
                 DIGESTS => self.digested(),
+                SITE => self.site_changed(),
                 token if token & PIDFD != 0 => self.payload_exited(token),
                 token => self.ready(token),
             }
@@ -317,6 +342,7 @@ impl Server {
                     }
                     Err(failure) => {
                         self.accounts.ended(begun.uid);
+                        self.crowd.remove(&begun.crowd);
                         if let Some(connection) = self.connections.get_mut(&token) {
                             connection.stage = Stage::Greeted;
                         }
@@ -361,6 +387,12 @@ impl Server {
                         self.refuse(token, serial, &failure);
                     }
                 }
+            }
+            After::Ordered { id, order } => {
+                if let Err(failure) = result {
+                    say(&failure);
+                }
+                let _ = self.order(id, order); // one that ended meanwhile needs none
             }
             After::Nothing => {
                 if let Err(failure) = result {

@@ -288,7 +288,7 @@ impl<'a> Watch<'a> {
             self.stopped.get_or_insert(Cause::WallTime);
             let grace = self.deadline.grace;
             self.overseer.notice(&Notice::WallTime { limit, grace });
-            self.terminate(now);
+            self.terminate(now, grace);
             return true;
         }
         match self.phase {
@@ -303,8 +303,8 @@ impl<'a> Watch<'a> {
     }
 
     /// SIGTERM, and SIGKILL after the grace.
-    fn terminate(&mut self, now: Instant) {
-        self.phase = Phase::Ending(now.checked_add(self.deadline.grace));
+    fn terminate(&mut self, now: Instant, grace: Duration) {
+        self.phase = Phase::Ending(now.checked_add(grace));
         self.running.signal(libc::SIGTERM);
         // A stopped payload could not act on it.
         self.running.signal(libc::SIGCONT);
@@ -336,9 +336,11 @@ impl<'a> Watch<'a> {
         }
         let now = Instant::now();
         let was_held = matches!(self.phase, Phase::Held { .. });
+        let sooner = stop.grace_ms.and_then(|grace| now.checked_add(Duration::from_millis(grace)));
         if let Phase::Ending(at) = self.phase
             && !stop.freeze
             && !stop.preserve
+            && !sooner.is_some_and(|sooner| at.is_none_or(|at| sooner < at))
         {
             // It is being stopped already, and gets no longer for that.
             return self.overseer.obeyed(false, at.map(|at| at.saturating_duration_since(now)));
@@ -367,8 +369,14 @@ impl<'a> Watch<'a> {
             self.kill();
             return self.overseer.obeyed(false, Some(Duration::ZERO));
         }
-        let grace = Some(self.deadline.grace);
-        self.terminate(now);
+        let grace = stop.grace_ms.map_or(self.deadline.grace, Duration::from_millis);
+        if grace.is_zero() {
+            self.overseer.notice(&Notice::Stopped { by: stop.by, reason: stop.reason, grace: None });
+            self.kill();
+            return self.overseer.obeyed(false, Some(Duration::ZERO));
+        }
+        self.terminate(now, grace);
+        let grace = Some(grace);
         self.overseer.notice(&Notice::Stopped { by: stop.by, reason: stop.reason, grace });
         self.overseer.obeyed(false, grace);
     }
