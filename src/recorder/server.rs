@@ -135,8 +135,8 @@ pub(super) fn failed(what: &str, errno: Errno) -> Failure {
 impl Server {
     pub(super) fn new(
         config: Config,
-        site: Arc<Site>,
-        watch: Watch,
+        (site, watch): (Arc<Site>, Watch),
+        signals: AllSignals,
         listener: OwnedFd,
         log: RecorderLog,
         identity: RecorderField,
@@ -144,7 +144,6 @@ impl Server {
     ) -> Result<Self, Failure> {
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
-        let signals = AllSignals::block().map_err(|e| failed("cannot take over signals", e))?;
         let digests = Digests::new()?;
         for (fd, token) in [
             (listener.as_fd(), LISTENER),
