@@ -29,6 +29,7 @@ pub mod image;
 mod input;
 pub mod pipeline;
 pub mod plan;
+pub mod policy;
 pub mod proc;
 pub mod recorder;
 pub mod report;

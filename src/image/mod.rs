@@ -23,8 +23,6 @@ pub struct Image {
     pub path: Option<PathBuf>,
     /// Digests that the path itself tells: the content id of an unpacked image.
     pub content_ids: Vec<String>,
-    /// What it says of itself, where the caller wanted to know.
-    pub told: Told,
 }
 
 /// Does anybody want to know what the image says of itself? It costs two opened files, perhaps on a network.
@@ -36,8 +34,11 @@ pub enum Look {
     Not,
 }
 
-/// An image directory as root.
-pub fn directory(path: &Path, writable: bool, look: Look) -> Result<Image, Failure> {
+/// Opens an image directory.
+///
+/// # Errors
+/// It is not there, no directory, or nothing that a payload may have as its root.
+pub fn open(path: &Path) -> Result<HostObject, Failure> {
     let what = format!("cannot use the image {}", path.display());
     let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
     let object = HostObject::open(path).map_err(|errno| match errno {
@@ -60,17 +61,25 @@ pub fn directory(path: &Path, writable: bool, look: Look) -> Result<Image, Failu
             "name a root directory; without --image the host's system is shown read-only, as root.host says";
         return Err(Failure::usage(&what, why, next));
     }
-    let path = object.path.clone();
-    let told = match look {
+    Ok(object)
+}
+
+/// What an image says of itself, where anybody wants to know.
+pub fn told(object: &HostObject, look: Look) -> Told {
+    match look {
         Look::Inside => facts::of_directory(object.as_fd()),
         Look::Not => Told::default(),
-    };
-    Ok(Image {
+    }
+}
+
+/// An image directory as root.
+pub fn root(object: HostObject, writable: bool) -> Image {
+    let path = object.path.clone();
+    Image {
         content_ids: content_ids(&path),
-        told,
         builder: Builder::from_image(object, writable),
         path: Some(path),
-    })
+    }
 }
 
 /// The host's system, read-only: the listed directories, and of /etc only the listed names.
@@ -91,7 +100,7 @@ pub fn host(root: &config::Root) -> Result<Image, Failure> {
         let path = Path::new("/etc").join(name);
         bind_if_there(&mut builder, &path, &path)?;
     }
-    Ok(Image { builder, path: None, content_ids: Vec::new(), told: Told::default() })
+    Ok(Image { builder, path: None, content_ids: Vec::new() })
 }
 
 /// What the site's lists name must be as harmless as what a command line may name.
@@ -142,7 +151,7 @@ pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Fai
 }
 
 /// Unpacked container images name themselves by content: `.flat/ab/<sha256>` or `.images/ab/<sha256>` in the path.
-fn content_ids(path: &Path) -> Vec<String> {
+pub fn content_ids(path: &Path) -> Vec<String> {
     let parts: Vec<&str> = path.components().filter_map(|part| part.as_os_str().to_str()).collect();
     let mut ids = Vec::new();
     for window in parts.windows(3) {
