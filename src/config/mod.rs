@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod defaults;
-mod diagnose;
+pub(crate) mod diagnose;
 mod file;
 mod schema;
 mod show;

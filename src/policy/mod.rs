@@ -5,6 +5,7 @@
 //! 3. A list that is not understood completely MUST be an error. A part of a ban list is a hole.
 #![forbid(unsafe_code)]
 
+pub mod bans;
 pub mod glob;
 pub mod group;
 pub mod lines;

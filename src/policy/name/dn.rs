@@ -16,7 +16,7 @@ use super::ber;
 use super::fold::{fold, unescape};
 
 /// The longest DN.
-pub const LONGEST: usize = 1024;
+const LONGEST: usize = 1024;
 
 /// Types as they are displayed, their number, and other spellings, in lower case.
 const TYPES: &[(&str, &str, &[&str])] = &[
