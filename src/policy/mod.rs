@@ -11,3 +11,5 @@ pub mod group;
 pub mod lines;
 pub mod mapfile;
 pub mod name;
+#[cfg(test)]
+mod properties;

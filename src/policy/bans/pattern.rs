@@ -198,7 +198,7 @@ impl TokenPattern {
     pub fn literal(&self) -> Literal {
         let exact = self.0.exact.as_deref().and_then(|text| text.split_once(','));
         if let Some(Ok(name)) = exact.map(|(issuer, subject)| Name::token(Some(issuer), subject))
-            && !exact.is_some_and(|(_, subject)| subject.trim() != subject)
+            && exact.is_none_or(|(_, subject)| subject.trim() == subject)
         {
             return Literal::Exact(name.key());
         }

@@ -138,7 +138,7 @@ fn what_is_wrong_in_our_own_format() {
             ),
             ("[[ban]]\nuser = \"x\"\nresaon = \"r\"\n", 3, 1, "did you mean 'reason'?"),
             ("[[bann]]\nuser = \"x\"\n", 1, 3, "did you mean 'ban'?"),
-            ("[[ban]]\nuser = x\n", 2, 8, "TOML"),
+            ("[[ban]]\nuser = x\n", 2, 8, "must be quoted"),
             ("[[ban]]\nuser = \"x\nreason = \"r\"\n", 2, 10, ""),
             ("[[ban]]\n  user = \"/CN=\"\nreason = \"r\"\n", 2, 10, "CN has no value"),
             ("[[ban]]\nuser = 1\nreason = \"r\"\n", 2, 8, "string"),
@@ -291,12 +291,12 @@ KERBEROS zoe@EXAMPLE.ORG x@banned.htcondor.org
             ("SCITOKENS /.*/ x@banned.htcondor.org\n", 1, 11, "everybody"),
             ("SCITOKENS x x@banned.htcondor.org\n", 1, 11, "no comma"),
             // The slashes are not escaped: HTCondor takes what follows for the name, and nobody is banned.
-            ("SCITOKENS /^https://i.example/,x$/ x@banned.htcondor.org\n", 1, 19, "this is no ban although"),
+            ("SCITOKENS /^https://i.example/,x$/ x@banned.htcondor.org\n", 1, 20, "this is no ban although"),
             ("SCITOKENS /x,/ @banned.htcondor.org\n", 1, 16, "this is no ban although"),
             ("SCITOKENS /x,/ x@banned.htcondor.org.\n", 1, 16, "this is no ban although"),
             ("@include /etc/condor-ce/mapfiles.d/90-ban.conf\n", 1, 1, "not followed"),
             ("GSI jdoe x@banned.htcondor.org\n", 1, 5, "no DN"),
-            ("\"/DC=org/CN=Some One\" jdoe\n", 1, 0, "no NAME"),
+            ("\"/DC=org/CN=Some One\" jdoe\n", 1, 1, "no METHOD"),
         ],
     );
 }
@@ -363,8 +363,8 @@ resource "http://cnaf.infn.it/wn" {
             ),
             (
                 "resource \".*\" {\n action \".*\" {\n  rule deny { vo = \"a\" }\n",
-                4,
-                1,
+                3,
+                25,
                 "the end of the file",
             ),
             ("resource \".*\" {\n action \".*\" {\n  rule deny { vo = \"a\n", 3, 20, "not closed"),
