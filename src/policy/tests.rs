@@ -41,7 +41,7 @@ impl Random {
     }
 
     fn some<T: Clone>(&mut self, from: &[T]) -> Vec<T> {
-        (0..1 + self.below(2)).map(|_| self.pick(from)).collect()
+        (0..=self.below(2)).map(|_| self.pick(from)).collect()
     }
 }
 
@@ -152,7 +152,7 @@ fn conditions(random: &mut Random) -> Conditions {
                     .some(&["/cvmfs", "/cvmfs/a.example.org/img", "/data/img"])
                     .into_iter()
                     .map(Into::into)
-                    .collect()
+                    .collect();
             }
             9 => when.image_digest = vec![DIGEST.to_owned()],
             10 => when.image_older_than = Some(Duration::from_secs(86_400 * random.below(900) as u64)),
