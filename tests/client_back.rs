@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use bailey::audit::client::{Client, Order};
-use bailey::audit::record::{Action, Record};
-use bailey::audit::wire::{self, Done, Message, Obeyed, Packet, Receipt, Stop, Welcome};
+use bailey::audit::record::{Action, Record, StopBy};
+use bailey::audit::wire::{self, Done, Message, Obeyed, Packet, Receipt, Refused, Stop, Welcome};
+use bailey::failure::Failure;
 use bailey::request::LaunchId;
 use bailey::sys::socket as sys;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
@@ -124,7 +125,9 @@ fn a_recorder_that_does_not_answer_keeps_no_supervisor_waiting() {
 
     // It goes on, and has an order. What became of the one before is told again.
     fake.say(serial, &Message::Done(Done::default()));
-    let stop = Stop { id: id.to_string(), reason: "now".into(), freeze: false, preserve: false };
+    let by = StopBy::Administrator;
+    let stop =
+        Stop { id: id.to_string(), by, reason: "now".into(), freeze: false, preserve: false, grace_ms: None };
     fake.say(0, &Message::Stop(stop.clone()));
     assert_eq!(turns(&mut client, Duration::from_millis(200)), [Order::Stop(stop)]);
     let held = Obeyed { id: id.to_string(), held: true, within: None };
@@ -147,4 +150,22 @@ fn an_end_while_the_launcher_comes_back_goes_over_the_same_connection() {
     assert!(matches!(end, Message::Note(_)), "{end:?}");
     fake.say(serial, &Message::Done(Done::default()));
     launcher.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_refusal_for_now_is_asked_again_and_a_final_one_is_not() {
+    let id = LaunchId::from_parts(1, [4; 10]);
+    let mut fake = Fake::new("now");
+    let mut client = fake.launched(id);
+    let launcher = std::thread::spawn(move || client.close(&Record::new(Action::PayloadEnd, id), id));
+    let failure = Failure::record("no room", "it is full", "wait");
+    let now = Refused { retry_after_ms: Some(20), ..Refused::of(&failure) };
+    for _ in 0..3 {
+        let (serial, end) = fake.next();
+        assert!(matches!(end, Message::Note(_)), "{end:?}");
+        fake.say(serial, &Message::Refused(now.clone()));
+    }
+    let (serial, _) = fake.next();
+    fake.say(serial, &Message::Refused(Refused::of(&failure)));
+    assert_eq!(launcher.join().unwrap().unwrap_err().why, failure.why);
 }

@@ -17,6 +17,7 @@ use bailey::config::Config;
 use bailey::failure::Failure;
 use bailey::host::{self, Caller};
 use bailey::plan;
+use bailey::policy::verdict::Obligations;
 use bailey::request::{Bind, LaunchId, Request};
 use bailey::sandbox::{Explainer, Frozen};
 use bailey::supervisor::{Cause, Deadline, Notice, Overseer, Signals, supervise};
@@ -87,7 +88,10 @@ impl Stage {
             binds: vec![Bind { source: markers.clone(), target: "/markers".into(), writable: true }],
             ..Request::default()
         };
-        let plan = plan::decide(id, &request, &self.config, &self.caller, &self.world.path("log")).unwrap();
+        let opened = plan::open(&request, &self.config.policy.image, &self.caller).unwrap();
+        let free = Obligations::default();
+        let log = self.world.path("log");
+        let plan = plan::decide(id, &request, opened, &free, &self.config, &self.caller, &log).unwrap();
         let (building, explainer) = plan.blueprint.start().unwrap();
         let (frozen, pidfd) = building.wait_frozen(&explainer).unwrap();
         assert!(pid_exists(frozen.pid()));

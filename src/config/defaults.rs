@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Args, Audit, Config, Demand, Environment, Identity, Journald, Limits, Recorder, Retention, Root, Sandbox,
-    Site, Undeclared,
+    Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
+    Root, Sandbox, Site, Undeclared,
 };
 
 /// SHA-256 of no bytes at all (FIPS 180-4): the hash of "no file was there", spared at every start.
@@ -119,6 +119,7 @@ impl Default for Config {
                 live_per_uid: 1500,
                 launches_per_second: 100,
                 bytes_per_day: 4 << 30,
+                foreign_config: ForeignConfig::Refuse,
             },
             retention: Retention { days: Some(180), size: None },
             root: Root {
@@ -145,6 +146,8 @@ impl Default for Config {
                 umask: 0o022,
             },
             limits: Limits { wall_time: None, grace: Duration::from_secs(10) },
+            policy: crate::policy::settings::Settings::defaults(),
+            tables: crate::policy::settings::Tables::default(),
             hash: HASH_OF_NOTHING.to_owned(),
             files: Vec::new(),
         }

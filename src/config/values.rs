@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::{Args, Demand, Journald, Undeclared};
+use super::{Args, Demand, ForeignConfig, Journald, Undeclared};
 use crate::request::{EnvName, parse_duration, parse_size};
 
 /// A value that is written as text in the file.
@@ -71,6 +71,13 @@ impl Value for Journald {
     }
 }
 
+impl Value for ForeignConfig {
+    const EXPECTED: &'static str = "\"refuse\" or \"record\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Refuse, Self::Record], Self::as_str)
+    }
+}
+
 impl Value for Args {
     const EXPECTED: &'static str = "\"full\" or \"digest\"";
     fn read(text: &str) -> Result<Self, String> {
@@ -79,7 +86,7 @@ impl Value for Args {
 }
 
 /// One of a few words. (serde's own reading of an enum would take a table for a word, and says less when it fails.)
-fn word<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
+pub(super) fn word<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().find(|value| as_str(**value) == text);
     found.copied().ok_or_else(|| {
         let words: Vec<String> = all.iter().map(|value| format!("`{}`", as_str(*value))).collect();

@@ -16,13 +16,13 @@ use super::name::{Dn, displayed, is_attribute_type};
 const LONGEST: usize = 1024;
 
 /// A pattern with wildcards.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Glob {
     source: String,
     atoms: Vec<Atom>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 enum Atom {
     Char(char),
     One,

@@ -16,7 +16,7 @@ use super::lines::{Wrong, shorten};
 const LONGEST: usize = 255;
 
 /// One group that somebody is in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Group {
     source: String,
     path: String,
@@ -84,7 +84,7 @@ impl fmt::Display for Group {
 }
 
 /// A pattern of groups.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct GroupPattern {
     source: String,
     path: Glob,
@@ -93,7 +93,7 @@ pub struct GroupPattern {
     role: Role,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 enum Role {
     Any,
     None,

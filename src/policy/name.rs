@@ -25,7 +25,7 @@ use super::lines::{Wrong, shorten};
 const LONGEST: usize = 255;
 
 /// One name of a person.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Name {
     /// A certificate's subject.
     Dn(Dn),

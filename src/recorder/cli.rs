@@ -4,19 +4,22 @@
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::listen;
 use super::log::{Options, RecorderLog};
-use super::server::{Server, say};
+use super::server::{Server, failed, say};
+use super::site::{Site, Watch};
 use crate::audit::Timestamp;
 use crate::audit::record::Recorder;
 use crate::audit::wire;
 use crate::config::{self, Config, Place};
 use crate::failure::Failure;
 use crate::host;
+use crate::sys::signal::AllSignals;
 
 /// Exit code when it cannot serve.
 const CANNOT: u8 = 1;
@@ -55,14 +58,15 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
             return 0;
         }
     };
-    let config = match config::load(&Place::system()) {
+    let place = Place::system();
+    let config = match config::load(&place) {
         Ok(config) => with_options(config, cli),
         Err(failure) => {
             say(&failure);
             return MISUSED;
         }
     };
-    match serve(config) {
+    match serve(config, place) {
         Ok(()) => 0,
         Err(failure) => {
             say(&failure);
@@ -83,7 +87,7 @@ fn with_options(mut config: Config, cli: Cli) -> Config {
     config
 }
 
-fn serve(config: Config) -> Result<(), Failure> {
+fn serve(config: Config, place: Place) -> Result<(), Failure> {
     raise_descriptors();
     // The socket first: launchers that come now wait in its queue, and find no closed door.
     let listener = listen::socket_at(&config.audit.socket)?;
@@ -117,7 +121,12 @@ fn serve(config: Config) -> Result<(), Failure> {
         // Every launch of another account will be refused with the same words; a launcher must hear them.
         say(&failure);
     }
-    Server::new(config, listener, log, identity, readers)?.run()
+    // Before any thread is started: in one that did not block it, SIGTERM would end the recorder without its last records.
+    let signals = AllSignals::block().map_err(|errno| failed("cannot take over signals", errno))?;
+    // Before the first launch: without the site's lists nobody is let in.
+    let site = Arc::new(Site::read(&place, &recorder.state)?);
+    let watch = Watch::start(place, recorder.state.clone(), Arc::clone(&site))?;
+    Server::new(config, (site, watch), signals, listener, log, identity, readers)?.run()
 }
 
 /// Every live payload takes three descriptors.

@@ -65,6 +65,10 @@ impl Recorder {
         );
         sections
             .insert("recorder", format!("dir = \"{}\"\nstate = \"{}\"\n", log.display(), state.display()));
+        // Clients that speak the protocol themselves have no configuration.
+        if !additions.iter().any(|(_, line)| line.contains("foreign_config")) {
+            sections.entry("recorder").or_default().push_str("foreign_config = \"record\"\n");
+        }
         for (section, line) in additions {
             let text = sections.entry(section).or_default();
             text.push_str(line);
@@ -189,13 +193,18 @@ impl Recorder {
 
     /// Waits until the log has so many records of the action, and gives them.
     pub fn wait_records(&self, action: &str, count: usize) -> Vec<Value> {
+        self.wait_records_for(action, count, Duration::from_secs(20))
+    }
+
+    /// The same, so long at most.
+    pub fn wait_records_for(&self, action: &str, count: usize, longest: Duration) -> Vec<Value> {
         let start = Instant::now();
         loop {
             let found = self.records_of(action);
             if found.len() >= count {
                 return found;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "{count} {action} expected: {found:?}");
+            assert!(start.elapsed() < longest, "{count} {action} expected: {found:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

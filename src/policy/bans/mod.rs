@@ -77,7 +77,7 @@ impl Format {
 }
 
 /// What happens to running payloads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Measure {
     /// They are ended.
     Kill,
@@ -96,7 +96,7 @@ impl Measure {
 }
 
 /// Who vouches for somebody's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Issuer {
     /// A token issuer.
     Token(String),
@@ -105,7 +105,7 @@ pub enum Issuer {
 }
 
 /// Who or what may not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Whom {
     /// A person by one name.
     Name(Name),
@@ -205,7 +205,7 @@ fn all_of(mut all: Vec<Whom>) -> Result<Whom, Wrong> {
 }
 
 /// One entry of a list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Ban {
     /// Who or what.
     pub whom: Whom,

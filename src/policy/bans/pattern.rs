@@ -37,14 +37,14 @@ pub enum Literal {
 }
 
 /// An expression over tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TokenPattern(Expression);
 
 /// An expression over certificates: `DN,FQAN,FQAN`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CertificatePattern(Expression);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 struct Expression {
     /// As it stood between the slashes.
     source: String,
@@ -56,6 +56,7 @@ struct Expression {
     /// The longest run of characters that a match must have, in lower case.
     run: String,
     /// Built when it is first needed: most never are, thanks to the index.
+    #[serde(skip)]
     built: OnceLock<Option<Regex>>,
 }
 

@@ -48,12 +48,12 @@ const TYPES: &[(&str, &str, &[&str])] = &[
 ];
 
 /// A distinguished name, from the root to the person.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Dn {
     parts: Vec<Part>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 struct Part {
     kind: String,
     value: String,
