@@ -6,4 +6,5 @@ mod ask_log;
 pub mod cli;
 pub mod config;
 pub mod live;
+mod resolve;
 pub mod verify;

@@ -79,6 +79,8 @@ pub enum Action {
     PayloadDeny,
     /// The user was told of something: an overuse rule, a coming stop.
     PayloadNotice,
+    /// A name that was learned later: the VO's answer to a job's id.
+    PayloadIdentity,
     /// bailey stops a running payload.
     PayloadStop,
     /// Set-up or execve failed.
@@ -118,6 +120,7 @@ impl Action {
             Self::Query => ("access", Some(Outcome::Success)),
             Self::PayloadStop | Self::NodeDrain | Self::BanChange => ("change", Some(Outcome::Success)),
             Self::PayloadNotice
+            | Self::PayloadIdentity
             | Self::SegmentOpen
             | Self::LogRepair
             | Self::Checkpoint

@@ -222,6 +222,21 @@ pub struct Query {
     pub matches: u64,
 }
 
+/// Whose payload it was, as the VO answered to its job's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The launch id.
+    pub id: String,
+    /// The user.
+    pub user: String,
+    /// Who vouches for that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
 /// One live payload, for `bailey ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveRow {
@@ -322,6 +337,8 @@ messages! {
     13 Query(Query),
     /// Launcher: the order is being carried out.
     14 Obeyed(Obeyed),
+    /// Administrator: the VO says whose it was. (15 is taken.)
+    16 Identity(Identity),
 }
 
 /// A packet that is no message.

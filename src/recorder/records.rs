@@ -7,8 +7,8 @@
 use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
-    Action, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Peer as PeerField,
-    Preserved, Query, Record, Recorder, Usage,
+    Action, Assurance, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, Identity, LiveEntry, Observed, Outcome,
+    Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;
@@ -66,6 +66,7 @@ pub(super) fn end(base: &Record, claim: &Record, id: LaunchId, node: &Host, stop
     }
     end.process.exit_code = claim.process.exit_code;
     end.process.end = claim.process.end;
+    end.grid.fault = claim.grid.fault.filter(|_| action == Action::LaunchFailed);
     end.error.code = claim.error.code.as_deref().map(short);
     end.error.message = claim.error.message.as_deref().map(short);
     end.grid.end.signal = claim.grid.end.signal.as_deref().map(short);
@@ -138,6 +139,7 @@ pub(super) fn deny(claim: &Record, failure: &Failure, node: &Host, asker: Asker)
     record.event.created = claim.event.created;
     record.event.category = vec!["process".to_owned()];
     record.event.reason = Some(failure.to_string());
+    record.grid.fault = Some(failure.fault);
     record.ecs = made.ecs;
     record.host.clone_from(node);
     record.process.real_user = Id { id: Some(asker.uid.to_string()) };
@@ -267,6 +269,39 @@ pub(super) fn query(query: &wire::Query, node: &Host, asker: Asker) -> Record {
     record
 }
 
+/// `payload-identity`: about a launch that lives (`base`), or about one that ended.
+pub(super) fn identity(
+    base: Option<&Record>,
+    id: LaunchId,
+    learned: &wire::Identity,
+    node: &Host,
+    asker: Asker,
+) -> Record {
+    let mut record = match base {
+        Some(base) => base.about(Action::PayloadIdentity, id),
+        None => Record::new(Action::PayloadIdentity, id),
+    };
+    record.host.clone_from(node);
+    let user = short(&learned.user);
+    let groups: Vec<String> = learned.groups.iter().take(64).map(|group| short(group)).collect();
+    record.event.reason = Some(format!("the VO's resolver names {user}"));
+    record.user.id = Some(user.clone());
+    record.user.domain = learned.issuer.as_deref().map(short);
+    record.user.roles.clone_from(&groups);
+    record.related.user = vec![user.clone()];
+    record.grid.identity = Identity {
+        assurance: Some(Assurance::Declared),
+        source: Some("resolver".to_owned()),
+        issuer: record.user.domain.clone(),
+        subject: Some(user),
+        groups,
+        ..Identity::default()
+    };
+    record.grid.peer = asker.field();
+    shorten(&mut record);
+    record
+}
+
 /// `recorder-start`, `recorder-stop`.
 pub(super) fn service(action: Action, node: &Host, recorder: Recorder, reason: Option<String>) -> Record {
     let mut record = Record::of_log(action, node.clone());
@@ -298,6 +333,7 @@ fn small(claim: &Record) -> Record {
     shorten(&mut record);
     record.event.id.clone_from(&claim.event.id);
     record.event.created = claim.event.created;
+    record.grid.fault = claim.grid.fault;
     record
 }
 

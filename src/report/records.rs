@@ -377,6 +377,7 @@ pub(super) fn failure(desk: &Desk<'_>, failure: &Failure) -> Record {
     let action = if denied && !desk.has_launch_record() { Action::PayloadDeny } else { Action::LaunchFailed };
     let mut record = closing(desk, action);
     record.event.reason = Some(failure.to_string());
+    record.grid.fault = Some(failure.fault);
     record.error =
         ErrorInfo { code: Some(failure.code.exit_code().to_string()), message: Some(failure.to_string()) };
     record

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Absent, Assurance, EndBy, Role, StopBy};
 use crate::audit::time::Timestamp;
+use crate::failure::Fault;
 
 objects! {
     /// `grid.*`: what ECS has no name for.
@@ -76,6 +77,8 @@ objects! {
         pub recorder: Recorder,
         /// What `bailey stop --preserve` kept.
         pub preserved: Preserved,
+        /// Who can cure it, in `payload-deny` and `launch-failed`: the site, so that another one may run it, or the user.
+        pub fault: Option<Fault>,
     }
 
     /// `grid.identity.*`
