@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What an administrator asks of `bailey-admin`.
-const ADMIN: [&str; 6] = ["trace", "verify", "ps", "stop", "drain", "config"];
+const ADMIN: [&str; 7] = ["trace", "verify", "report", "ps", "stop", "drain", "config"];
 
 const HELP: &str = "\
 bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
@@ -25,6 +25,7 @@ bailey runs one user's payload for a pilot job: walls around it, and a durable r
   bailey exec [OPTIONS] -- COMMAND [ARG...]   run a payload; bailey exec --help
   bailey trace --at TIME [...]                who ran here then; bailey trace --help
   bailey verify [DIR...]                      is the log whole
+  bailey report --since CURSOR [--json]       what happened that people outside should hear of
   bailey ps                                   what lives here
   bailey stop ID --reason TEXT [...]          stop one, or hold it; bailey stop --help
   bailey drain [--reason TEXT] | --off        take no new payloads, or take them again

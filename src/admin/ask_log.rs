@@ -260,9 +260,9 @@ impl Home {
         let mut all = Vec::new();
         for payload in answer.logs.iter().flat_map(|log| &log.payloads) {
             let record = &payload.launch;
-            let Some(vo) = vo::of(record, vos)
-                .filter(|vo| !vo.resolver.is_empty() && payload.learned.is_empty() && vo::is_nameless(record))
-            else {
+            let Some(vo) = vo::of(record, vos).filter(|vo| {
+                !vo.resolver.is_empty() && payload.learned.is_empty() && vo::is_nameless(record)
+            }) else {
                 continue;
             };
             let (Some(id), Some(job)) = (record.event.id.clone(), vo::job(record)) else { continue };

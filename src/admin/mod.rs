@@ -6,5 +6,6 @@ mod ask_log;
 pub mod cli;
 pub mod config;
 pub mod live;
+mod report;
 mod resolve;
 pub mod verify;

@@ -156,11 +156,19 @@ mod tests {
     #[test]
     fn answers_are_json_or_one_line() {
         assert_eq!(read(b"/DC=org/CN=Ada\n").unwrap().user, "/DC=org/CN=Ada");
-        let named = read(br#"{"user":"ada","issuer":"https://iam.example.org/","groups":["/x"],"new":1}"#).unwrap();
+        let named =
+            read(br#"{"user":"ada","issuer":"https://iam.example.org/","groups":["/x"],"new":1}"#).unwrap();
         assert_eq!((named.user.as_str(), named.groups.len()), ("ada", 1));
-        for said in
-            [&b""[..], b"\n", b"a\nb", b"{}", b"{\"user\":\"\"}", b"{\"user\":1}", b"\xff", b"{\"user\":\"a\\nb\"}"]
-        {
+        for said in [
+            &b""[..],
+            b"\n",
+            b"a\nb",
+            b"{}",
+            b"{\"user\":\"\"}",
+            b"{\"user\":1}",
+            b"\xff",
+            b"{\"user\":\"a\\nb\"}",
+        ] {
             assert!(read(said).is_err(), "{said:?}");
         }
         assert!(read(&[b'x'; LONGEST_TEXT + 1]).is_err());

@@ -7,8 +7,8 @@
 use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
-    Action, Assurance, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, Identity, LiveEntry, Observed, Outcome,
-    Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
+    Action, Assurance, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, Identity, LiveEntry, Observed,
+    Outcome, Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;

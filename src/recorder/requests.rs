@@ -299,7 +299,9 @@ impl Server {
     /// A name that the VO told of a payload, which may have ended long ago.
     fn learned(&mut self, token: u64, serial: u32, learned: &wire::Identity) {
         let what = "cannot record whose payload it was";
-        let Some(asker) = self.reader(token, serial, what, "it cannot have learned that here") else { return };
+        let Some(asker) = self.reader(token, serial, what, "it cannot have learned that here") else {
+            return;
+        };
         let named = !learned.user.trim().is_empty() && !learned.user.chars().any(char::is_control);
         let Some(id) = LaunchId::parse(&learned.id).filter(|_| named) else {
             let failure = Failure::usage(what, "it names no launch, or no user", "see bailey-trace(1)");

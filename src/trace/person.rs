@@ -64,9 +64,10 @@ impl Person {
         let users: Vec<&str> = users.iter().map(String::as_str).collect();
         let issuers: Vec<&str> = issuers.iter().map(String::as_str).collect();
         self.fits(&users)
-            || self.tokens.iter().any(|(issuer, subject)| {
-                users.contains(&subject.as_str()) && Self::vouches(issuer, &issuers)
-            })
+            || self
+                .tokens
+                .iter()
+                .any(|(issuer, subject)| users.contains(&subject.as_str()) && Self::vouches(issuer, &issuers))
     }
 }
 

@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
+use super::person::Person;
 use crate::audit::Timestamp;
 use crate::audit::record::Record;
-use super::person::Person;
 use crate::failure::Failure;
 
 /// A part of the record that a question can name, and that the index holds of each launch.

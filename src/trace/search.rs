@@ -417,12 +417,7 @@ struct Read {
 }
 
 /// Reads the records of a candidate and asks them.
-fn read(
-    log: &Log,
-    question: &Question,
-    learned: &Learned,
-    candidate: &Candidate,
-) -> Result<Read, Trouble> {
+fn read(log: &Log, question: &Question, learned: &Learned, candidate: &Candidate) -> Result<Read, Trouble> {
     let mut out = Read::default();
     let is_it = |record: &Record, closes: bool| {
         record.event.id.as_deref().map(key) == Some(candidate.key)

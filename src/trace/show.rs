@@ -113,8 +113,7 @@ impl Answer {
             return person.names.join("; ");
         }
         let payloads = self.logs.iter().flat_map(|log| &log.payloads);
-        let mut names: Vec<&str> =
-            payloads.filter_map(|payload| payload.launch.user.id.as_deref()).collect();
+        let mut names: Vec<&str> = payloads.filter_map(|payload| payload.launch.user.id.as_deref()).collect();
         names.sort_unstable();
         names.dedup();
         names.join("; ")
@@ -132,7 +131,8 @@ impl Answer {
                     if let Some(object) = value.as_object_mut() {
                         object.insert("log".to_owned(), serde_json::json!(log.log));
                         if let Some((vo, page)) = whom_to_ask(payload, told.vos) {
-                            let ask = serde_json::json!({ "page": page, "security_contact": vo.security_contact });
+                            let ask =
+                                serde_json::json!({ "page": page, "security_contact": vo.security_contact });
                             object.insert("ask".to_owned(), ask);
                         }
                     }

@@ -43,7 +43,10 @@ mod tests {
     fn a_job_id_cannot_change_the_address() {
         let vo = Vo { job_page: Some("https://jobs.example.org/?id={job}&x".to_owned()), ..Vo::default() };
         assert_eq!(page(&vo, "a-1").unwrap(), "https://jobs.example.org/?id=a-1&x");
-        assert_eq!(page(&vo, "1&x=\"\n/é").unwrap(), "https://jobs.example.org/?id=1%26x%3D%22%0A%2F%C3%A9&x");
+        assert_eq!(
+            page(&vo, "1&x=\"\n/é").unwrap(),
+            "https://jobs.example.org/?id=1%26x%3D%22%0A%2F%C3%A9&x"
+        );
         assert_eq!(page(&Vo::default(), "1"), None);
     }
 }
