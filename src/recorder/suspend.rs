@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use super::log::Live;
 use super::records;
+use super::requests::is_administrator;
 use super::server::{After, Server, now, say};
 use super::site::Site;
 use crate::audit::record::StopBy;
 use crate::audit::wire;
 use crate::failure::Failure;
-use crate::policy::bans::Measure;
+use crate::policy::bans::{self, Format, Measure};
+use crate::policy::decide::means;
 use crate::policy::facts::{Counts, Facts};
 use crate::policy::lists::ListState;
 use crate::policy::name::Name;
@@ -24,6 +26,10 @@ use crate::request::LaunchId;
 
 /// How long launchers that began under the configuration before may still ask.
 const CHANGES_OVER: Duration = Duration::from_secs(60);
+/// How long after `bailey ban` told of a change it may be seen.
+const TOLD: Duration = Duration::from_secs(60);
+/// The most changes that are told and not seen yet.
+const MOST_TOLD: usize = 1024;
 
 /// How many payloads live, by whom.
 #[derive(Debug, Default)]
@@ -88,7 +94,7 @@ impl Server {
         let site = Arc::clone(&self.site);
         let (old, new) = (before.policy.lists(), site.policy.lists());
         let node = self.node().clone();
-        self.told_bans.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(60));
+        self.told_bans.retain(|_, (_, at)| at.elapsed() < TOLD);
         for list in &new.lists {
             let was = old.lists.iter().find(|was| was.name == list.name);
             if was.and_then(|was| was.digest.as_ref()) != list.digest.as_ref() {
@@ -114,6 +120,46 @@ impl Server {
                 "repair it, then run 'bailey ban check'",
             ));
         }
+    }
+
+    /// `bailey ban` says what it is about to do. Answered with the live payloads that its new bans mean.
+    pub(super) fn ban_told(&mut self, token: u64, serial: u32, told: wire::BanTold) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        let asker = connection.asker();
+        if !is_administrator(asker.uid) {
+            let failure = Failure::refused(
+                "cannot note a change of the ban lists",
+                format!("uid {} is neither root nor the recorder's account", asker.uid),
+                "ask root; a change of the files themselves is recorded in any case",
+            );
+            return self.refuse(token, serial, &failure);
+        }
+        let bans =
+            match told.bans.as_deref().map(|text| bans::parse(text.as_bytes(), Format::Ours)).transpose() {
+                Ok(list) => list.unwrap_or_default().bans,
+                Err(faults) => {
+                    let why = faults.first().map(ToString::to_string).unwrap_or_default();
+                    let failure = Failure::usage(
+                        "cannot note a change of the ban lists",
+                        why,
+                        "report this as a defect",
+                    );
+                    return self.refuse(token, serial, &failure);
+                }
+            };
+        self.told_bans.retain(|_, (_, at)| at.elapsed() < TOLD);
+        if self.told_bans.len() < MOST_TOLD {
+            self.told_bans.insert(told.digest, (asker, Instant::now()));
+        }
+        let (site, at) = (Arc::clone(&self.site), now());
+        let rows = self.rows(|live| {
+            let known = site.policy.look_up(&live.facts, at).ok();
+            live.exited.is_none()
+                && known.is_some_and(|relevant| {
+                    bans.iter().any(|ban| ban.holds_at(at) && means(&ban.whom, &live.facts, &relevant.known))
+                })
+        });
+        self.answer_rows(token, serial, asker.uid, &rows);
     }
 
     /// Stops every payload whose user is banned now.
