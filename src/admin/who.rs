@@ -16,25 +16,25 @@ use crate::request::DeclaredIdentity;
 pub(super) struct Who {
     /// Subject: DN in slash form, or a token's sub
     #[arg(long, value_name = "SUBJECT")]
-    pub(super) user: Option<String>,
+    user: Option<String>,
     /// Token issuer, an https URL
     #[arg(long, value_name = "URL")]
-    pub(super) issuer: Option<String>,
+    issuer: Option<String>,
     /// Virtual organisation
     #[arg(long)]
-    pub(super) vo: Option<String>,
+    vo: Option<String>,
     /// FQAN, wlcg.groups entry or ivo:// id; repeatable
     #[arg(long)]
-    pub(super) group: Vec<String>,
+    group: Vec<String>,
     /// JSON document with these fields
     #[arg(long, value_name = "FILE")]
-    pub(super) identity: Option<PathBuf>,
+    identity: Option<PathBuf>,
     /// The pilot's own id
     #[arg(long, value_name = "ID")]
-    pub(super) pilot: Option<String>,
+    pilot: Option<String>,
     /// The account of the pilot; without it the caller's
     #[arg(long, value_name = "N")]
-    pub(super) pilot_uid: Option<u32>,
+    pilot_uid: Option<u32>,
 }
 
 impl Who {

@@ -307,11 +307,14 @@ fn cut(text: &str, bans: &[Ban], lines: &[u32]) -> String {
         let above = all.get(..start).unwrap_or_default();
         let comment = above.iter().rev().take_while(|line| is_comment(line)).count();
         // What begins at the file's first line is about the file.
-        let from = if comment == start { start } else { start - comment };
+        let mut from = if comment == start { start } else { start - comment };
         let mut end = start + length;
         // One empty line between the neighbours is enough.
         while from > 0 && all.get(end).is_some_and(|line| line.trim().is_empty()) {
             end += 1;
+        }
+        while end == all.len() && from > 0 && all.get(from - 1).is_some_and(|line| line.trim().is_empty()) {
+            from -= 1;
         }
         for line in keep.iter_mut().take(end).skip(from) {
             *line = false;
@@ -339,7 +342,7 @@ mod tests {
             "# ours\n\n[[ban]]\nvo = \"a\"\nreason = \"x\" # why\n\n# apart\n\n# of c\n[[ban]]\nvo = \"c\"\nreason = \"z\"\n"
         );
         assert_eq!(without(text, &[3]), text.replace("[[ban]]\nvo = \"a\"\nreason = \"x\" # why\n\n", ""));
-        assert_eq!(without(text, &[3, 8, 16]), "# ours\n\n# apart\n\n");
+        assert_eq!(without(text, &[3, 8, 16]), "# ours\n\n# apart\n");
         assert_eq!(without("[[ban]]\nvo = \"a\"\nreason = \"x\"\n", &[1]), HEAD);
         assert_eq!(without("[[ban]]\r\nvo = \"a\"\r\nreason = \"x\"\r\n# end\r\n", &[1]), "# end\r\n");
     }
