@@ -266,6 +266,7 @@ fn other_entries_keep_comments_and_layout() {
     let inline = "ban = [{ vo = \"a\", reason = \"x\" }, { vo = \"b\", reason = \"x\" }]\n";
     node.write("inline.toml", inline);
     node.fails(&["remove", "a"], 2, &["inline.toml", "edit it by hand"]);
+    node.fails(&["remove", "--id", "inline.toml:1"], 2, &["inline.toml", "edit it by hand"]);
     node.fails(&["add", "--vo", "c", "--reason", "x", "--list", "inline.toml"], 2, &["edit it by hand"]);
     assert_eq!(node.read("inline.toml"), inline);
 }
@@ -324,7 +325,7 @@ fn without_permission_it_says_where_and_what_to_do() {
     fs::set_permissions(&node.dir, Permissions::from_mode(0o755)).unwrap();
     // The lock is another account's, as far as this one can tell.
     fs::write(node.dir.join(".bailey-ban.lock"), "").unwrap();
-    fs::set_permissions(node.dir.join(".bailey-ban.lock"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(node.dir.join(".bailey-ban.lock"), Permissions::from_mode(0o0)).unwrap();
     node.fails(&["add", "--vo", "a", "--reason", "x"], 2, &["EACCES"]);
     fs::remove_file(node.dir.join(".bailey-ban.lock")).unwrap();
     // A lock that is a link is followed nowhere.
@@ -557,5 +558,39 @@ fn a_change_is_recorded_with_who_did_it_and_reaches_whom_it_means() {
     assert_eq!(recorder.live().len(), 1, "nobody else was stopped");
     other.end();
     recorder.wait_live(0);
+    recorder.assert_chain(&world);
+}
+
+#[test]
+fn of_many_at_once_each_is_recorded() {
+    let world = World::new();
+    let dir = world.directory("bans.d");
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
+    let recorder = Recorder::with(&world, &[("bans", &format!("dir = \"{}\"", dir.display()))]);
+    let children: Vec<_> = (0..12)
+        .map(|number| {
+            let mut command = world.command(BAILEY);
+            command.args(["ban", "add", "--reason", "x", "--vo", &format!("vo{number}")]);
+            command
+                .env("BAILEY_CONFIG", &recorder.config)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let changes = recorder.wait_records("ban-change", 12);
+    std::thread::sleep(std::time::Duration::from_millis(700)); // longer than bans.poll: no more come
+    assert_eq!(recorder.records_of("ban-change").len(), 12);
+    let uid = nix::unistd::geteuid().as_raw();
+    let mut versions = std::collections::BTreeSet::new();
+    for change in &changes {
+        assert_eq!(change["grid"]["peer"]["uid"], uid, "{change}");
+        assert_eq!(change["grid"]["ban_change"]["by"], "bailey-ban", "{change}");
+        versions.insert(change["grid"]["ban_change"]["after"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(versions.len(), 12, "each change is another version");
     recorder.assert_chain(&world);
 }

@@ -1,6 +1,7 @@
 //! Every list of the directory, entry by entry, and how launchers see it.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::fs::Metadata;
 use std::path::PathBuf;
 
@@ -68,10 +69,12 @@ impl Site {
     /// Everything that is wrong, one line each, with what follows from it.
     pub(super) fn troubles(&self) -> String {
         let settings = &self.config.policy.bans;
-        self.lists
-            .troubles()
-            .map(|trouble| format!("warning: {}\n", consequence(trouble, settings)))
-            .collect()
+        let mut text = String::new();
+        for trouble in self.lists.troubles() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "warning: {}", consequence(trouble, settings));
+        }
+        text
     }
 
     /// The person whose name it is, with the person's other names.

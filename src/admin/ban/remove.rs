@@ -34,9 +34,9 @@ pub(super) fn run(remove: &Remove) -> Result<(String, u8), Failure> {
     let mut told = None;
     for name in names {
         let own = locked.open(name)?;
-        let lines: Vec<u32> =
-            mine.iter().filter(|(file, _)| file.state.name == name).map(|(_, ban)| ban.line).collect();
-        let text = own.without(&lines)?;
+        let gone: Vec<&Ban> =
+            mine.iter().filter(|(file, _)| file.state.name == name).map(|(_, ban)| *ban).collect();
+        let text = own.without(&gone)?;
         told = Some(tell::tell(&site.config, name, digest(text.as_bytes()), None));
         own.replace(&text)?;
         for (_, ban) in mine.iter().filter(|(file, _)| file.state.name == name) {
