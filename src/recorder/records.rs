@@ -241,7 +241,7 @@ pub(super) fn ban_change(
 }
 
 /// `ban-change` of a version that `bailey ban` told of, and that another one replaced before it was seen.
-pub(super) fn ban_change_unseen(list: &str, digest: String, node: &Host, by: Asker) -> Record {
+pub(super) fn ban_change_unseen(list: &str, digest: &str, node: &Host, by: Asker) -> Record {
     let mut record = Record::of_log(Action::BanChange, node.clone());
     let list = short(list);
     record.event.reason = Some(format!(
@@ -249,7 +249,7 @@ pub(super) fn ban_change_unseen(list: &str, digest: String, node: &Host, by: Ask
     ));
     record.grid.ban_change = BanChange {
         list: Some(list),
-        after: Some(short(&digest)),
+        after: Some(short(digest)),
         by: Some("bailey-ban".to_owned()),
         ..BanChange::default()
     };

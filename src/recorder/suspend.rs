@@ -138,7 +138,7 @@ impl Server {
         earlier.sort_by_key(|(_, told)| told.at);
         let node = self.node().clone();
         for (digest, told) in earlier {
-            let record = records::ban_change_unseen(&told.list, digest, &node, told.asker);
+            let record = records::ban_change_unseen(&told.list, &digest, &node, told.asker);
             self.stage(record, Live::Same, true, true, After::Nothing, 0);
         }
     }
