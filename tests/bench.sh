@@ -88,6 +88,8 @@ state = "$tmp/recorder/state"
 live_per_uid = "100000"
 launches_per_second = "100000"
 bytes_per_day = "1T"
+# The load's client has no configuration.
+foreign_config = "record"
 EOF
 fi
 if is_root; then chown -R "$BAILEY_TEST_USER:" "$tmp"; fi
