@@ -6,8 +6,8 @@
 
 use bailey::audit::record::{Action, Record, StopBy};
 use bailey::audit::wire::{
-    self, Done, Drain, HEADER, Hello, Launch, LiveRow, Malformed, Message, NEWEST, Note, Obeyed, Query,
-    Receipt, Refused, Resume, Rows, Stop, Welcome,
+    self, BanTold, Done, Drain, HEADER, Hello, Launch, LiveRow, Malformed, Message, NEWEST, Note, Obeyed,
+    Query, Receipt, Refused, Resume, Rows, Stop, Welcome,
 };
 use bailey::recorder::observe;
 use bailey::request::LaunchId;
@@ -93,6 +93,7 @@ fn messages() -> Vec<Message> {
             groups: vec![text()],
         }),
         Message::Obeyed(Obeyed { id: text(), held: true, within: Some(u64::MAX) }),
+        Message::BanTold(BanTold { list: text(), digest: text(), bans: Some(text()) }),
     ]
 }
 

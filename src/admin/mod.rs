@@ -3,9 +3,12 @@
 
 pub mod ask;
 mod ask_log;
+mod ban;
 pub mod cli;
 pub mod config;
 pub mod live;
+mod policy;
 mod report;
 mod resolve;
 pub mod verify;
+mod who;

@@ -78,11 +78,20 @@ fn applies(rule: &Rule, facts: &Facts, relevant: &Relevant, now: Timestamp) -> b
 
 /// The first ban that holds for whoever asks. Also used for payloads that run already.
 pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit> {
-    let (list, ban) = relevant
+    bans(facts, relevant, now).next()
+}
+
+/// Every ban that holds for whoever asks, in the order of lists and lines.
+pub fn bans<'a>(
+    facts: &'a Facts,
+    relevant: &'a Relevant,
+    now: Timestamp,
+) -> impl Iterator<Item = Hit> + use<'a> {
+    let hold = relevant
         .bans
         .iter()
-        .find(|(_, ban)| ban.holds_at(now) && means(&ban.whom, facts, &relevant.known))?;
-    Some(Hit {
+        .filter(move |(_, ban)| ban.holds_at(now) && means(&ban.whom, facts, &relevant.known));
+    hold.map(|(list, ban)| Hit {
         list: list.clone(),
         line: ban.line,
         whom: ban.whom.to_string(),
@@ -94,7 +103,7 @@ pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit>
 }
 
 /// Whether a ban means whoever asks.
-fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
+pub(crate) fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
     let who = &facts.who;
     match whom {
         Whom::Name(name) => known.keys.contains(&name.key()),
@@ -240,7 +249,7 @@ fn look_at_image(
         let os = image.os.as_deref().unwrap_or("its system");
         found.push((
             rules.end_of_life,
-            format!("the image's system {os} gets no security updates since {}", end.day()),
+            format!("the image's system {os} has had no security updates since {}", end.day()),
         ));
     }
     let remarks = found
@@ -296,7 +305,7 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
         })
     };
     if asks.nested && (strict || grant.nested == Some(false)) {
-        return no("--nested (namespaces of its own)", "leave it out, or ask the site");
+        return no("--nested (containers of its own)", "leave it out, or ask the site");
     }
     if asks.writable && (strict || grant.writable == Some(false)) {
         return no("--writable (a writable layer over the image)", "leave it out, or ask the site");

@@ -99,7 +99,7 @@ impl Accounts {
                 code: Code::ParallelLimit,
                 ..refused(
                     format!("uid {uid} has {most} payloads live on this node (recorder.live_per_uid)"),
-                    "wait for one to end",
+                    "wait for one to end, or use another node",
                 )
             });
         }
@@ -175,7 +175,7 @@ impl Accounts {
 }
 
 fn refused(why: String, next: &str) -> Failure {
-    Failure::new(Code::RecordFailed, Fault::User, "the recorder takes no more of this account", why, next)
+    Failure::new(Code::RecordFailed, Fault::Site, "this node takes no more of this account", why, next)
 }
 
 #[cfg(test)]

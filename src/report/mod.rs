@@ -7,6 +7,7 @@ mod bans;
 mod book;
 mod records;
 mod status;
+pub mod words;
 
 pub use records::{Frozen, handed_over_hash, start_time};
 pub use status::{Payload, Status};
@@ -17,7 +18,7 @@ use crate::audit::record::{self, Record, StopBy};
 use crate::audit::time::Timestamp;
 use crate::audit::{Receipt, place};
 use crate::config::{self, Config};
-use crate::failure::{Code, Failure, Fault, Printable};
+use crate::failure::{Code, Failure, Fault, Incident, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
 use crate::plan::{Facts, HandedOver};
@@ -102,7 +103,17 @@ impl<'a> Desk<'a> {
 
     /// The failure as its user reads it: with the id to ask about, and whom to ask.
     pub fn for_the_user(&self, failure: Failure) -> Failure {
-        failure.of_incident(self.id.as_str(), self.contact.as_deref())
+        words::plain(failure).of_incident(self.id.as_str(), self.contact.as_deref())
+    }
+
+    /// A sentence with what its user names when asking about it.
+    pub fn with_incident(&self, sentence: &str) -> String {
+        format!("{sentence} ({})", Incident { id: self.id.to_string(), contact: self.contact.clone() })
+    }
+
+    /// Whom the user asks, in the VO.
+    pub fn contact(&self) -> Option<String> {
+        self.contact.clone()
     }
 
     /// What was decided, once that is known.
@@ -240,29 +251,20 @@ impl Overseer for Desk<'_> {
     fn notice(&mut self, notice: &Notice) {
         match notice {
             Notice::WallTime { limit, grace } => {
-                let reason = format!(
-                    "the wall time of {} s is used up; the payload gets SIGTERM now and SIGKILL in {} s",
-                    limit.as_secs(),
-                    grace.as_secs()
-                );
-                say(&format!("launch {}: {reason}", self.id));
-                self.record_stop(&reason);
+                let sentence = words::wall_time(*limit, *grace);
+                say(&self.with_incident(&sentence));
+                self.record_stop(&sentence);
             }
             Notice::Stopped { by, reason, grace } => {
                 // The recorder wrote who asked for it.
-                let how = match grace {
-                    Some(grace) => format!("SIGTERM now, SIGKILL in {} s", grace.as_secs()),
-                    None => "SIGKILL now".to_owned(),
-                };
-                let who = by.subject();
                 if *by == StopBy::Ban && self.book.as_ref().is_some_and(Book::is_embedded) {
                     self.record_stop(reason);
                 }
-                say(&format!("launch {}: {who} stops the payload: {reason}; {how}", self.id));
+                say(&self.with_incident(&words::stops(*by, reason, *grace)));
             }
             Notice::Frozen { by, reason, processes } => {
                 let text = format!("the payload is held, {processes} processes of it: {reason}");
-                say(&format!("launch {}: {} holds the payload: {reason}", self.id, by.subject()));
+                say(&self.with_incident(&words::holds(*by, reason)));
                 self.record_notice(&text, None);
             }
             Notice::Preserved(preserved) => {
