@@ -178,6 +178,21 @@ fn refused(why: String, next: &str) -> Failure {
     Failure::new(Code::RecordFailed, Fault::Site, "this node takes no more of this account", why, next)
 }
 
+/// Each refusal of an account, for the list of what users read.
+#[cfg(test)]
+pub(crate) fn refusals() -> Vec<Failure> {
+    let now = Instant::now();
+    let of = |live, rate, bytes| {
+        let mut limits = config::Config::default().recorder;
+        (limits.live_per_uid, limits.launches_per_second, limits.bytes_per_day) = (live, rate, bytes);
+        let mut accounts = Accounts::new(limits, 16);
+        let _ = accounts.launch(7, now);
+        accounts.filled(7, 1);
+        (0..100).find_map(|_| accounts.launch(7, now).err()).expect("a limit")
+    };
+    vec![of(0, 1000, 1 << 20), of(10, 1, 1 << 20), of(10, 1000, 1)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

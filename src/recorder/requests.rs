@@ -55,8 +55,8 @@ impl Server {
                         | Message::Stop(_)
                         | Message::Drain(_)
                         | Message::Query(_)
-                        | Message::BanTold(_),
-                        Message::Identity(_),
+                        | Message::BanTold(_)
+                        | Message::Identity(_),
                     ) if inside.is_some() => {
                         // What the pilot may do, a payload of its account may not.
                         let failure = Failure::refused(

@@ -5,6 +5,8 @@
 
 mod bans;
 mod book;
+#[cfg(test)]
+mod messages;
 mod records;
 mod status;
 pub mod words;
