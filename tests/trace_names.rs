@@ -156,11 +156,11 @@ fn a_resolver_that_hangs_floods_or_fails_harms_nobody() {
 fn a_person_is_every_name() {
     let world = World::new();
     let config = world.config(
-        "[[person]]\nid = \"p-alice\"\nnames = [\"/DC=org/CN=Alice\", \"https://iam.example.org/ sub-1\"]\n",
+        "[[person]]\nid = \"p-alice\"\nnames = [\"CN=Alice,DC=org\", \"https://iam.example.org/ sub-1\"]\n",
     );
     for options in [
         &["--user", "/DC=org/CN=Alice"][..],
-        &["--user", "CN=Alice,DC=org"],
+        &["--user", "/dc=org/cn=Alice"],
         &["--user", "sub-1", "--issuer", "https://iam.example.org"],
         &["--user", "sub-1", "--issuer", "https://other.example.org"],
         &["--user", "/DC=org/CN=Bob"],
@@ -180,10 +180,10 @@ fn a_person_is_every_name() {
         .iter()
         .map(|p| p["launch"]["user"]["id"].as_str().unwrap())
         .collect();
-    assert_eq!(users, ["/DC=org/CN=Alice", "CN=Alice,DC=org", "sub-1"]);
+    assert_eq!(users, ["/DC=org/CN=Alice", "/dc=org/cn=Alice", "sub-1"]);
     assert_eq!(value["person"]["names"].as_array().unwrap().len(), 2);
     let said = text(&trace(&config, &["--person", "p-alice"]).stdout);
-    assert!(said.contains("Names of p-alice: /DC=org/CN=Alice; https://iam.example.org/ sub-1"), "{said}");
+    assert!(said.contains("Names of p-alice: CN=Alice,DC=org; https://iam.example.org/ sub-1"), "{said}");
 
     let unknown = trace(&config, &["--person", "p-alcie"]);
     assert_eq!(code(&unknown), 2);

@@ -19,11 +19,12 @@ fn config(world: &World, more: &str) -> PathBuf {
     world.config(&text)
 }
 
-/// Runs a command for Alice of atlas; its output and status file.
-fn run(world: &World, config: &PathBuf, options: &[&str], script: &str) -> (Output, Value) {
+/// Runs a command for somebody of atlas; its output and status file. Each test has a user of its own: what a list said is kept
+/// for the account, and the tests share one.
+fn run(world: &World, config: &PathBuf, user: &str, options: &[&str], script: &str) -> (Output, Value) {
     let file = world.path("status.json");
     let _ = std::fs::remove_file(&file);
-    let mut command = world.exec(&["--user", "/DC=org/CN=Alice", "--vo", "atlas", "--status-file"]);
+    let mut command = world.exec(&["--user", user, "--vo", "atlas", "--status-file"]);
     command.arg(&file).args(options).args(["--", "/bin/sh", "-c", script]).env("BAILEY_CONFIG", config);
     let output = command.output().unwrap();
     let status = std::fs::read(&file).unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)));
@@ -45,7 +46,7 @@ fn a_banned_user_reads_why_and_whom_to_ask() {
     let world = World::new();
     let config = config(&world, "");
     world.file("bans.d/ban_users.db", "\"/DC=org/CN=Alice\"\n");
-    let (output, status) = run(&world, &config, &[], "true");
+    let (output, status) = run(&world, &config, "/DC=org/CN=Alice", &[], "true");
     assert_eq!(code(&output), 120);
     let said = assert_told(&output, &status);
     assert!(said.starts_with("bailey: this payload may not run here: this site has suspended "), "{said}");
@@ -60,7 +61,7 @@ fn a_banned_user_reads_why_and_whom_to_ask() {
 fn a_site_in_trouble_says_that_it_is_not_the_users_fault() {
     let world = World::new();
     let config = config(&world, "[audit]\ndir = \"/dev/null/log\"\n");
-    let (output, status) = run(&world, &config, &[], "true");
+    let (output, status) = run(&world, &config, "/CN=Bob", &[], "true");
     assert_eq!(code(&output), 122, "{}", text(&output.stderr));
     let said = assert_told(&output, &status);
     assert!(
@@ -75,7 +76,7 @@ fn a_site_in_trouble_says_that_it_is_not_the_users_fault() {
 fn a_configuration_that_cannot_be_used_has_an_incident_too() {
     let world = World::new();
     let broken = world.config("nonsense = 1\n");
-    let (output, status) = run(&world, &broken, &[], "true");
+    let (output, status) = run(&world, &broken, "/CN=Carol", &[], "true");
     assert_eq!(code(&output), 125);
     let said = text(&output.stderr);
     assert_eq!(said, format!("bailey: {}\n", status["message"].as_str().unwrap()));
@@ -88,7 +89,8 @@ fn a_configuration_that_cannot_be_used_has_an_incident_too() {
 fn a_stop_is_told_when_it_comes_and_when_it_is_done() {
     let world = World::new();
     let config = config(&world, "");
-    let (output, status) = run(&world, &config, &["--wall-time", "1s", "--grace", "1s"], "sleep 20");
+    let (output, status) =
+        run(&world, &config, "/CN=Dan", &["--wall-time", "1s", "--grace", "1s"], "sleep 20");
     assert_eq!(code(&output), 124);
     let said = text(&output.stderr);
     let tail = format!(" (incident {}, contact {CONTACT})", status["id"].as_str().unwrap());
@@ -102,7 +104,7 @@ fn a_stop_is_told_when_it_comes_and_when_it_is_done() {
     assert!(message.starts_with("the wall time was used up") && message.ends_with(&tail), "{message}");
     assert_eq!((&status["fault"], &status["contact"]), (&"user".into(), &CONTACT.into()));
     // What the payload itself did needs no contact.
-    let (output, status) = run(&world, &config, &[], "exit 3");
+    let (output, status) = run(&world, &config, "/CN=Dan", &[], "exit 3");
     assert_eq!((code(&output), text(&output.stderr).as_str()), (3, ""));
     assert!(status.get("contact").is_none() && status.get("fault").is_none(), "{status}");
     world.assert_closed();
@@ -112,15 +114,15 @@ fn a_stop_is_told_when_it_comes_and_when_it_is_done() {
 fn a_running_payload_that_is_banned_is_told_so() {
     let world = World::new();
     let config = config(&world, "poll = \"100ms\"\n");
-    let ban = "echo \"/DC=org/CN=Alice\" is the ban; while :; do sleep 0.1; done";
-    let list = world.path("bans.d/ban_users.db");
+    let script = "while :; do sleep 0.1; done";
+    let list = world.path("bans.d/running.db");
     let file = world.path("status.json");
-    let mut command = world.exec(&["--user", "/DC=org/CN=Alice", "--vo", "atlas", "--status-file"]);
-    command.arg(&file).args(["--", "/bin/sh", "-c", ban]).env("BAILEY_CONFIG", &config);
+    let mut command = world.exec(&["--user", "/DC=org/CN=Frank", "--vo", "atlas", "--status-file"]);
+    command.arg(&file).args(["--", "/bin/sh", "-c", script]).env("BAILEY_CONFIG", &config);
     command.stderr(std::process::Stdio::piped());
     let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     support::wait_for("the launch record", || !world.records_of("payload-launch").is_empty());
-    std::fs::write(&list, "\"/DC=org/CN=Alice\"\n").unwrap();
+    std::fs::write(&list, "\"/DC=org/CN=Frank\"\n").unwrap();
     support::wait_for("the stop", || child.try_wait().unwrap().is_some());
     let output = child.wait_with_output().unwrap();
     let status: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
