@@ -12,12 +12,13 @@ use common::ecs::{check, ecs};
 use common::{Scratch, id, lines, options};
 use serde_json::Value;
 
-const ACTIONS: [Action; 9] = [
+const ACTIONS: [Action; 10] = [
     Action::PayloadLaunch,
     Action::PayloadEnd,
     Action::PayloadDeny,
     Action::PayloadNotice,
     Action::PayloadStop,
+    Action::PayloadIdentity,
     Action::LaunchFailed,
     Action::SegmentOpen,
     Action::LogRepair,

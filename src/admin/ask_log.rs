@@ -119,9 +119,8 @@ pub(super) fn trace(options: Trace) -> Result<(String, u8), Failure> {
     };
     let zone_assumed = [from, to].into_iter().flatten().any(|moment| moment.zone_assumed);
     let text = asked(&options, from.map(|moment| moment.time), to.map(|moment| moment.time));
-    let home = Home::new(&options.log)?;
-    let question = Question {
-        person: options.person.as_deref().map(|id| home.person(id)),
+    let mut question = Question {
+        person: options.person.as_deref().map(Person::recorded),
         from: from.map(|moment| moment.time),
         to: to.map(|moment| moment.time),
         pid: options.pid,
@@ -138,6 +137,8 @@ pub(super) fn trace(options: Trace) -> Result<(String, u8), Failure> {
         denied: options.denied,
     };
     question.check()?;
+    let home = Home::new(&options.log)?;
+    question.person = options.person.as_deref().map(|id| home.person(id));
     let waiting = Waiting::new();
     let settings = Settings {
         verify: options.verify,
