@@ -252,6 +252,13 @@ impl Outcome {
                 let message = format!("an administrator stopped the payload ({why}): {how}");
                 (Code::Stopped.exit_code(), true, Some(Fault::Site), "administrator", message)
             }
+            Cause::Overuse => {
+                let message = match &end.overuse {
+                    Some(event) => report::overuse::ended(event, &how),
+                    None => format!("a rule on overuse stopped the payload: {how}"),
+                };
+                (Code::Stopped.exit_code(), true, Some(Fault::User), "overuse", message)
+            }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();
                 (own(), false, None, "payload", message)

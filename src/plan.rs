@@ -7,6 +7,7 @@ use crate::failure::{Failure, Fault, Printable};
 use crate::host::Caller;
 use crate::identity::Identity;
 use crate::image;
+use crate::overuse::{self, Requests, Selection, sample};
 use crate::request::{LaunchId, Network, Request};
 use crate::sandbox::layout::{self, Account, Protected};
 use crate::sandbox::tree::Origin;
@@ -87,7 +88,8 @@ pub fn decide(
             "leave it out, or ask the site to set sandbox.nested_namespaces = true",
         ));
     }
-    let deadline = deadline(request, config)?;
+    let mut deadline = deadline(request, config)?;
+    let watch = watch(request, config, &[]);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
     if scratch < LEAST_SCRATCH {
         return Err(Failure::usage(
@@ -149,7 +151,9 @@ pub fn decide(
     )?;
     let commands = commands(request, &env)?;
     let namespaces = namespaces(request, config);
-    let walls = walls(request, config, image_path.is_some());
+    let mut walls = walls(request, config, image_path.is_some());
+    walls.insert("overuse", watch.describe());
+    deadline.overuse = watch.watched;
 
     let blueprint = Blueprint {
         id,
@@ -189,7 +193,13 @@ fn deadline(request: &Request, config: &Config) -> Result<Deadline, Failure> {
             "name a longer one",
         ));
     }
-    Ok(Deadline { wall_time, grace: request.grace.unwrap_or(config.limits.grace) })
+    Ok(Deadline { wall_time, grace: request.grace.unwrap_or(config.limits.grace), overuse: Vec::new() })
+}
+
+/// The rules on overuse that are judged while it runs; `exempt` are those that the policy lifts for it.
+fn watch(request: &Request, config: &Config, exempt: &[String]) -> Selection {
+    let requests = Requests { cpus_milli: request.cpus_milli, memory: request.memory };
+    overuse::select(&config.overuse, &config.limits.overuse_off, requests, sample::tells(), exempt)
 }
 
 /// A path of the command line, from the caller's directory.
@@ -327,8 +337,24 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("init_undumpable", on()),
         ("seccomp", "off: not in this version".to_owned()),
         ("landlock", "off: not in this version".to_owned()),
-        ("cgroup", "off: not in this version; no limit on memory or processes".to_owned()),
+        ("cgroup", cgroup(request)),
     ])
+}
+
+/// Without a control group what was asked for is recorded, and nobody holds the payload to it.
+fn cgroup(request: &Request) -> String {
+    let asked = [
+        ("--cpus", request.cpus_milli.is_some()),
+        ("--memory", request.memory.is_some()),
+        ("--pids", request.pids.is_some()),
+    ];
+    let asked: Vec<&str> = asked.iter().filter(|(_, asked)| *asked).map(|(option, _)| *option).collect();
+    let mut text = "off: not in this version; no limit on memory or processes".to_owned();
+    if !asked.is_empty() {
+        text.push_str("; recorded and not enforced: ");
+        text.push_str(&asked.join(", "));
+    }
+    text
 }
 
 /// The atime flags of the host's /proc: the kernel refuses a new proc that shows more than the one in view

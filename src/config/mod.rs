@@ -9,6 +9,7 @@ use std::time::Duration;
 mod defaults;
 mod diagnose;
 mod file;
+mod overuse;
 mod schema;
 mod show;
 #[cfg(test)]
@@ -51,6 +52,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// `[limits]`
     pub limits: Limits,
+    /// `[[overuse]]`, shipped ones included.
+    pub overuse: Vec<crate::overuse::Rule>,
     /// SHA-256 over the bytes of every file read, in order, lowercase hex; of nothing when no file was there.
     pub hash: String,
     /// The files read, in order; empty for the embedded default.
@@ -211,4 +214,6 @@ pub struct Limits {
     pub wall_time: Option<Duration>,
     /// `grace`: between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// `overuse_off`: ids of `[[overuse]]` rules that do not hold, shipped ones too.
+    pub overuse_off: Vec<String>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::overuse::{Id, OveruseKeys};
 use super::values::{
     Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
     Umask, Unless, WallTime,
@@ -28,6 +29,7 @@ pub(super) struct Keys {
     environment: Environment,
     sandbox: Sandbox,
     limits: Limits,
+    overuse: Vec<OveruseKeys>,
 }
 
 #[derive(Deserialize, Default)]
@@ -114,6 +116,7 @@ struct Sandbox {
 struct Limits {
     wall_time: One<WallTime>,
     grace: One<Duration>,
+    overuse_off: List<Id>,
 }
 
 impl Keys {
@@ -150,8 +153,12 @@ impl Keys {
                     nested_namespaces,
                     umask,
                 },
-            limits: Limits { wall_time, grace },
+            limits: Limits { wall_time, grace, overuse_off },
+            overuse,
         } = self;
+        for rule in overuse {
+            rule.apply(&mut config.overuse);
+        }
 
         set(&mut config.site.name, name.map(|v| v.0.0));
         set(&mut config.site.public_ip, list(public_ip, |v| v));
@@ -194,6 +201,7 @@ impl Keys {
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
+        set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
     }
 }
 

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::overuse::amount_text;
 use super::{Args, Config, Demand, Journald, Undeclared};
+use crate::overuse::{Bound, Metric, Rule};
 
 /// Every key with the value that holds. Comments name the files it came from and their hash.
 pub fn show(config: &Config) -> String {
@@ -19,6 +21,7 @@ pub fn show(config: &Config) -> String {
         environment,
         sandbox,
         limits,
+        overuse,
         hash,
         files,
     } = config;
@@ -91,7 +94,32 @@ pub fn show(config: &Config) -> String {
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));
     out.text("grace", &span(limits.grace));
+    out.list("overuse_off", limits.overuse_off.iter().cloned());
+
+    for rule in overuse {
+        show_overuse(&mut out, rule);
+    }
     out.0
+}
+
+fn show_overuse(out: &mut Text, rule: &Rule) {
+    let Rule { id, metric, bound, until, over, over_end, min_cpu, steps, every, grace } = rule;
+    out.line(format_args!("\n[[overuse]]"));
+    out.text("id", id);
+    out.text("metric", metric.as_str());
+    let side = if matches!(bound, Bound::Above(_)) { "above" } else { "below" };
+    out.text(side, &amount_text(*metric, bound.threshold()));
+    out.text("until", &amount_text(*metric, *until));
+    out.text("for", &span(*over));
+    out.text("for_end", &span(*over_end));
+    if *metric == Metric::Reading {
+        out.text("min_cpu", &span(*min_cpu));
+    }
+    out.list("steps", steps.iter().map(|step| step.as_str().to_owned()));
+    out.text("every", &span(*every));
+    if let Some(grace) = grace {
+        out.text("grace", &span(*grace));
+    }
 }
 
 impl Demand {

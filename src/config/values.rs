@@ -79,7 +79,7 @@ impl Value for Args {
 }
 
 /// One of a few words. (serde's own reading of an enum would take a table for a word, and says less when it fails.)
-fn word<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
+pub(super) fn word<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().find(|value| as_str(**value) == text);
     found.copied().ok_or_else(|| {
         let words: Vec<String> = all.iter().map(|value| format!("`{}`", as_str(*value))).collect();

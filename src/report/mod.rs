@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod book;
+pub mod overuse;
 mod records;
 mod status;
 
@@ -19,6 +20,8 @@ use crate::config::{self, Config};
 use crate::failure::{Code, Failure, Fault, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
+use crate::overuse::Step;
+use crate::overuse::engine::Event;
 use crate::plan::{Facts, HandedOver};
 use crate::request::{LaunchId, Request};
 use crate::sandbox::Handover;
@@ -36,6 +39,7 @@ pub struct Desk<'a> {
     id: LaunchId,
     asked_at: Timestamp,
     identity: Option<Identity>,
+    contact: Option<String>,
     facts: Facts,
     book: Option<Book>,
     base: Option<Record>,
@@ -52,6 +56,7 @@ impl<'a> Desk<'a> {
             id,
             asked_at: Timestamp::now(),
             identity: None,
+            contact: None,
             facts: Facts::default(),
             book: None,
             base: None,
@@ -67,6 +72,11 @@ impl<'a> Desk<'a> {
     /// Who it is, once that is known.
     pub fn learn_identity(&mut self, identity: &Identity) {
         self.identity = Some(identity.clone());
+    }
+
+    /// Whom a user may ask about what is said: the VO's contact.
+    pub fn learn_contact(&mut self, contact: Option<String>) {
+        self.contact = contact;
     }
 
     /// What was decided, once that is known.
@@ -129,6 +139,18 @@ impl<'a> Desk<'a> {
     /// Records what an administrator's order came to.
     fn record_notice(&mut self, reason: &str, preserved: Option<&record::Preserved>) {
         let record = records::notice(self, reason, preserved);
+        if let Some(book) = &mut self.book {
+            book.note(&record, self.id);
+        }
+    }
+
+    /// Records the step of a rule on overuse.
+    fn record_overuse(&mut self, reason: &str, event: &Event) {
+        let mut record = match event.step {
+            Step::Notice | Step::Throttle => records::notice(self, reason, None),
+            Step::Stop => records::stop(self, reason),
+        };
+        record.grid.overuse = overuse::field(event);
         if let Some(book) = &mut self.book {
             book.note(&record, self.id);
         }
@@ -228,6 +250,12 @@ impl Overseer for Desk<'_> {
                     }
                 };
                 self.record_notice(&text, Some(&preserved));
+            }
+            Notice::Overuse { event, grace, cannot } => {
+                let reason = overuse::reason(event, *grace, *cannot);
+                self.record_overuse(&reason, event);
+                let sentence = overuse::sentence(&reason, self.contact.as_deref());
+                say(&format!("launch {}: {sentence}", self.id));
             }
         }
     }

@@ -122,6 +122,9 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         })
         .collect();
     record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
+    record.grid.limits.memory = desk.request.memory;
+    record.grid.limits.cpus_milli = desk.request.cpus_milli;
+    record.grid.limits.pids = desk.request.pids;
     record.grid.limits.wall_time =
         desk.request.wall_time.or(desk.config.limits.wall_time).map(|limit| limit.as_secs());
     record.grid.sandbox =
@@ -287,6 +290,7 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         Cause::PilotSignal(_) => EndBy::PilotSignal,
         Cause::WallTime => EndBy::WallTime,
         Cause::Administrator => EndBy::Administrator,
+        Cause::Overuse => EndBy::Overuse,
     });
     let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);
     record.grid.usage = record::Usage {
