@@ -277,14 +277,19 @@ fn the_recorder_records_and_counts_every_step() {
     assert!(end["grid"]["overuse"].is_null());
     assert!(of("payload-launch")["grid"]["sandbox"]["overuse"].as_str().unwrap().contains("crowd"));
     assert_eq!(status(&world.path("st.json"))["ended_by"], "overuse");
-    assert!(recorder.stop().success());
-    let metrics = fs::read_to_string(recorder.state.join("metrics.prom")).unwrap();
-    for line in [
+    let lines = [
         "bailey_overuse_total{metric=\"processes\",step=\"notice\"} 1\n",
         "bailey_overuse_total{metric=\"processes\",step=\"stop\"} 1\n",
         "bailey_ends_total{by=\"overuse\"} 1\n",
-    ] {
-        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    ];
+    let start = Instant::now();
+    loop {
+        let metrics = fs::read_to_string(recorder.state.join("metrics.prom")).unwrap(); // written every 15 s
+        match lines.iter().find(|line| !metrics.contains(**line)) {
+            None => break,
+            Some(line) => assert!(start.elapsed() < Duration::from_secs(40), "{line} is not in\n{metrics}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
     recorder.assert_chain(&world);
 }
@@ -341,7 +346,7 @@ fn without_a_rule_nobody_wakes() {
         (FINE, &["--cpus", "8"], 2, 8),
     ] {
         let world = World::new();
-        let mut payload = Started::new(&mut command(&world, rules, options, "echo ready; read end"));
+        let mut payload = Started::new(&mut command(&world, rules, options, "echo ready; read end; exit 0"));
         assert_eq!(payload.line(), "ready");
         std::thread::sleep(Duration::from_millis(1200)); // after it settled
         let before = wakes(payload.pid());
