@@ -2,11 +2,13 @@
 //! stderr and an exit code.
 #![forbid(unsafe_code)]
 
-use crate::config::{self, Config, Place};
+use crate::audit::Timestamp;
+use crate::config::{Config, Place};
 use crate::failure::{Failure, io_text};
 use crate::frontend::bailey::{self, Parsed};
 use crate::host::Caller;
 use crate::pipeline;
+use crate::policy::store;
 use crate::report::{Desk, print, say};
 use crate::request::{LaunchId, Request};
 use std::ffi::{OsStr, OsString};
@@ -70,8 +72,8 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
         return Ok(0);
     }
     let id = new_id()?;
-    let config = match config::load(&Place::system()) {
-        Ok(config) => config,
+    let (config, policy) = match store::open(&Place::system(), caller.uid, Timestamp::now()) {
+        Ok(opened) => opened,
         Err(failure) => {
             if let Ok(Parsed::Request(request)) = &parsed {
                 refuse_unconfigured(request, &caller, id, &failure);
@@ -80,7 +82,7 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
         }
     };
     match parsed {
-        Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &caller, id),
+        Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &policy, &caller, id),
         Ok(Parsed::Help(_)) => Ok(0),
         Err(failure) => {
             refuse_unread(&config, &caller, id, &failure);

@@ -58,6 +58,27 @@ pub struct Failure {
     pub why: String,
     /// The next step for whoever reads it.
     pub next: String,
+    /// Under which id the site finds it, and whom in the VO to ask, once that is known.
+    pub incident: Option<Box<Incident>>,
+}
+
+/// What a user names when asking about a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// The launch id.
+    pub id: String,
+    /// The VO's contact for its users.
+    pub contact: Option<String>,
+}
+
+impl fmt::Display for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "incident {}", Printable(&self.id))?;
+        match &self.contact {
+            Some(contact) => write!(f, ", contact {}", Printable(contact)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Failure {
@@ -81,6 +102,13 @@ impl Failure {
         Self::new(Code::Refused, Fault::User, what, why, next)
     }
 
+    /// The same with what a user names when asking about it.
+    #[must_use]
+    pub fn of_incident(self, id: &str, contact: Option<&str>) -> Self {
+        let incident = Incident { id: id.to_owned(), contact: contact.map(str::to_owned) };
+        Self { incident: Some(Box::new(incident)), ..self }
+    }
+
     /// Any combination.
     pub fn new(
         code: Code,
@@ -89,14 +117,18 @@ impl Failure {
         why: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
-        Self { code, fault, what: what.into(), why: why.into(), next: next.into() }
+        Self { code, fault, what: what.into(), why: why.into(), next: next.into(), incident: None }
     }
 }
 
 impl fmt::Display for Failure {
     /// One line, whatever the parts contain: control characters come out escaped, because names and paths are hostile.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", Printable(&self.what), Printable(&self.why), Printable(&self.next))
+        write!(f, "{}: {}; {}", Printable(&self.what), Printable(&self.why), Printable(&self.next))?;
+        match &self.incident {
+            Some(incident) => write!(f, " ({incident})"),
+            None => Ok(()),
+        }
     }
 }
 

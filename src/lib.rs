@@ -30,6 +30,7 @@ mod input;
 pub mod overuse;
 pub mod pipeline;
 pub mod plan;
+pub mod policy;
 pub mod proc;
 pub mod recorder;
 pub mod report;

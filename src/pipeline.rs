@@ -6,12 +6,14 @@
 //! 3. Dropping any state kills and reaps whatever was started for it.
 #![forbid(unsafe_code)]
 
-use crate::audit::{Receipt, drain};
+use crate::audit::{Receipt, Timestamp, drain};
 use crate::config::Config;
 use crate::failure::{Code, Failure, Fault};
 use crate::host::Caller;
 use crate::identity::{self, Identity};
 use crate::plan::{self, Plan};
+use crate::policy::store::Policy;
+use crate::policy::verdict::Verdict;
 use crate::report;
 use crate::report::{Desk, Status};
 use crate::request::{LaunchId, Request};
@@ -20,9 +22,15 @@ use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
 use std::os::fd::OwnedFd;
 
 /// The whole of one launch. What went wrong is recorded where the log can be reached, and returned to be printed.
-pub fn launch(request: &Request, config: &Config, caller: &Caller, id: LaunchId) -> Result<u8, Failure> {
+pub fn launch(
+    request: &Request,
+    config: &Config,
+    policy: &Policy,
+    caller: &Caller,
+    id: LaunchId,
+) -> Result<u8, Failure> {
     let mut desk = Desk::new(config, caller, request, id);
-    match story(request, config, caller, &mut desk) {
+    match story(request, config, policy, caller, &mut desk) {
         Ok(Told::Planned(text)) => {
             report::print(&text);
             Ok(0)
@@ -34,9 +42,8 @@ pub fn launch(request: &Request, config: &Config, caller: &Caller, id: LaunchId)
         // A question leaves no trace, whatever its answer is.
         Err(failure) if request.dry_run => Err(failure),
         Err(failure) => {
-            if !request.dry_run {
-                refuse(&mut desk, &failure);
-            }
+            let failure = desk.for_the_user(failure);
+            refuse(&mut desk, &failure);
             Err(failure)
         }
     }
@@ -55,8 +62,14 @@ pub fn refuse_without_log(desk: &mut Desk<'_>, failure: &Failure) {
     }
 }
 
-fn story(request: &Request, config: &Config, caller: &Caller, desk: &mut Desk<'_>) -> Result<Told, Failure> {
-    let decided = Decided::from(request, config, caller, desk)?;
+fn story<'a>(
+    request: &Request,
+    config: &Config,
+    policy: &'a Policy,
+    caller: &Caller,
+    desk: &mut Desk<'a>,
+) -> Result<Told, Failure> {
+    let decided = Decided::from(request, config, policy, caller, desk)?;
     if request.dry_run {
         return Ok(Told::Planned(decided.describe(desk.id(), request)));
     }
@@ -80,16 +93,18 @@ enum Told {
 /// Who, with what and for how long: decided, and nothing done yet.
 struct Decided {
     identity: Identity,
+    verdict: Verdict,
     plan: Plan,
     signals: Signals,
 }
 
 impl Decided {
-    fn from(
+    fn from<'a>(
         request: &Request,
         config: &Config,
+        policy: &'a Policy,
         caller: &Caller,
-        desk: &mut Desk<'_>,
+        desk: &mut Desk<'a>,
     ) -> Result<Self, Failure> {
         // First, so that no signal, not even one for a file too large, ends bailey where it could still say why.
         let signals = Signals::take()?;
@@ -105,13 +120,20 @@ impl Decided {
             config.identity.undeclared,
         )?;
         desk.learn_identity(&identity);
-        let plan = plan::decide(desk.id(), request, config, caller, &desk.log_dir()?)?;
+        let opened = plan::open(request, &config.policy.image, caller)?;
+        let facts = plan::facts(&identity, &opened, request, config, caller);
+        // An early no as well; how many payloads live is counted when the launch is recorded.
+        let verdict = policy.decide(&facts, None, Timestamp::now())?;
+        desk.learn_verdict(&verdict, facts, policy);
+        let verdict = verdict.into_result()?;
+        let obligations = &verdict.obligations;
+        let plan = plan::decide(desk.id(), request, opened, obligations, config, caller, &desk.log_dir()?)?;
         desk.learn_facts(plan.facts.clone());
-        Ok(Self { identity, plan, signals })
+        Ok(Self { identity, verdict, plan, signals })
     }
 
     fn describe(&self, id: LaunchId, request: &Request) -> String {
-        plan::describe(&self.plan, id, &self.identity, request)
+        plan::describe(&self.plan, id, &self.identity, request, &self.verdict)
     }
 
     /// Clones the child into its namespaces.
@@ -247,10 +269,10 @@ impl Outcome {
                 let message = format!("the wall time was used up and bailey stopped the payload: {how}");
                 (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
             }
-            Cause::Administrator => {
+            Cause::Ordered(by) => {
                 let why = end.reason.as_deref().unwrap_or("no reason was given");
-                let message = format!("an administrator stopped the payload ({why}): {how}");
-                (Code::Stopped.exit_code(), true, Some(Fault::Site), "administrator", message)
+                let message = format!("{} stopped the payload ({why}): {how}", by.subject());
+                (Code::Stopped.exit_code(), true, Some(Fault::Site), by.ends().as_str(), message)
             }
             Cause::Overuse => {
                 let message = match &end.overuse {

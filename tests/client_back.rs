@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use bailey::audit::client::{Client, Order};
-use bailey::audit::record::{Action, Record};
+use bailey::audit::record::{Action, Record, StopBy};
 use bailey::audit::wire::{self, Done, Message, Obeyed, Packet, Receipt, Stop, Welcome};
 use bailey::request::LaunchId;
 use bailey::sys::socket as sys;
@@ -124,7 +124,9 @@ fn a_recorder_that_does_not_answer_keeps_no_supervisor_waiting() {
 
     // It goes on, and has an order. What became of the one before is told again.
     fake.say(serial, &Message::Done(Done::default()));
-    let stop = Stop { id: id.to_string(), reason: "now".into(), freeze: false, preserve: false };
+    let by = StopBy::Administrator;
+    let stop =
+        Stop { id: id.to_string(), by, reason: "now".into(), freeze: false, preserve: false, grace_ms: None };
     fake.say(0, &Message::Stop(stop.clone()));
     assert_eq!(turns(&mut client, Duration::from_millis(200)), [Order::Stop(stop)]);
     let held = Obeyed { id: id.to_string(), held: true, within: None };

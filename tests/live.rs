@@ -531,14 +531,140 @@ fn a_frozen_payload_stays_frozen_over_a_restart_of_the_recorder() {
 #[test]
 fn an_end_after_a_restart_is_still_the_administrators() {
     let world = World::new();
-    let mut recorder = Recorder::with(&world, &[("limits", "grace = \"2s\"")]);
-    let script = "trap '' TERM; echo ready; while :; do sleep 0.1; done";
-    let mut payload = Payload::start(&world, &recorder, "slow", &[], script);
+    // The payload ends when the test wants it to, and not because of the grace: a busy host may take any time for a restart.
+    let mut recorder = Recorder::with(&world, &[("limits", "grace = \"600s\"")]);
+    let dir = world.directory("shared");
+    let bind = format!("{}:/mnt:rw", dir.display());
+    let script = "trap '' TERM; echo ready; while [ ! -e /mnt/go ]; do sleep 0.1; done";
+    let mut payload =
+        Payload::start_on(&world, &recorder, "slow", &["--bind", &bind], script, Some(&image()));
     let id = id_of(&recorder, "slow");
     stdout(&recorder.admin(&world, &["stop", &id, "--reason", "before the restart"]));
     wait_state(&recorder, &id, "stopping");
     recorder.restart();
+    wait_state(&recorder, &id, "stopping");
+    fs::write(dir.join("go"), "").unwrap();
     assert_stopped(&recorder, &mut payload, &id, "before the restart");
+}
+
+#[test]
+fn an_order_that_was_not_delivered_outlives_restarts_of_the_recorder() {
+    let world = World::new();
+    // Lists as often as can be, so that the order is in one of them, too.
+    let mut recorder = Recorder::with(&world, &[("recorder", "live_list_every = \"64K\"")]);
+    let mut payload = Payload::start(&world, &recorder, "asleep", &[], "echo ready; sleep 1000");
+    let id = id_of(&recorder, "asleep");
+    payload.started.signal(libc::SIGSTOP);
+    assert!(recorder.stop().success());
+    recorder.restart();
+    let told = stdout(&recorder.admin(&world, &["stop", &id, "--reason", "not forgotten"]));
+    assert!(told.contains("as soon as it comes back"), "{told}");
+    recorder.restart();
+    assert!(recorder.stop().success());
+    recorder.restart();
+    assert_eq!(state_of(&recorder, &id).as_deref(), Some("without launcher"));
+    payload.started.signal(libc::SIGCONT);
+    assert_stopped(&recorder, &mut payload, &id, "not forgotten");
+    let stop = &recorder.records_of("payload-stop")[0]["grid"]["stop"];
+    assert_eq!((&stop["by"], &stop["reason"]), (&"administrator".into(), &"not forgotten".into()), "{stop}");
+    recorder.assert_chain(&world);
+}
+
+/// The recorder was killed between its record and the launcher's ear: the launcher is stopped while the order is sent.
+#[test]
+fn an_order_that_was_under_way_when_the_recorder_was_killed_is_carried_out_once() {
+    let world = World::new();
+    let mut recorder = Recorder::with(&world, &[("limits", "grace = \"1s\"")]);
+    let mut payload = Payload::start(&world, &recorder, "between", &[], "echo ready; sleep 1000");
+    let id = id_of(&recorder, "between");
+    payload.started.signal(libc::SIGSTOP);
+    let told = stdout(&recorder.admin(&world, &["stop", &id, "--reason", "in between"]));
+    assert!(told.contains("was told"), "{told}");
+    recorder.restart();
+    payload.started.signal(libc::SIGCONT);
+    assert_stopped(&recorder, &mut payload, &id, "in between");
+    assert_eq!(recorder.records_of("payload-stop").len(), 1, "an order that is said again is one order");
+}
+
+#[test]
+fn what_was_kept_is_not_kept_again_after_a_restart() {
+    let world = World::new();
+    let mut recorder = Recorder::start(&world);
+    let mut payload =
+        Payload::start(&world, &recorder, "kept", &[], "echo mine >/tmp/x; echo ready; sleep 1000");
+    let id = id_of(&recorder, "kept");
+    stdout(&recorder.admin(&world, &["stop", &id, "--reason", "both", "--freeze", "--preserve"]));
+    wait_state(&recorder, &id, "frozen");
+    recorder.wait_records("payload-notice", 2); // held, kept
+    recorder.restart();
+    wait_state(&recorder, &id, "frozen");
+    let orders = || payload.said().lines().filter(|line| line.contains("holds the payload")).count();
+    assert_eq!(orders(), 1, "{}", payload.said());
+    // What it said about the repeated order would be there before its answer to the next one.
+    stdout(&recorder.admin(&world, &["stop", &id, "--reason", "enough of it"]));
+    assert_stopped(&recorder, &mut payload, &id, "enough of it");
+    assert_eq!(recorder.records_of("payload-notice").len(), 2);
+    let kept = world.path("home/.local/state/bailey/preserved").join(&id).join("tmp/x");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "mine\n");
+}
+
+#[test]
+fn a_launcher_that_does_not_come_back_for_its_order_is_named() {
+    let world = World::new();
+    let mut recorder = Recorder::start(&world);
+    let mut payload = Payload::start(&world, &recorder, "away", &[], "echo ready; sleep 1000");
+    let id = id_of(&recorder, "away");
+    payload.started.signal(libc::SIGSTOP);
+    recorder.restart();
+    stdout(&recorder.admin(&world, &["stop", &id, "--reason", "come here"]));
+    let notice = recorder.wait_records_for("payload-notice", 1, Duration::from_secs(40)).remove(0);
+    let why = notice["event"]["reason"].as_str().unwrap();
+    assert!(why.contains(&payload.started.pid().to_string()) && why.contains("does not come back"), "{why}");
+    assert_eq!(state_of(&recorder, &id).as_deref(), Some("disobeyed"));
+    payload.started.signal(libc::SIGCONT);
+    assert_stopped(&recorder, &mut payload, &id, "come here");
+}
+
+#[test]
+fn a_launch_does_not_wait_for_a_hanging_recorder_for_ever() {
+    let world = World::new();
+    let recorder = Recorder::with(&world, &[("audit", "wait = \"2s\"")]);
+    recorder.signal("STOP");
+    let start = Instant::now();
+    let output = recorder.exec(&world, &["--", "/bin/echo", "ran"]).output().unwrap();
+    assert_refused(&output, 122, &["cannot reach the recorder", "waited 2 s, audit.wait"]);
+    assert!(output.stdout.is_empty(), "it ran without a record");
+    let took = start.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    recorder.signal("CONT");
+    assert_eq!(stdout(&recorder.exec(&world, &["--", "/bin/echo", "ran"]).output().unwrap()), "ran");
+    assert_eq!(recorder.records_of("payload-launch").len(), 1);
+    recorder.wait_live(0);
+}
+
+#[test]
+fn an_end_that_a_hanging_recorder_does_not_take_is_written_when_it_goes_on() {
+    let world = World::new();
+    let recorder = Recorder::with(&world, &[("audit", "wait = \"2s\"")]);
+    let mut payload = Payload::start(&world, &recorder, "ends", &[], "echo ready; read x; exit 7");
+    let id = id_of(&recorder, "ends");
+    recorder.signal("STOP");
+    let start = Instant::now();
+    // The payload's result stands, and the launcher says what is missing.
+    assert_eq!(payload.started.end().code(), Some(7));
+    let took = start.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!(payload.said().contains("did not answer"), "{}", payload.said());
+    recorder.signal("CONT");
+    recorder.wait_live(0);
+    let ends = recorder.records_of("payload-end");
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    assert_eq!(ends[0]["event"]["id"], id.as_str());
+    assert_eq!(
+        (&ends[0]["grid"]["end"]["by"], &ends[0]["process"]["exit_code"]),
+        (&"payload".into(), &7.into())
+    );
+    recorder.assert_chain(&world);
 }
 
 #[test]

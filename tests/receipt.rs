@@ -17,6 +17,7 @@ use bailey::config::Config;
 use bailey::failure::Failure;
 use bailey::host::{self, Caller};
 use bailey::plan;
+use bailey::policy::verdict::Obligations;
 use bailey::request::{Bind, LaunchId, Request};
 use bailey::sandbox::{Explainer, Frozen};
 use bailey::supervisor::{Cause, Deadline, Notice, Overseer, Signals, supervise};
@@ -87,7 +88,10 @@ impl Stage {
             binds: vec![Bind { source: markers.clone(), target: "/markers".into(), writable: true }],
             ..Request::default()
         };
-        let plan = plan::decide(id, &request, &self.config, &self.caller, &self.world.path("log")).unwrap();
+        let opened = plan::open(&request, &self.config.policy.image, &self.caller).unwrap();
+        let free = Obligations::default();
+        let log = self.world.path("log");
+        let plan = plan::decide(id, &request, opened, &free, &self.config, &self.caller, &log).unwrap();
         let (building, explainer) = plan.blueprint.start().unwrap();
         let (frozen, pidfd) = building.wait_frozen(&explainer).unwrap();
         assert!(pid_exists(frozen.pid()));
@@ -263,7 +267,11 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
     a_moment();
     assert!(traces.iter().all(|(marker, ..)| !marker.exists()), "ran before its release");
     let signals = Signals::take().unwrap();
-    let deadline = Deadline { wall_time: Some(Duration::from_secs(10)), grace: Duration::from_secs(1) };
+    let deadline = Deadline {
+        wall_time: Some(Duration::from_secs(10)),
+        grace: Duration::from_secs(1),
+        overuse: Vec::new(),
+    };
     for (frozen, receipt) in [(b.frozen, for_b), (a.frozen, for_a)] {
         let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline, &mut Nobody);
         assert_eq!((end.cause, end.status), (Cause::Payload, Some(7 << 8)), "{end:?}");

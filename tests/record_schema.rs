@@ -75,6 +75,9 @@ fn full(action: Action) -> Record {
     r.grid.mounts = vec![record::Mount { source: text("/a"), target: text("/b"), mode: text("ro") }];
     r.grid.sandbox.insert("seccomp".into(), "on".into());
     r.grid.end.by = Some(EndBy::HostRestart);
+    r.grid.stop.by = Some(record::StopBy::Ban);
+    r.grid.stop.reason = text("x");
+    r.grid.stop.freeze = Some(true);
     r.grid.usage.cpu_user_us = Some(1);
     r
 }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use bailey::audit::record::{Action, Assurance, EndBy, Record};
+use bailey::audit::record::{Action, Assurance, EndBy, Record, StopBy};
 use bailey::audit::wire::{self, Done, Drain, Message, NEWEST, Note, Query, Resume, Stop};
 use bailey::request::LaunchId;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -199,9 +199,11 @@ fn every_message(id: LaunchId) -> Vec<Message> {
         Message::Done(done()),
         Message::Stop(Stop {
             id: fresh_id().to_string(),
+            by: StopBy::Ban, // an administrator's program may say what it likes
             reason: "x".into(),
             freeze: false,
             preserve: false,
+            grace_ms: None,
         }),
         ps(),
         Message::Rows(wire::Rows { rows: Vec::new(), last: true }),
@@ -492,9 +494,19 @@ fn a_note_says_nothing_that_is_the_recorders() {
 /// What a claim may not bring into the log, wherever it stands.
 fn assert_clean(record: &Value) {
     let grid = &record["grid"];
-    for member in
-        ["checkpoint", "live", "live_part", "log", "pruned", "query", "recorder", "end", "usage", "preserved"]
-    {
+    for member in [
+        "checkpoint",
+        "live",
+        "live_part",
+        "log",
+        "pruned",
+        "query",
+        "recorder",
+        "end",
+        "usage",
+        "preserved",
+        "stop",
+    ] {
         assert!(grid[member].is_null(), "{member}: {record}");
     }
     assert_ne!(grid["identity"]["assurance"], "verified");
@@ -512,6 +524,7 @@ fn poisoned(action: Action, id: LaunchId) -> Record {
     record.grid.live_part.of = Some(1);
     record.grid.live = vec![bailey::audit::record::LiveEntry::default(); 3];
     record.grid.end.by = Some(EndBy::HostRestart);
+    record.grid.stop.by = Some(StopBy::Ban);
     record.grid.log.segment = Some("forged".into());
     record.user.name = Some("n".repeat(60_000));
     record

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bailey::admin::verify::{Break, verify};
-use bailey::audit::record::{Action, LiveEntry};
+use bailey::audit::record::{Action, LiveEntry, Record, StopBy, StopOrder};
 use bailey::audit::sign::{PublicKey, checkpoint_text, prune_text};
 use bailey::recorder::log::{Live, Options, RecorderLog, Staged};
 use common::recorder::{
@@ -145,8 +145,7 @@ fn segments_begin_by_size_with_their_list_and_end_with_a_checkpoint() {
     assert!(segments(&dir).len() > 3);
     for (index, path) in segments(&dir).iter().enumerate() {
         let text = fs::read_to_string(path).unwrap();
-        let found: Vec<bailey::audit::Record> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let found: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(found[0].event.action, Action::SegmentOpen);
         assert_eq!(found[0].grid.log.segment.as_deref(), path.file_name().unwrap().to_str());
         assert_eq!(found[0].grid.log.previous.is_some(), index > 0);
@@ -189,6 +188,46 @@ fn lists_come_again_but_never_take_more_than_their_part() {
     assert!(count(&dir, Action::LiveList) > 4);
     assert_good(&dir);
     assert_eq!(RecorderLog::open(options).unwrap().live(), &table);
+}
+
+#[test]
+fn an_order_stands_until_the_end_in_lists_and_after_them() {
+    let base = Scratch::in_memory();
+    let options = Options { live_list_every: 1, ..options(base.path()) };
+    let mut log = RecorderLog::open(options.clone()).unwrap();
+    let order = |number: usize, reason: &str| {
+        let mut record = Record::new(Action::PayloadStop, id(number));
+        record.grid.stop.by = Some(StopBy::Ban);
+        record.grid.stop.reason = Some(reason.to_owned());
+        Staged { record, live: Live::Stops(id(number).to_string()), durable: true, reserved: true }
+    };
+    // A stop that nobody ordered: the launcher's own.
+    let own = Record::new(Action::PayloadStop, id(2));
+    let own = Staged { record: own, live: Live::Same, durable: true, reserved: true };
+    put(&mut log, &[begins(id(1)), begins(id(2)), begins(id(3)), order(3, "x")]);
+    put(&mut log, &[order(1, "first"), own, ends(id(3))]);
+    let stands = |log: &RecorderLog, reason: &str| {
+        assert_eq!(log.live().keys().collect::<Vec<_>>(), [id(1).as_str(), id(2).as_str()]);
+        let stop = &log.live()[id(1).as_str()].stop;
+        assert_eq!((stop.by, stop.reason.as_deref()), (Some(StopBy::Ban), Some(reason)));
+        assert_eq!(log.live()[id(2).as_str()].stop, StopOrder::default());
+    };
+    stands(&log, "first");
+    drop(log);
+    // From the line itself; then, after so much that a list was written, from the list.
+    let mut log = RecorderLog::open(options.clone()).unwrap();
+    stands(&log, "first");
+    let lists = count(&options.dir, Action::LiveList);
+    for number in 10..60 {
+        put(&mut log, &[begins(id(number)), ends(id(number))]);
+    }
+    assert!(count(&options.dir, Action::LiveList) > lists);
+    drop(log);
+    let mut log = RecorderLog::open(options.clone()).unwrap();
+    stands(&log, "first");
+    put(&mut log, &[order(1, "second")]);
+    drop(log);
+    stands(&RecorderLog::open(options).unwrap(), "second");
 }
 
 #[test]
@@ -346,7 +385,7 @@ fn an_end_cut_at_every_byte_is_repaired() {
 fn live_after(bytes: &[u8]) -> Vec<String> {
     let mut live = BTreeSet::new();
     for line in bytes.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let record: bailey::audit::Record = serde_json::from_slice(line).unwrap();
+        let record: Record = serde_json::from_slice(line).unwrap();
         let name = record.event.id.unwrap_or_default();
         match record.event.action {
             Action::PayloadLaunch => {
@@ -475,7 +514,7 @@ fn a_log_without_lists_is_read_from_its_beginning() {
             .unwrap();
         slots.push(slot);
     }
-    let end = bailey::audit::Record::new(Action::PayloadEnd, id(3));
+    let end = Record::new(Action::PayloadEnd, id(3));
     embedded.append_end(&end, slots.remove(3), bailey::audit::Durability::Synced).unwrap();
     drop((embedded, slots));
     let mut log = open(base.path());

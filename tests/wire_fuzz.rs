@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use bailey::audit::record::{Action, Record};
+use bailey::audit::record::{Action, Record, StopBy};
 use bailey::audit::wire::{
     self, Done, Drain, HEADER, Hello, Launch, LiveRow, Malformed, Message, NEWEST, Note, Obeyed, Query,
     Receipt, Refused, Resume, Rows, Stop, Welcome,
@@ -41,8 +41,15 @@ fn messages() -> Vec<Message> {
     record.related.ip = vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
     record.grid.sandbox.insert("a".into(), "on".into());
     record.event.duration = Some(u64::MAX);
-    let refused =
-        Refused { code: 122, users_fault: true, what: text(), why: text(), next: text(), closed: true };
+    let refused = Refused {
+        code: 122,
+        users_fault: true,
+        what: text(),
+        why: text(),
+        next: text(),
+        closed: true,
+        retry_after_ms: Some(u64::MAX),
+    };
     let row = LiveRow {
         id: id.to_string(),
         pid: i64::MAX,
@@ -67,7 +74,14 @@ fn messages() -> Vec<Message> {
         Message::Note(Note { id: text(), record: Box::new(record) }),
         Message::Resume(Resume { id: text(), seq: 0, hash: text() }),
         Message::Done(Done { text: text() }),
-        Message::Stop(Stop { id: text(), reason: text(), freeze: true, preserve: true }),
+        Message::Stop(Stop {
+            id: text(),
+            by: StopBy::Ban,
+            reason: text(),
+            freeze: true,
+            preserve: true,
+            grace_ms: Some(1),
+        }),
         Message::Ps(Done::default()),
         Message::Rows(Rows { rows: vec![row], last: true }),
         Message::Drain(Drain { reason: None }),

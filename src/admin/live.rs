@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use super::ask::Ask;
+use crate::audit::record::StopBy;
 use crate::audit::wire::{Done, Drain, LiveRow, Message, Stop};
 use crate::audit::{Timestamp, drain};
 use crate::config::{self, Config, Demand};
@@ -45,7 +46,14 @@ pub fn ps(json: bool) -> Result<String, Failure> {
 pub fn stop(which: &str, reason: String, freeze: bool, preserve: bool) -> Result<String, Failure> {
     let mut ask = connect("stop a payload")?;
     let id = resolve(which, &rows(&mut ask)?)?;
-    match ask.ask(&Message::Stop(Stop { id, reason, freeze, preserve }))? {
+    match ask.ask(&Message::Stop(Stop {
+        id,
+        by: StopBy::Administrator,
+        reason,
+        freeze,
+        preserve,
+        grace_ms: None,
+    }))? {
         Message::Done(done) => Ok(format!("{}.\n", Printable(&done.text))),
         other => Err(ask.unexpected(&other)),
     }

@@ -112,7 +112,7 @@ impl Client {
             Ok(()) => return Ok(client),
             Err(Dial::Refused(failure)) => return Err(Absent::Silent(failure)),
             Err(Dial::Trouble(Errno::ENOENT | Errno::ENOTDIR)) if !insist => return Err(Absent::NotThere),
-            Err(Dial::Trouble(_)) => {}
+            Err(Dial::Busy(..) | Dial::Trouble(_)) => {}
         }
         client.dial_until(until).map(|()| client).map_err(Absent::Silent)
     }
@@ -400,17 +400,28 @@ impl Client {
     fn dial_until(&mut self, until: Instant) -> Result<(), Failure> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.dial(until) {
+            let failure = match self.dial(until) {
                 Ok(()) => return Ok(()),
                 Err(Dial::Refused(failure)) => return Err(failure),
-                Err(Dial::Trouble(errno)) if Instant::now() + pause >= until => {
-                    return Err(self.late(&errno_text(errno)));
+                Err(Dial::Busy(failure, after)) => {
+                    pause = pause.max(after).min(LONGEST_PAUSE);
+                    failure
                 }
-                Err(Dial::Trouble(_)) => {}
+                Err(Dial::Trouble(errno)) => self.late(&errno_text(errno)),
+            };
+            let spread = self.spread(pause);
+            if Instant::now() + spread >= until {
+                return Err(failure);
             }
-            std::thread::sleep(pause);
+            std::thread::sleep(spread);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// About that pause, and not the same for all: those who were turned away together do not come together again.
+    fn spread(&self, pause: Duration) -> Duration {
+        let turn = std::process::id().wrapping_mul(7919).wrapping_add(self.serial.wrapping_mul(104_729)) % 64;
+        pause / 2 + pause * turn / 64
     }
 
     /// Makes a connection on which nothing was said yet. Does not wait: a queue that is full is EAGAIN.
@@ -454,7 +465,10 @@ impl Client {
             Ok(Message::Welcome(welcome)) if self.welcomed(&welcome) => Ok(()),
             Ok(Message::Refused(refused)) => {
                 self.line = None;
-                Err(Dial::Refused(refused.into_failure()))
+                Err(match refused.retry_after_ms.map(Duration::from_millis) {
+                    Some(after) => Dial::Busy(refused.into_failure(), after),
+                    None => Dial::Refused(refused.into_failure()),
+                })
             }
             Ok(other) => {
                 self.line = None;
@@ -518,6 +532,8 @@ impl Client {
 /// Why one try to connect came to nothing.
 enum Dial {
     Refused(Failure),
+    /// No room now; after so long there may be some.
+    Busy(Failure, Duration),
     Trouble(Errno),
 }
 

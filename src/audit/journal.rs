@@ -96,6 +96,7 @@ fn sentence(action: Action) -> &'static str {
         Action::LogPrune => "old segments of the audit log are removed",
         Action::Query => "somebody asked the audit log",
         Action::NodeDrain => "the node's drain flag changed",
+        Action::BanChange => "a list of who is suspended changed",
     }
 }
 

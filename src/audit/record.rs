@@ -103,6 +103,8 @@ pub enum Action {
     Query,
     /// The node takes no more payloads, or takes them again.
     NodeDrain,
+    /// A list of who is suspended changed.
+    BanChange,
 }
 
 impl Action {
@@ -114,7 +116,7 @@ impl Action {
             Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
             Self::LaunchFailed => ("end", Some(Outcome::Failure)),
             Self::Query => ("access", Some(Outcome::Success)),
-            Self::PayloadStop | Self::NodeDrain => ("change", Some(Outcome::Success)),
+            Self::PayloadStop | Self::NodeDrain | Self::BanChange => ("change", Some(Outcome::Success)),
             Self::PayloadNotice
             | Self::SegmentOpen
             | Self::LogRepair
@@ -237,6 +239,42 @@ impl EndBy {
     }
 }
 
+/// `grid.stop.by`: what has a payload stopped or held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum StopBy {
+    /// The site's administrator, or the payload's own account (`bailey stop`).
+    #[default]
+    Administrator,
+    /// A ban.
+    Ban,
+    /// A rule against overuse.
+    Overuse,
+    /// A limit of the site.
+    Limit,
+}
+
+impl StopBy {
+    /// `grid.end.by` of the payload that ends by it: rules and limits are the administrator's.
+    pub const fn ends(self) -> EndBy {
+        match self {
+            Self::Ban => EndBy::Ban,
+            Self::Administrator | Self::Overuse | Self::Limit => EndBy::Administrator,
+        }
+    }
+
+    /// Subject of a sentence for the user.
+    pub const fn subject(self) -> &'static str {
+        match self {
+            Self::Administrator => "an administrator",
+            Self::Ban => "a ban",
+            Self::Overuse => "the site's rule against overuse",
+            Self::Limit => "a limit of the site",
+        }
+    }
+}
+
 /// One record of any action. [`Record::new`] sets what its action fixes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -308,6 +346,7 @@ impl Record {
         record.related.ip.clone_from(&self.related.ip);
         record.container.image.clone_from(&self.container.image);
         record.grid.vo.clone_from(&self.grid.vo);
+        record.grid.image.clone_from(&self.grid.image);
         record.grid.role = self.grid.role;
         record.grid.identity.clone_from(&self.grid.identity);
         record.grid.job.clone_from(&self.grid.job);

@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::Record;
+use super::record::{Record, StopBy, StopOrder};
 use crate::failure::{Code, Failure, Fault};
 
 /// The newest version that this build speaks.
@@ -115,6 +115,9 @@ pub struct Refused {
     /// The record that closes the launch is written already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
+    /// It is only now that there is no room: whoever asks again after so many milliseconds may be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Refused {
@@ -127,6 +130,7 @@ impl Refused {
             why: failure.why.clone(),
             next: failure.next.clone(),
             closed: false,
+            retry_after_ms: None,
         }
     }
 
@@ -148,6 +152,9 @@ impl Refused {
 pub struct Stop {
     /// The launch id.
     pub id: String,
+    /// What orders it. (From an administrator's program it is not taken: that one is an administrator.)
+    #[serde(default)]
+    pub by: StopBy,
     /// Why, for the user and the log.
     pub reason: String,
     /// Hold it instead of ending it.
@@ -156,6 +163,34 @@ pub struct Stop {
     /// Keep its private files, processes and sockets first.
     #[serde(default)]
     pub preserve: bool,
+    /// Milliseconds between SIGTERM and SIGKILL; absent: what the site's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+}
+
+impl Stop {
+    /// As the log keeps it.
+    pub fn order(&self) -> StopOrder {
+        StopOrder {
+            by: Some(self.by),
+            reason: Some(self.reason.clone()),
+            freeze: self.freeze.then_some(true),
+            preserve: self.preserve.then_some(true),
+            grace_ms: self.grace_ms,
+        }
+    }
+
+    /// An order that the log kept; `None` when it does not say enough.
+    pub fn standing(id: String, order: &StopOrder) -> Option<Self> {
+        Some(Self {
+            id,
+            by: order.by?,
+            reason: order.reason.clone()?,
+            freeze: order.freeze.unwrap_or(false),
+            preserve: order.preserve.unwrap_or(false),
+            grace_ms: order.grace_ms,
+        })
+    }
 }
 
 /// What a launcher did about an order to stop its payload; it comes again after the recorder restarted.

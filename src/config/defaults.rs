@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::overuse::default_until;
 use super::{
-    Args, Audit, Config, Demand, Environment, Identity, Journald, Limits, Recorder, Retention, Root, Sandbox,
-    Site, Undeclared,
+    Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
+    Root, Sandbox, Site, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
@@ -121,6 +121,7 @@ impl Default for Config {
                 live_per_uid: 1500,
                 launches_per_second: 100,
                 bytes_per_day: 4 << 30,
+                foreign_config: ForeignConfig::Refuse,
             },
             retention: Retention { days: Some(180), size: None },
             root: Root {
@@ -148,6 +149,8 @@ impl Default for Config {
             },
             limits: Limits { wall_time: None, grace: Duration::from_secs(10), overuse_off: Vec::new() },
             overuse: overuse(),
+            policy: crate::policy::settings::Settings::defaults(),
+            tables: crate::policy::settings::Tables::default(),
             hash: HASH_OF_NOTHING.to_owned(),
             files: Vec::new(),
         }

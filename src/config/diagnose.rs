@@ -8,6 +8,16 @@ use crate::failure::Failure;
 
 /// The failure for an error that toml found in `text`: line, column, what it found and expected, next step.
 pub(super) fn explain(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
+    let (why, meant) = reason(error);
+    let next = match meant {
+        Some(word) => format!("did you mean '{word}'? Correct it, then check it"),
+        None => "correct it, then check it".to_owned(),
+    };
+    at(path, text, error.span(), &why, &next)
+}
+
+/// What toml found and expected, on one line, and the word that was probably meant.
+pub(crate) fn reason(error: &toml::de::Error) -> (String, Option<String>) {
     let message = error.message().replace('\n', ", ").replace("expected a sequence", "expected a list");
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let section = quoted.contains(&"sandbox") && quoted.contains(&"limits");
@@ -16,12 +26,7 @@ pub(super) fn explain(path: &Path, text: &str, error: &toml::de::Error) -> Failu
         _ => None,
     };
     let noun = if section { "unknown section" } else { "unknown key" };
-    let why = message.replacen("unknown field", noun, 1);
-    let next = match meant {
-        Some(word) => format!("did you mean '{word}'? Correct it, then check it"),
-        None => "correct it, then check it".to_owned(),
-    };
-    at(path, text, error.span(), &why, &next)
+    (message.replacen("unknown field", noun, 1), meant.map(str::to_owned))
 }
 
 /// The failure for any fault at `span` of `text`; without a span the whole file is meant.

@@ -19,8 +19,10 @@ use sha2::{Digest, Sha256};
 
 use super::schema::Keys;
 use super::{Config, diagnose};
+use crate::audit::time::Timestamp;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::input;
+use crate::policy::store::stamp::{self, Stamp};
 
 /// The largest file that is read.
 pub(crate) const LIMIT: u64 = 1 << 20;
@@ -53,9 +55,19 @@ impl Place {
 
 /// Reads the configuration. Any fault in any file is an error (exit code 125, the site's fault).
 pub fn load(place: &Place) -> Result<Config, Failure> {
+    load_stamped(place, Timestamp::now()).map(|(config, _)| config)
+}
+
+/// The same, and by what to tell whether any of the files has changed since.
+pub(crate) fn load_stamped(place: &Place, now: Timestamp) -> Result<(Config, Vec<Stamp>), Failure> {
     let mut sources = Vec::new();
+    let mut stamps = Vec::new();
     match find(&place.main)? {
-        Found::File(file) => sources.push(read(&place.main, &file)?),
+        Found::File(file) => {
+            let (source, metadata) = read(&place.main, &file)?;
+            stamps.push(Stamp::of(&place.main, &metadata, &source.1, now));
+            sources.push(source);
+        }
         _ if place.main_must_exist => {
             return Err(Failure::site(
                 format!("cannot open the configuration {}", place.main.display()),
@@ -65,16 +77,41 @@ pub fn load(place: &Place) -> Result<Config, Failure> {
         }
         // Nobody configured this node: two failed system calls, and done.
         Found::NoDirectory if place.conf_d.as_deref().and_then(Path::parent) == place.main.parent() => {
-            return Ok(Config::default());
+            return Ok((Config::default(), vec![Stamp::absent(&place.main)]));
         }
-        Found::NoDirectory | Found::NoFile => {}
+        Found::NoDirectory | Found::NoFile => stamps.push(Stamp::absent(&place.main)),
     }
-    if let Some(dir) = &place.conf_d
-        && let Found::File(opened) = find(dir)?
-    {
-        read_directory(dir, opened, &mut sources)?;
+    if let Some(dir) = &place.conf_d {
+        match find(dir)? {
+            Found::File(opened) => read_directory(dir, opened, &mut sources, &mut stamps, now)?,
+            _ => stamps.push(Stamp::absent(dir)),
+        }
     }
-    merge(&sources)
+    merge(&sources).map(|config| (config, stamps))
+}
+
+/// By what to tell whether any of the files has changed, also where they cannot be used.
+pub(crate) fn stamps(place: &Place, now: Timestamp) -> Vec<Stamp> {
+    let of = |path: &Path| {
+        let held = |metadata: &Metadata| {
+            if metadata.is_dir() { stamp::names(path) } else { std::fs::read(path) }.unwrap_or_default()
+        };
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() || metadata.is_file() => {
+                Stamp::of(path, &metadata, &held(&metadata), now)
+            }
+            Ok(metadata) => Stamp::of(path, &metadata, &[], now),
+            Err(_) => Stamp::absent(path),
+        }
+    };
+    let mut stamps = vec![of(&place.main)];
+    if let Some(dir) = &place.conf_d {
+        stamps.push(of(dir));
+        let names = stamp::names(dir).unwrap_or_default();
+        let names = names.split(|byte| *byte == 0).filter(|name| name.ends_with(b".toml"));
+        stamps.extend(names.map(|name| of(&dir.join(OsStr::from_bytes(name)))));
+    }
+    stamps
 }
 
 /// The configuration that these texts make, in order, over the defaults.
@@ -91,6 +128,7 @@ pub(crate) fn merge(sources: &[(PathBuf, Vec<u8>)]) -> Result<Config, Failure> {
     }
     config.hash = hex(&hash.finalize());
     check_log_is_hidden(&config)?;
+    super::policy::check(&config)?;
     Ok(config)
 }
 
@@ -180,7 +218,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// Judges and reads one opened file.
-fn read(path: &Path, file: &File) -> Result<(PathBuf, Vec<u8>), Failure> {
+fn read(path: &Path, file: &File) -> Result<((PathBuf, Vec<u8>), Metadata), Failure> {
     let (metadata, bytes) = input::read_small(file, LIMIT).map_err(|trouble| {
         Failure::site(
             format!("cannot read the configuration {}", path.display()),
@@ -189,11 +227,17 @@ fn read(path: &Path, file: &File) -> Result<(PathBuf, Vec<u8>), Failure> {
         )
     })?;
     check_writers(path, &metadata)?;
-    Ok((path.to_owned(), bytes))
+    Ok(((path.to_owned(), bytes), metadata))
 }
 
 /// Adds the `*.toml` of an opened directory. Hidden names are left out: editors keep their temporary files there.
-fn read_directory(path: &Path, dir: File, sources: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), Failure> {
+fn read_directory(
+    path: &Path,
+    dir: File,
+    sources: &mut Vec<(PathBuf, Vec<u8>)>,
+    stamps: &mut Vec<Stamp>,
+    now: Timestamp,
+) -> Result<(), Failure> {
     let metadata = dir.metadata().map_err(|error| unreadable(path, &error))?;
     if !metadata.is_dir() {
         return Err(Failure::site(
@@ -203,6 +247,8 @@ fn read_directory(path: &Path, dir: File, sources: &mut Vec<(PathBuf, Vec<u8>)>)
         ));
     }
     check_writers(path, &metadata)?;
+    let held = stamp::names(path).map_err(|error| unreadable(path, &error))?;
+    stamps.push(Stamp::of(path, &metadata, &held, now));
     let failed = |path: &Path, errno: nix::errno::Errno| unreadable(path, &io::Error::from(errno));
     let mut dir = nix::dir::Dir::from_fd(dir.into()).map_err(|errno| failed(path, errno))?;
     let mut names = Vec::new();
@@ -219,7 +265,9 @@ fn read_directory(path: &Path, dir: File, sources: &mut Vec<(PathBuf, Vec<u8>)>)
         let opened =
             nix::fcntl::openat(&dir, name.as_os_str(), OFlag::O_RDONLY | input::FLAGS, Mode::empty())
                 .map_err(|errno| failed(&file, errno))?;
-        sources.push(read(&file, &File::from(opened))?);
+        let (source, metadata) = read(&file, &File::from(opened))?;
+        stamps.push(Stamp::of(&file, &metadata, &source.1, now));
+        sources.push(source);
     }
     Ok(())
 }

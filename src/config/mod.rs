@@ -6,22 +6,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 mod defaults;
-mod diagnose;
+pub(crate) mod diagnose;
 mod file;
 mod overuse;
+mod policy;
 mod schema;
 mod show;
 #[cfg(test)]
 mod tests;
 mod values;
 
-pub(crate) use file::{LIMIT, merge};
+pub(crate) use file::{LIMIT, load_stamped, merge, stamps};
 pub use file::{Place, load};
+pub use policy::warnings;
 pub use show::show;
 
 /// How much the site insists on one mechanism.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Demand {
     /// Not there: the launch is refused.
     Required,
@@ -32,7 +36,7 @@ pub enum Demand {
 }
 
 /// The whole configuration. Every field has its default in `defaults.rs` and its comment in `config/bailey.toml`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// `[site]`
     pub site: Site,
@@ -54,6 +58,10 @@ pub struct Config {
     pub limits: Limits,
     /// `[[overuse]]`, shipped ones included.
     pub overuse: Vec<crate::overuse::Rule>,
+    /// `[policy]`, `[image]`, `[bans]`
+    pub policy: crate::policy::settings::Settings,
+    /// `[[rule]]`, `[[person]]`, `[[trust]]`, `[[vo]]`
+    pub tables: crate::policy::settings::Tables,
     /// SHA-256 over the bytes of every file read, in order, lowercase hex; of nothing when no file was there.
     pub hash: String,
     /// The files read, in order; empty for the embedded default.
@@ -61,7 +69,7 @@ pub struct Config {
 }
 
 /// `[site]`: goes into every record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// `name`: for example the GOCDB name. Empty: left out of the record.
     pub name: String,
@@ -70,14 +78,14 @@ pub struct Site {
 }
 
 /// `[identity]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// `undeclared = "deny" | "record"`.
     pub undeclared: Undeclared,
 }
 
 /// What happens to a payload that nobody vouches for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Undeclared {
     /// Refused with exit code 120.
     Deny,
@@ -86,7 +94,7 @@ pub enum Undeclared {
 }
 
 /// `[audit]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
     /// `dir`: place of the embedded log; `None` = the default places.
     pub dir: Option<PathBuf>,
@@ -107,7 +115,7 @@ pub struct Audit {
 }
 
 /// `[recorder]`: the node's recorder, `bailey-recorder`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorder {
     /// `dir`: where its log is.
     pub dir: PathBuf,
@@ -131,10 +139,21 @@ pub struct Recorder {
     pub launches_per_second: u64,
     /// `bytes_per_day`: that one uid may fill.
     pub bytes_per_day: u64,
+    /// `foreign_config`: what becomes of a launcher that has another configuration than the recorder.
+    pub foreign_config: ForeignConfig,
+}
+
+/// What becomes of a launch under another configuration than the recorder's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForeignConfig {
+    /// It is refused.
+    Refuse,
+    /// It runs, and the record says so.
+    Record,
 }
 
 /// `[retention]`: how long the recorder's log is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
     /// `days`: whole segments older than this are removed. `None`: none is.
     pub days: Option<u64>,
@@ -143,7 +162,7 @@ pub struct Retention {
 }
 
 /// Copies of records to the system journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Journald {
     /// None.
     Off,
@@ -154,7 +173,7 @@ pub enum Journald {
 }
 
 /// What of the payload's arguments is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Args {
     /// The arguments, secrets redacted, 8 KiB at most.
     Full,
@@ -163,7 +182,7 @@ pub enum Args {
 }
 
 /// `[root]`: what a payload sees of the host's file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// `host`: paths shown read-only when no image is asked; those that do not exist are left out.
     pub host: Vec<PathBuf>,
@@ -182,7 +201,7 @@ pub struct Root {
 }
 
 /// `[environment]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// `pass`: names, or prefixes ending in `*`, that enter from the pilot's environment.
     pub pass: Vec<String>,
@@ -191,7 +210,7 @@ pub struct Environment {
 }
 
 /// `[sandbox]`: walls that a site can turn off. What is not here cannot be turned off.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
     /// `ipc_namespace`
     pub ipc_namespace: Demand,
@@ -208,7 +227,7 @@ pub struct Sandbox {
 }
 
 /// `[limits]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// `wall_time`: the longest that may be asked, and what applies when nothing is asked. `None` = no limit.
     pub wall_time: Option<Duration>,
@@ -216,4 +235,10 @@ pub struct Limits {
     pub grace: Duration,
     /// `overuse_off`: ids of `[[overuse]]` rules that do not hold, shipped ones too.
     pub overuse_off: Vec<String>,
+}
+
+fn set<T>(slot: &mut T, said: Option<T>) {
+    if let Some(value) = said {
+        *slot = value;
+    }
 }

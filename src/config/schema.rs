@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::overuse::{Id, OveruseKeys};
+use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
     Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
     Umask, Unless, WallTime,
 };
-use super::{Args, Config, Demand, Journald, Undeclared};
+use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared, set};
 
 type List<T> = Option<Vec<Read<T>>>;
 type One<T> = Option<Read<T>>;
@@ -30,6 +31,13 @@ pub(super) struct Keys {
     sandbox: Sandbox,
     limits: Limits,
     overuse: Vec<OveruseKeys>,
+    policy: Policy,
+    image: Image,
+    bans: Bans,
+    rule: Vec<RuleKeys>,
+    person: Vec<PersonKeys>,
+    trust: Vec<TrustKeys>,
+    vo: Vec<VoKeys>,
 }
 
 #[derive(Deserialize, Default)]
@@ -72,6 +80,7 @@ struct Recorder {
     live_per_uid: One<Count>,
     launches_per_second: One<Count>,
     bytes_per_day: One<Size>,
+    foreign_config: One<ForeignConfig>,
 }
 
 #[derive(Deserialize, Default)]
@@ -120,7 +129,7 @@ struct Limits {
 }
 
 impl Keys {
-    /// Replaces in `config` what this file says. A list replaces the whole list.
+    /// Replaces in `config` what this file says. A list replaces the whole list; a `[[table]]` is one more.
     pub(super) fn apply(self, config: &mut Config) {
         // Taken apart in full: a key that is added above and forgotten here does not compile quietly.
         let Self {
@@ -140,6 +149,7 @@ impl Keys {
                     live_per_uid,
                     launches_per_second,
                     bytes_per_day,
+                    foreign_config,
                 },
             retention: Retention { days, size },
             root: Root { host, host_etc, image_etc, always, late_mounts, sys, scratch_size },
@@ -155,10 +165,25 @@ impl Keys {
                 },
             limits: Limits { wall_time, grace, overuse_off },
             overuse,
+            policy,
+            image,
+            bans,
+            rule,
+            person,
+            trust,
+            vo,
         } = self;
         for rule in overuse {
             rule.apply(&mut config.overuse);
         }
+        policy.apply(config);
+        image.apply(config);
+        bans.apply(config);
+        let tables = &mut config.tables;
+        tables.rules.extend(rule.into_iter().map(RuleKeys::make));
+        tables.persons.extend(person.into_iter().map(PersonKeys::make));
+        tables.trusts.extend(trust.into_iter().map(TrustKeys::make));
+        tables.vos.extend(vo.into_iter().map(VoKeys::make));
 
         set(&mut config.site.name, name.map(|v| v.0.0));
         set(&mut config.site.public_ip, list(public_ip, |v| v));
@@ -182,6 +207,7 @@ impl Keys {
         set(&mut config.recorder.live_per_uid, live_per_uid.map(|v| v.0.0));
         set(&mut config.recorder.launches_per_second, launches_per_second.map(|v| v.0.0));
         set(&mut config.recorder.bytes_per_day, bytes_per_day.map(|v| v.0.0));
+        set(&mut config.recorder.foreign_config, foreign_config.map(|v| v.0));
         set(&mut config.retention.days, days.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.retention.size, size.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.root.host, list(host, |v| v.0));
@@ -202,12 +228,6 @@ impl Keys {
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
-    }
-}
-
-fn set<T>(slot: &mut T, said: Option<T>) {
-    if let Some(value) = said {
-        *slot = value;
     }
 }
 

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::overuse::amount_text;
-use super::{Args, Config, Demand, Journald, Undeclared};
-use crate::overuse::{Bound, Metric, Rule};
+use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared};
+use crate::overuse;
+use crate::policy::rule::{Named, NetworkGrant, Parallel, Rule};
+use crate::policy::settings::{Settings, Tables};
 
 /// Every key with the value that holds. Comments name the files it came from and their hash.
 pub fn show(config: &Config) -> String {
@@ -22,6 +24,8 @@ pub fn show(config: &Config) -> String {
         sandbox,
         limits,
         overuse,
+        policy,
+        tables,
         hash,
         files,
     } = config;
@@ -65,6 +69,7 @@ pub fn show(config: &Config) -> String {
     out.text("live_per_uid", &recorder.live_per_uid.to_string());
     out.text("launches_per_second", &recorder.launches_per_second.to_string());
     out.text("bytes_per_day", &size(recorder.bytes_per_day));
+    out.text("foreign_config", recorder.foreign_config.as_str());
 
     out.section("retention");
     out.text("days", &retention.days.map_or("none".to_owned(), |days| days.to_string()));
@@ -99,26 +104,167 @@ pub fn show(config: &Config) -> String {
     for rule in overuse {
         show_overuse(&mut out, rule);
     }
+
+    show_policy(&mut out, policy);
+    show_tables(&mut out, tables);
     out.0
 }
 
-fn show_overuse(out: &mut Text, rule: &Rule) {
-    let Rule { id, metric, bound, until, over, over_end, min_cpu, steps, every, grace } = rule;
+fn show_overuse(out: &mut Text, rule: &overuse::Rule) {
+    let overuse::Rule { id, metric, bound, until, over, over_end, min_cpu, steps, every, grace } = rule;
     out.line(format_args!("\n[[overuse]]"));
     out.text("id", id);
     out.text("metric", metric.as_str());
-    let side = if matches!(bound, Bound::Above(_)) { "above" } else { "below" };
+    let side = if matches!(bound, overuse::Bound::Above(_)) { "above" } else { "below" };
     out.text(side, &amount_text(*metric, bound.threshold()));
     out.text("until", &amount_text(*metric, *until));
     out.text("for", &span(*over));
     out.text("for_end", &span(*over_end));
-    if *metric == Metric::Reading {
+    if *metric == overuse::Metric::Reading {
         out.text("min_cpu", &span(*min_cpu));
     }
     out.list("steps", steps.iter().map(|step| step.as_str().to_owned()));
     out.text("every", &span(*every));
     if let Some(grace) = grace {
         out.text("grace", &span(*grace));
+    }
+}
+
+fn show_policy(out: &mut Text, policy: &Settings) {
+    let Settings { default_deny, parallel, groups_dir, image, bans } = policy;
+    out.section("policy");
+    out.text("default", if *default_deny { "deny" } else { "allow" });
+    let limit = |limit: Option<u64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
+    out.text("parallel_person", &limit(parallel.person));
+    out.text("parallel_vo", &limit(parallel.vo));
+    out.text("parallel_uid", &limit(parallel.uid));
+    out.text("groups_dir", &groups_dir.to_string_lossy());
+
+    out.section("image");
+    out.list("allow_digests", image.allow_digests.iter().cloned());
+    out.list("deny_digests", image.deny_digests.iter().cloned());
+    out.text("max_age", &image.max_age.map_or("none".to_owned(), span));
+    out.text("old", image.old.as_str());
+    out.list("required_labels", image.required_labels.iter().cloned());
+    out.text("unlabelled", image.unlabelled.as_str());
+    out.text("end_of_life", image.end_of_life.as_str());
+    let table = image.end_of_life_table.as_ref().map(|path| path.to_string_lossy());
+    out.text("end_of_life_table", table.as_deref().unwrap_or("default"));
+
+    out.section("bans");
+    out.text("dir", &bans.dir.to_string_lossy());
+    out.text("unreadable", bans.unreadable.as_str());
+    out.text("missing", bans.missing.as_str());
+    out.text("stale", bans.stale.as_str());
+    out.list("required", bans.required.iter().cloned());
+    out.text("max_age", &bans.max_age.map_or("none".to_owned(), span));
+    out.text("action", bans.measure.as_str());
+    out.text("grace", &span(bans.grace));
+    let poll = bans.poll.as_millis();
+    out.text("poll", &if poll % 1000 == 0 { span(bans.poll) } else { format!("{poll}ms") });
+    out.text("settle", &span(bans.settle));
+}
+
+fn show_tables(out: &mut Text, tables: &Tables) {
+    let Tables { rules, persons, trusts, vos } = tables;
+    let named = |names: &[Named]| names.iter().map(|name| name.text.clone()).collect::<Vec<_>>();
+    for rule in rules {
+        show_rule(out, rule);
+    }
+    for person in persons {
+        out.line(format_args!("\n[[person]]"));
+        out.text("id", &person.id);
+        out.list("names", named(&person.names).into_iter());
+    }
+    for trust in trusts {
+        out.line(format_args!("\n[[trust]]"));
+        out.text("issuer", &trust.issuer.text);
+        out.list("vo", trust.vo.iter().cloned());
+    }
+    for vo in vos {
+        out.line(format_args!("\n[[vo]]"));
+        out.text("name", &vo.name);
+        for (key, value) in [
+            ("job_page", &vo.job_page),
+            ("security_contact", &vo.security_contact),
+            ("user_contact", &vo.user_contact),
+        ] {
+            if let Some(value) = value {
+                out.text(key, value);
+            }
+        }
+        out.some("resolver", vo.resolver.clone());
+    }
+}
+
+fn show_rule(out: &mut Text, rule: &Rule) {
+    let Rule { id, when, deny, reason, grant, overuse_exempt } = rule;
+    let named = |names: &[Named]| names.iter().map(|name| name.text.clone()).collect::<Vec<_>>();
+    out.line(format_args!("\n[[rule]]"));
+    out.text("id", id);
+    out.text("decision", if *deny { "deny" } else { "allow" });
+    if let Some(reason) = reason {
+        out.text("reason", reason);
+    }
+    out.some("vo", when.vo.clone());
+    out.some("issuer", named(&when.issuer));
+    out.some("user", named(&when.user));
+    out.some("person", when.person.clone());
+    out.some("group", when.group.iter().map(ToString::to_string).collect());
+    out.some("mapfile", texts(&when.mapfile).collect());
+    out.some("assurance", when.assurance.clone());
+    if !when.pilot_uid.is_empty() {
+        let uids: Vec<String> = when.pilot_uid.iter().map(ToString::to_string).collect();
+        out.line(format_args!("pilot_uid = [{}]", uids.join(", ")));
+    }
+    out.some("image", texts(&when.image).collect());
+    out.some("image_digest", when.image_digest.clone());
+    if let Some(age) = when.image_older_than {
+        out.text("image_older_than", &span(age));
+    }
+    let network = grant.network.map(|network| if network == NetworkGrant::None { "none" } else { "host" });
+    if let Some(network) = network {
+        out.text("network", network);
+    }
+    for (key, value) in [
+        ("end_of_life", when.end_of_life),
+        ("host_system", when.host_system),
+        ("nested", grant.nested),
+        ("writable", grant.writable),
+        ("credentials", grant.credentials),
+    ] {
+        if let Some(value) = value {
+            out.line(format_args!("{key} = {value}"));
+        }
+    }
+    if let Some(limit) = grant.wall_time {
+        out.text("wall_time", &span(limit));
+    }
+    if let Some(bytes) = grant.scratch {
+        out.text("scratch_size", &size(bytes));
+    }
+    if let Some(profile) = grant.profile {
+        out.text("profile", profile.as_str());
+    }
+    let Parallel { person, vo, uid } = grant.parallel;
+    for (key, limit) in [("parallel_person", person), ("parallel_vo", vo), ("parallel_uid", uid)] {
+        if let Some(limit) = limit {
+            out.text(key, &limit.to_string());
+        }
+    }
+    out.some("overuse_exempt", overuse_exempt.clone());
+    out.some("binds.allow", texts(&grant.binds_allow).collect());
+    out.some("binds.deny", texts(&grant.binds_deny).collect());
+    out.some("binds.readonly", texts(&grant.binds_readonly).collect());
+}
+
+impl ForeignConfig {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Record => "record",
+        }
     }
 }
 
@@ -178,6 +324,13 @@ impl Text {
 
     fn text(&mut self, key: &str, value: &str) {
         self.line(format_args!("{key} = {}", quoted(value)));
+    }
+
+    /// A list, if there is anything in it.
+    fn some(&mut self, key: &str, values: Vec<String>) {
+        if !values.is_empty() {
+            self.list(key, values.into_iter());
+        }
     }
 
     fn list(&mut self, key: &str, values: impl Iterator<Item = String>) {

@@ -37,6 +37,7 @@ fn keys(text: &str) -> Vec<String> {
     let table: toml::Table = text.parse().unwrap();
     let mut keys: Vec<String> = table
         .iter()
+        .filter(|(_, keys)| keys.is_table()) // of an array of tables there may be any number
         .flat_map(|(section, keys)| {
             let keys = keys.as_table().unwrap().keys();
             keys.map(|key| format!("{section}.{key}")).collect::<Vec<_>>()
@@ -101,6 +102,7 @@ reserve = "2M"
 live_per_uid = "7"
 launches_per_second = "8"
 bytes_per_day = "9G"
+foreign_config = "record"
 [retention]
 days = "none"
 size = "1T"
@@ -125,6 +127,76 @@ umask = "0077"
 [limits]
 wall_time = "2d"
 grace = "0s"
+[policy]
+default = "deny"
+parallel_person = 3
+parallel_vo = "400"
+parallel_uid = "none"
+groups_dir = "/data/groups"
+[image]
+allow_digests = ["sha256:7b7c8f0e5d1a4b3c9d2e6f8a0b1c3d5e7f9a2b4c6d8e0f1a3b5c7d9e1f2a4b6c"]
+deny_digests = ["sha256:0B7c8f0e5d1a4b3c9d2e6f8a0b1c3d5e7f9a2b4c6d8e0f1a3b5c7d9e1f2a4b6c"]
+max_age = "365d"
+old = "restrict"
+required_labels = ["org.opencontainers.image.created", "maintainer=us"]
+unlabelled = "refuse"
+end_of_life = "restrict"
+end_of_life_table = "/data/eol.toml"
+[bans]
+dir = "/data/bans"
+unreadable = "last-good"
+missing = "warn"
+stale = "closed"
+required = ["ban_users.db"]
+max_age = "1d"
+action = "freeze"
+grace = "30s"
+poll = "2s"
+settle = "0s"
+[[rule]]
+id = "everything"
+decision = "allow"
+reason = "because"
+vo = ["atlas", "cms"]
+issuer = ["https://iam.example.org/"]
+user = ["/DC=org/CN=A", "CN=B,DC=org"]
+person = ["jane"]
+group = ["/cms/Role=production", "/atlas/*"]
+mapfile = ["/etc/grid-security/grid-mapfile"]
+assurance = ["declared"]
+pilot_uid = [1001, 1002]
+image = ["/cvmfs/unpacked.cern.ch"]
+image_digest = ["sha256:7b7c8f0e5d1a4b3c9d2e6f8a0b1c3d5e7f9a2b4c6d8e0f1a3b5c7d9e1f2a4b6c"]
+image_older_than = "30d"
+end_of_life = true
+host_system = false
+network = "none"
+nested = false
+writable = false
+wall_time = "1h"
+scratch_size = "2G"
+credentials = false
+binds = { allow = ["/data"], deny = ["/data/secret"], readonly = ["/data/ro"] }
+profile = "strict"
+parallel_person = 1
+parallel_vo = 2
+parallel_uid = 3
+overuse_exempt = ["cpu"]
+[[rule]]
+id = "nobody"
+decision = "deny"
+[[person]]
+id = "jane"
+names = ["/DC=org/CN=A", "https://iam.example.org/ abc"]
+[[trust]]
+issuer = "https://iam.example.org/"
+vo = ["cms"]
+[[vo]]
+name = "cms"
+job_page = "https://x.example.org/{job}"
+security_contact = "s@example.org"
+user_contact = "u@example.org"
+resolver = ["/bin/echo", "{job}"]
 "#;
 
 #[test]

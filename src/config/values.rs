@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::{Args, Demand, Journald, Undeclared};
+use super::{Args, Demand, ForeignConfig, Journald, Undeclared};
 use crate::request::{EnvName, parse_duration, parse_size};
 
 /// A value that is written as text in the file.
@@ -68,6 +68,13 @@ impl Value for Journald {
     const EXPECTED: &'static str = "\"off\", \"checkpoints\" or \"all\"";
     fn read(text: &str) -> Result<Self, String> {
         word(text, &[Self::Off, Self::Checkpoints, Self::All], Self::as_str)
+    }
+}
+
+impl Value for ForeignConfig {
+    const EXPECTED: &'static str = "\"refuse\" or \"record\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Refuse, Self::Record], Self::as_str)
     }
 }
 

@@ -1,10 +1,18 @@
 //! From `--image PATH`, or none, to a root directory that a payload can live in.
 #![forbid(unsafe_code)]
 
+pub mod end_of_life;
+pub mod facts;
+pub mod labels;
+pub mod os_release;
+pub mod sif;
+
 use crate::config;
 use crate::failure::{Failure, errno_text};
 use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY};
 use crate::sys::Errno;
+use facts::Told;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// The root that was chosen.
@@ -17,8 +25,20 @@ pub struct Image {
     pub content_ids: Vec<String>,
 }
 
-/// An image directory as root.
-pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
+/// Does anybody want to know what the image says of itself? It costs two opened files, perhaps on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Yes: read it.
+    Inside,
+    /// No: nothing is opened.
+    Not,
+}
+
+/// Opens an image directory.
+///
+/// # Errors
+/// It is not there, no directory, or nothing that a payload may have as its root.
+pub fn open(path: &Path) -> Result<HostObject, Failure> {
     let what = format!("cannot use the image {}", path.display());
     let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
     let object = HostObject::open(path).map_err(|errno| match errno {
@@ -41,12 +61,25 @@ pub fn directory(path: &Path, writable: bool) -> Result<Image, Failure> {
             "name a root directory; without --image the host's system is shown read-only, as root.host says";
         return Err(Failure::usage(&what, why, next));
     }
+    Ok(object)
+}
+
+/// What an image says of itself, where anybody wants to know.
+pub fn told(object: &HostObject, look: Look) -> Told {
+    match look {
+        Look::Inside => facts::of_directory(object.as_fd()),
+        Look::Not => Told::default(),
+    }
+}
+
+/// An image directory as root.
+pub fn root(object: HostObject, writable: bool) -> Image {
     let path = object.path.clone();
-    Ok(Image {
+    Image {
         content_ids: content_ids(&path),
         builder: Builder::from_image(object, writable),
         path: Some(path),
-    })
+    }
 }
 
 /// The host's system, read-only: the listed directories, and of /etc only the listed names.
@@ -118,7 +151,7 @@ pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Fai
 }
 
 /// Unpacked container images name themselves by content: `.flat/ab/<sha256>` or `.images/ab/<sha256>` in the path.
-fn content_ids(path: &Path) -> Vec<String> {
+pub fn content_ids(path: &Path) -> Vec<String> {
     let parts: Vec<&str> = path.components().filter_map(|part| part.as_os_str().to_str()).collect();
     let mut ids = Vec::new();
     for window in parts.windows(3) {

@@ -68,7 +68,7 @@ impl Step {
 }
 
 /// A threshold in thousandths: of what was asked for, of a process, of a byte per CPU second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Milli(pub u64);
 
 impl Milli {
@@ -79,7 +79,7 @@ impl Milli {
 }
 
 /// Which side of the threshold is overuse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bound {
     /// More than this.
     Above(Milli),
@@ -113,7 +113,7 @@ impl Bound {
 }
 
 /// One `[[overuse]]`, checked (`config/overuse.rs`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Its name, in every record and sentence that it causes.
     pub id: String,

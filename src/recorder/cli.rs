@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -11,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::listen;
 use super::log::{Options, RecorderLog};
 use super::server::{Server, say};
+use super::site::{Site, Watch};
 use crate::audit::Timestamp;
 use crate::audit::record::Recorder;
 use crate::audit::wire;
@@ -55,14 +57,15 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
             return 0;
         }
     };
-    let config = match config::load(&Place::system()) {
+    let place = Place::system();
+    let config = match config::load(&place) {
         Ok(config) => with_options(config, cli),
         Err(failure) => {
             say(&failure);
             return MISUSED;
         }
     };
-    match serve(config) {
+    match serve(config, place) {
         Ok(()) => 0,
         Err(failure) => {
             say(&failure);
@@ -83,7 +86,7 @@ fn with_options(mut config: Config, cli: Cli) -> Config {
     config
 }
 
-fn serve(config: Config) -> Result<(), Failure> {
+fn serve(config: Config, place: Place) -> Result<(), Failure> {
     raise_descriptors();
     // The socket first: launchers that come now wait in its queue, and find no closed door.
     let listener = listen::socket_at(&config.audit.socket)?;
@@ -117,7 +120,10 @@ fn serve(config: Config) -> Result<(), Failure> {
         // Every launch of another account will be refused with the same words; a launcher must hear them.
         say(&failure);
     }
-    Server::new(config, listener, log, identity, readers)?.run()
+    // Before the first launch: without the site's lists nobody is let in.
+    let site = Arc::new(Site::read(&place, &recorder.state)?);
+    let watch = Watch::start(place, recorder.state.clone(), Arc::clone(&site))?;
+    Server::new(config, site, watch, listener, log, identity, readers)?.run()
 }
 
 /// Every live payload takes three descriptors.

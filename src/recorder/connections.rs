@@ -14,10 +14,10 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::launches::Waiting;
 use super::listen;
 use super::observe::{self, Backlog, Peer, Program};
 use super::records::Asker;
-use super::requests::Waiting;
 use super::server::{Server, failed, say};
 use crate::audit::wire::{self, Message, Refused};
 use crate::failure::Failure;
@@ -36,6 +36,8 @@ const ACCEPTING: Duration = Duration::from_millis(5);
 /// How long a connection may carry no payload. A launcher connects when its child begins to build the root, which may take
 /// a minute where an automount has to answer.
 const MOST_IDLE: Duration = Duration::from_secs(120);
+/// When somebody for whom there is no connection left may ask again.
+const RETRY: Option<Duration> = Some(Duration::from_millis(100));
 /// How long a peer may leave its answer unread.
 const MOST_UNREAD: Duration = Duration::from_secs(10);
 /// Messages that may wait for a peer that does not read. (An administrator's list of 25 000 payloads is 64 pages.)
@@ -44,6 +46,9 @@ const MOST_UNSENT: usize = 64;
 const MOST_UNSENT_BYTES: usize = 2 * 1024 * 1024;
 /// Descriptors that the recorder needs beside connections and payloads: its own, and those of one message.
 const OWN_DESCRIPTORS: u64 = 40;
+
+/// A connection from which is read.
+const READS: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP);
 
 /// What a connection is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +165,7 @@ impl Server {
         drop(self.spare.take());
         if let Ok(Some(socket)) = listen::accept(&self.listener) {
             let uid = observe::uid_of(socket.as_fd());
-            self.turned_away(uid, socket, &no_descriptors());
+            self.turned_away(uid, socket, &no_descriptors(), RETRY);
         }
         self.spare = spare();
         if self.spare.is_none() {
@@ -168,10 +173,11 @@ impl Server {
         }
     }
 
-    /// Tells somebody why it is not served.
-    fn turned_away(&mut self, uid: u32, socket: OwnedFd, failure: &Failure) {
+    /// Tells somebody why it is not served, and when there may be room for it.
+    fn turned_away(&mut self, uid: u32, socket: OwnedFd, failure: &Failure, retry: Option<Duration>) {
         *self.counters.refusals.entry(failure.code.exit_code()).or_default() += 1;
-        let _ = answer(&socket, 0, &Message::Refused(Refused::of(failure)));
+        let retry_after_ms = retry.map(|after| after.as_millis() as u64);
+        let _ = answer(&socket, 0, &Message::Refused(Refused { retry_after_ms, ..Refused::of(failure) }));
         self.digests.discard(uid, vec![socket]);
     }
 
@@ -186,26 +192,25 @@ impl Server {
         if !self.has_room(1) {
             self.drop_oldest_idle();
             if !self.has_room(1) {
-                return self.turned_away(uid, socket, &no_descriptors());
+                return self.turned_away(uid, socket, &no_descriptors(), RETRY);
             }
         }
         // The account comes first: looking at a peer that is deep in containers takes a while.
         if let Err(failure) = self.accounts.connect(uid, now) {
-            return self.turned_away(uid, socket, &failure);
+            return self.turned_away(uid, socket, &failure, RETRY);
         }
         let peer = match Peer::look(socket.as_fd(), Some(self.readers)) {
             Ok(peer) => peer,
             Err(failure) => {
                 // Nobody can be named, so nobody can be recorded.
                 self.accounts.idle_less(uid);
-                return self.turned_away(uid, socket, &failure);
+                return self.turned_away(uid, socket, &failure, None);
             }
         };
         let token = self.token();
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-        if let Err(errno) = self.epoll.add(&socket, EpollEvent::new(flags, token)) {
+        if let Err(errno) = self.epoll.add(&socket, EpollEvent::new(READS, token)) {
             self.accounts.idle_less(uid);
-            return self.turned_away(uid, socket, &failed("cannot watch a connection", errno));
+            return self.turned_away(uid, socket, &failed("cannot watch a connection", errno), RETRY);
         }
         let connection = Connection {
             socket,
@@ -266,9 +271,8 @@ impl Server {
 
     /// Nothing is read from it until the next beat.
     fn pause(&mut self, token: u64) {
-        let Some(connection) = self.connections.get(&token) else { return };
-        let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(EpollFlags::empty(), token));
         self.paused.push(token);
+        self.arm(token, EpollFlags::empty());
     }
 
     fn packet(&mut self, token: u64, received: socket::Received) {
@@ -344,8 +348,20 @@ impl Server {
             return;
         }
         connection.stalled = waits.then(Instant::now);
-        let flags = if waits { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP };
-        let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(flags, token));
+        self.arm(token, if waits { EpollFlags::EPOLLOUT } else { READS });
+    }
+
+    /// What is waited for on a connection from now on. One that cannot be watched is cut off: nobody would hear of it again.
+    fn arm(&mut self, token: u64, flags: EpollFlags) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        if let Err(errno) = self.epoll.modify(&connection.socket, &mut EpollEvent::new(flags, token)) {
+            let (pid, uid) = (connection.peer.pid, connection.peer.uid);
+            say(&failed(
+                &format!("cannot watch the connection of process {pid}, uid {uid}, and cut it off"),
+                errno,
+            ));
+            self.disconnect(token);
+        }
     }
 
     /// The connection is gone. Its payload is not: see `payloads.rs`.
@@ -396,10 +412,8 @@ impl Server {
     /// Connections that waited too long.
     pub(super) fn look_at_connections(&mut self, now: Instant) {
         for token in std::mem::take(&mut self.paused) {
-            let Some(connection) = self.connections.get(&token) else { continue };
-            if connection.stalled.is_none() {
-                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-                let _ = self.epoll.modify(&connection.socket, &mut EpollEvent::new(flags, token));
+            if self.connections.get(&token).is_some_and(|connection| connection.stalled.is_none()) {
+                self.arm(token, READS);
             }
         }
         let late = |connection: &Connection| {

@@ -5,8 +5,12 @@
 //! listen      systemd's socket, or one of our own
 //! server      the event loop: take what came, write it in one go, answer
 //!  ├─ connections who may have one, and what it may cost the others
-//!  ├─ requests    what peers ask for: launches judged, ends, questions of administrators
+//!  ├─ requests    what peers ask for: ends, questions of administrators
+//!  ├─ launches    what may begin
+//!  ├─ ids         which launches were here before
 //!  ├─ payloads    what is live, until its one closing record is written
+//!  ├─ stops       orders to stop it, until they are carried out
+//!  ├─ resume      what comes back after a restart or a broken connection
 //!  ├─ observe     what the kernel shows of peers and payloads, and descriptors that cannot be trusted
 //!  ├─ accounts    what one uid may do
 //!  └─ records     what the recorder writes: pure
@@ -19,9 +23,12 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod claims;
 pub mod cli;
 mod connections;
+mod ids;
 mod indexer;
+mod launches;
 mod listen;
 pub mod log;
 mod metrics;
@@ -29,4 +36,8 @@ pub mod observe;
 mod payloads;
 mod records;
 mod requests;
+mod resume;
 mod server;
+mod site;
+mod stops;
+mod suspend;

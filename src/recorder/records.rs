@@ -7,11 +7,13 @@
 use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
-    Action, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Overuse, Peer as PeerField,
-    Preserved, Query, Record, Recorder, Usage,
+    Action, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Overuse,
+    Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;
+use crate::policy::lists::ListState;
+use crate::policy::verdict::Hit;
 use crate::request::LaunchId;
 use crate::supervisor::signal_name;
 
@@ -196,7 +198,48 @@ pub(super) fn stop(base: &Record, id: LaunchId, stop: &wire::Stop, node: &Host, 
         (false, false) => "stopped",
     };
     record.event.reason = Some(format!("{how} by uid {}: {}", asker.uid, short(&stop.reason)));
+    record.grid.stop = stop.order();
     record.grid.peer = asker.field();
+    record
+}
+
+/// `payload-stop` by a ban.
+pub(super) fn banned(base: &Record, id: LaunchId, stop: &wire::Stop, hit: &Hit, node: &Host) -> Record {
+    let mut record = base.about(Action::PayloadStop, id);
+    record.host.clone_from(node);
+    let how = if stop.freeze { "frozen" } else { "stopped" };
+    record.event.reason = Some(format!("{how} by {}: {}", hit.place(), stop.reason));
+    record.grid.stop = stop.order();
+    record.grid.policy.ban = Ban::of(hit);
+    record
+}
+
+/// `ban-change`. `by`: who said so, if it was done with `bailey ban`.
+pub(super) fn ban_change(
+    was: Option<&ListState>,
+    is: Option<&ListState>,
+    node: &Host,
+    by: Option<Asker>,
+) -> Record {
+    let mut record = Record::of_log(Action::BanChange, node.clone());
+    record.grid.ban_change = BanChange {
+        list: is.or(was).map(|list| list.name.clone()),
+        before: was.and_then(|list| list.digest.clone()),
+        after: is.and_then(|list| list.digest.clone()),
+        entries: is.map(|list| list.bans as u64),
+        by: Some(if by.is_some() { "bailey-ban" } else { "file" }.to_owned()),
+        owner: is.map(|list| list.owner),
+        changed: is.and_then(|list| list.changed),
+    };
+    let name = is.or(was).map(|list| list.name.as_str()).unwrap_or_default();
+    record.event.reason = Some(match is {
+        Some(list) => match &list.trouble {
+            Some(trouble) => trouble.text.clone(),
+            None => format!("{name} has {} bans now", list.bans),
+        },
+        None => format!("{name} is there no more"),
+    });
+    record.grid.peer = by.map(Asker::field).unwrap_or_default();
     record
 }
 
@@ -280,6 +323,15 @@ fn shorten(record: &mut Record) {
             cut(text, 256);
         }
     }
+    let image = &mut record.grid.image;
+    image.remarks.truncate(MOST);
+    image.remarks.iter_mut().for_each(|remark| cut(remark, 256));
+    image.labels = std::mem::take(&mut image.labels)
+        .into_iter()
+        .filter(|(name, _)| name.len() <= 256)
+        .take(MOST)
+        .collect();
+    image.labels.values_mut().for_each(|value| cut(value, 1024));
     record.related.ip.truncate(MOST);
     record.grid.site.public_ip.truncate(MOST);
     let texts = [
@@ -292,6 +344,9 @@ fn shorten(record: &mut Record) {
         &mut record.process.real_group.id,
         &mut record.process.user.id,
         &mut record.container.image.name,
+        &mut image.created_by,
+        &mut image.os,
+        &mut image.end_of_life,
         &mut record.grid.vo,
         &mut record.grid.job.id,
         &mut record.grid.job.task,

@@ -8,7 +8,7 @@
 //!    by those few ([`connections`](super::connections)).
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -21,12 +21,15 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::accounts::Accounts;
 use super::connections::{self, Connection, Stage, Turn};
+use super::ids::Ids;
 use super::indexer::Indexer;
 use super::log::{Live, RecorderLog, Staged, Written};
 use super::metrics::{self, Counters};
 use super::observe::Digests;
 use super::payloads::{Begun, Payload};
-use super::records;
+use super::records::{self, Asker};
+use super::site::{Site, Watch};
+use super::suspend::Crowd;
 use crate::audit::record::{Action, Host, Record, Recorder as RecorderField};
 use crate::audit::wire::{self, MAX_PACKET, Message};
 use crate::audit::{Timestamp, drain, journal};
@@ -39,6 +42,7 @@ use crate::sys::signal::AllSignals;
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const DIGESTS: u64 = 2;
+const SITE: u64 = 3;
 /// Tokens of payloads' pidfds have this bit; those of connections have not.
 const PIDFD: u64 = 1 << 63;
 /// How long a recorder that ends reads what was sent before.
@@ -47,8 +51,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const BEAT: Duration = Duration::from_millis(200);
 /// How old the node's addresses in a record may be.
 const NODE_AGE: Duration = Duration::from_secs(1);
-/// How many ids of closed launches are remembered, so that none begins twice.
-const REMEMBERED: usize = 65_536;
 
 /// What happens when a record of the batch is written.
 pub(super) enum After {
@@ -60,6 +62,8 @@ pub(super) enum After {
     Answer { token: u64, serial: u32, answer: Message },
     /// The launcher is told to stop its payload; the asker hears what became of it.
     Order { id: LaunchId, order: wire::Stop, token: u64, serial: u32 },
+    /// The launcher is told to stop its payload; nobody asked.
+    Ordered { id: LaunchId, order: wire::Stop },
     /// Nothing.
     Nothing,
 }
@@ -89,10 +93,18 @@ pub(super) struct Server {
     pub(super) processes: HashMap<(i32, u64), LaunchId>,
     /// Launches whose record is in the batch.
     pub(super) launching: HashSet<LaunchId>,
-    closed: (HashSet<LaunchId>, VecDeque<LaunchId>),
+    pub(super) ids: Ids,
     pub(super) accounts: Accounts,
     pub(super) digests: Digests,
     pub(super) counters: Counters,
+    /// The site's policy as its files were last.
+    pub(super) site: Arc<Site>,
+    pub(super) watch: Watch,
+    /// The configuration before this one, and since when it is not in force.
+    pub(super) hash_before: Option<(String, Instant)>,
+    /// Lists that `bailey ban` says it changes: digest afterwards (or, of one removed, its name), by whom, when.
+    pub(super) told_bans: HashMap<String, (Asker, Instant)>,
+    pub(super) crowd: Crowd,
     pub(super) batch: Vec<Job>,
     pub(super) turn: Turn,
     /// Connections from which nothing is read until the next beat.
@@ -123,6 +135,8 @@ pub(super) fn failed(what: &str, errno: Errno) -> Failure {
 impl Server {
     pub(super) fn new(
         config: Config,
+        site: Arc<Site>,
+        watch: Watch,
         listener: OwnedFd,
         log: RecorderLog,
         identity: RecorderField,
@@ -132,9 +146,12 @@ impl Server {
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
         let signals = AllSignals::block().map_err(|e| failed("cannot take over signals", e))?;
         let digests = Digests::new()?;
-        for (fd, token) in
-            [(listener.as_fd(), LISTENER), (signals.as_fd(), SIGNALS), (digests.as_fd(), DIGESTS)]
-        {
+        for (fd, token) in [
+            (listener.as_fd(), LISTENER),
+            (signals.as_fd(), SIGNALS),
+            (digests.as_fd(), DIGESTS),
+            (watch.as_fd(), SITE),
+        ] {
             epoll
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
                 .map_err(|e| failed("cannot wait for events", e))?;
@@ -148,16 +165,21 @@ impl Server {
             listener,
             signals,
             epoll,
-            log,
             node: (Arc::new(host::node()?), now),
             connections: HashMap::new(),
             payloads: HashMap::new(),
             pidfds: HashMap::new(),
             processes: HashMap::new(),
             launching: HashSet::new(),
-            closed: (HashSet::new(), VecDeque::new()),
+            ids: Ids::of_log(&log)?,
+            log,
             digests,
             counters: Counters::default(),
+            site,
+            watch,
+            hash_before: None,
+            told_bans: HashMap::new(),
+            crowd: Crowd::default(),
             batch: Vec::new(),
             turn: Turn::default(),
             paused: Vec::new(),
@@ -183,6 +205,7 @@ impl Server {
         self.announce();
         self.take_over_live();
         self.commit();
+        self.suspend(); // who was banned while nobody looked
         self.look_at_drain_flag();
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let mut events = vec![EpollEvent::empty(); 256];
@@ -216,6 +239,7 @@ impl Server {
                 LISTENER => self.accept(),
                 SIGNALS => self.signalled(),
                 DIGESTS => self.digested(),
+                SITE => self.site_changed(),
                 token if token & PIDFD != 0 => self.payload_exited(token),
                 token => self.ready(token),
             }
@@ -314,6 +338,7 @@ impl Server {
                     }
                     Err(failure) => {
                         self.accounts.ended(begun.uid);
+                        self.crowd.remove(&begun.crowd);
                         if let Some(connection) = self.connections.get_mut(&token) {
                             connection.stage = Stage::Greeted;
                         }
@@ -359,6 +384,12 @@ impl Server {
                     }
                 }
             }
+            After::Ordered { id, order } => {
+                if let Err(failure) = result {
+                    say(&failure);
+                }
+                let _ = self.order(id, order); // one that ended meanwhile needs none
+            }
             After::Nothing => {
                 if let Err(failure) = result {
                     say(&failure);
@@ -374,23 +405,6 @@ impl Server {
             mode => mode,
         };
         journal::copy_own(mode, &self.log.take_own_lines());
-    }
-
-    /// Remembers that the launch was there.
-    pub(super) fn remember(&mut self, id: LaunchId) {
-        let (set, order) = &mut self.closed;
-        if set.insert(id) {
-            order.push_back(id);
-            if order.len() > REMEMBERED
-                && let Some(oldest) = order.pop_front()
-            {
-                set.remove(&oldest);
-            }
-        }
-    }
-
-    pub(super) fn was_closed(&self, id: LaunchId) -> bool {
-        self.closed.0.contains(&id)
     }
 
     // ---- other events ----
@@ -417,6 +431,7 @@ impl Server {
     fn beat(&mut self) {
         let now = Instant::now();
         self.beat = now;
+        self.ids.look();
         self.look_at_connections(now);
         self.look_at_payloads(now);
         self.look_at_drain_flag();

@@ -74,6 +74,11 @@ impl Book {
         Ok(book(Kind::Embedded(Box::new(log), None), why))
     }
 
+    /// Whether the launcher writes the log itself.
+    pub(super) const fn is_embedded(&self) -> bool {
+        matches!(self.kind, Kind::Embedded(..))
+    }
+
     /// For `grid.sandbox.recorder`: `on: WRITER`, or `off` and why.
     pub(super) fn recorder_state(&self) -> &str {
         &self.recorder

@@ -3,6 +3,7 @@
 //! The [`Desk`] is the only place that writes to the log. It decides nothing; the pipeline tells it what happened.
 #![forbid(unsafe_code)]
 
+mod bans;
 mod book;
 pub mod overuse;
 mod records;
@@ -13,7 +14,7 @@ pub use status::{Payload, Status};
 
 use crate::audit::client::Order;
 use crate::audit::log::Durability;
-use crate::audit::record::{self, Record};
+use crate::audit::record::{self, Record, StopBy};
 use crate::audit::time::Timestamp;
 use crate::audit::{Receipt, place};
 use crate::config::{self, Config};
@@ -23,9 +24,15 @@ use crate::identity::Identity;
 use crate::overuse::Step;
 use crate::overuse::engine::Event;
 use crate::plan::{Facts, HandedOver};
+use crate::policy::facts;
+use crate::policy::rule::Parallel;
+use crate::policy::slots::{self, Slots};
+use crate::policy::store::Policy;
+use crate::policy::verdict::Verdict;
 use crate::request::{LaunchId, Request};
 use crate::sandbox::Handover;
 use crate::supervisor::{End, Notice, Overseer};
+use bans::Watch;
 use book::Book;
 use std::io::Write as _;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -39,6 +46,12 @@ pub struct Desk<'a> {
     id: LaunchId,
     asked_at: Timestamp,
     identity: Option<Identity>,
+    policy: record::Policy,
+    watch: Option<Watch<'a>>,
+    parallel: Parallel,
+    slots: Slots,
+    person: Option<String>,
+    names: Vec<String>,
     contact: Option<String>,
     facts: Facts,
     book: Option<Book>,
@@ -56,6 +69,12 @@ impl<'a> Desk<'a> {
             id,
             asked_at: Timestamp::now(),
             identity: None,
+            policy: record::Policy::default(),
+            watch: None,
+            parallel: Parallel::default(),
+            slots: Slots::default(),
+            person: None,
+            names: Vec::new(),
             contact: None,
             facts: Facts::default(),
             book: None,
@@ -74,9 +93,19 @@ impl<'a> Desk<'a> {
         self.identity = Some(identity.clone());
     }
 
-    /// Whom a user may ask about what is said: the VO's contact.
-    pub fn learn_contact(&mut self, contact: Option<String>) {
-        self.contact = contact;
+    /// What the site's policy says of these facts, once that is known.
+    pub fn learn_verdict(&mut self, verdict: &Verdict, facts: facts::Facts, policy: &'a Policy) {
+        self.policy = records::policy(verdict, policy.lists());
+        self.parallel = verdict.obligations.parallel;
+        self.watch = Some(Watch::new(facts, policy));
+        self.person.clone_from(&verdict.person);
+        self.names.clone_from(&verdict.names);
+        self.contact.clone_from(&verdict.contact);
+    }
+
+    /// The failure as its user reads it: with the id to ask about, and whom to ask.
+    pub fn for_the_user(&self, failure: Failure) -> Failure {
+        failure.of_incident(self.id.as_str(), self.contact.as_deref())
     }
 
     /// What was decided, once that is known.
@@ -119,6 +148,13 @@ impl<'a> Desk<'a> {
         self.open_log()?;
         let record = records::launch(self, frozen);
         let (id, nested) = (self.id, self.request.nested);
+        if self.book.as_ref().is_some_and(Book::is_embedded)
+            && self.parallel != Parallel::default()
+            && let Some(watch) = &self.watch
+        {
+            let dir = self.log_dir()?.join("slots");
+            self.slots = slots::take(&dir, self.parallel, watch.facts(), self.person.as_deref())?;
+        }
         self.book.as_mut().ok_or_else(no_log)?.launch(&record, id, nested, payload, handover)
     }
 
@@ -174,6 +210,11 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// Nobody else looks at the ban lists: there is no recorder, or none that can be reached.
+    fn is_alone(&self) -> bool {
+        self.book.as_ref().is_none_or(|book| book.is_embedded() || book.descriptor().is_none())
+    }
+
     /// Whether a launch record stands that must be closed.
     fn has_launch_record(&self) -> bool {
         self.book.as_ref().is_some_and(Book::is_launched)
@@ -222,17 +263,21 @@ impl Overseer for Desk<'_> {
                 say(&format!("launch {}: {reason}", self.id));
                 self.record_stop(&reason);
             }
-            Notice::Stopped { reason, grace } => {
+            Notice::Stopped { by, reason, grace } => {
                 // The recorder wrote who asked for it.
                 let how = match grace {
                     Some(grace) => format!("SIGTERM now, SIGKILL in {} s", grace.as_secs()),
                     None => "SIGKILL now".to_owned(),
                 };
-                say(&format!("launch {}: an administrator stops the payload: {reason}; {how}", self.id));
+                let who = by.subject();
+                if *by == StopBy::Ban && self.book.as_ref().is_some_and(Book::is_embedded) {
+                    self.record_stop(reason);
+                }
+                say(&format!("launch {}: {who} stops the payload: {reason}; {how}", self.id));
             }
-            Notice::Frozen { reason, processes } => {
+            Notice::Frozen { by, reason, processes } => {
                 let text = format!("the payload is held, {processes} processes of it: {reason}");
-                say(&format!("launch {}: an administrator holds the payload: {reason}", self.id));
+                say(&format!("launch {}: {} holds the payload: {reason}", self.id, by.subject()));
                 self.record_notice(&text, None);
             }
             Notice::Preserved(preserved) => {
@@ -272,11 +317,21 @@ impl Overseer for Desk<'_> {
     }
 
     fn wake_at(&self) -> Option<std::time::Instant> {
-        self.book.as_ref().and_then(Book::wake_at)
+        let bans = self.watch.as_ref().filter(|_| self.is_alone()).map(Watch::next);
+        self.book.as_ref().and_then(Book::wake_at).into_iter().chain(bans).min()
     }
 
     fn orders(&mut self) -> Vec<Order> {
-        self.book.as_mut().map(Book::orders).unwrap_or_default()
+        let mut orders = self.book.as_mut().map(Book::orders).unwrap_or_default();
+        let alone = self.is_alone();
+        let id = self.id;
+        if let Some(watch) = self.watch.as_mut().filter(|_| alone)
+            && let Some(hit) = watch.look()
+        {
+            self.policy.ban = record::Ban::of(&hit);
+            orders.push(Order::Stop(watch.order(id, &hit)));
+        }
+        orders
     }
 
     fn preserve_in(&self) -> Result<PathBuf, Failure> {

@@ -13,6 +13,8 @@ use crate::audit::{record, redact::Args};
 use crate::config::Journald;
 use crate::failure::{Code, Failure};
 use crate::plan::HandedOver;
+use crate::policy::lists::Lists;
+use crate::policy::verdict::{By, Denial, Verdict};
 use crate::proc::capability_names;
 use crate::sandbox::NAMESPACES;
 use crate::sandbox::observe::Observed;
@@ -62,6 +64,7 @@ pub(super) fn base(desk: &Desk<'_>, node: Host) -> Record {
     record.grid.launcher.version = Some(env!("CARGO_PKG_VERSION").to_owned());
     record.grid.launcher.build_id = elf::build_id();
     record.grid.clock.synchronized = crate::host::clock_synchronized();
+    record.grid.policy.clone_from(&desk.policy);
     record.grid.policy.config_hash = Some(desk.config.hash.clone());
     record.grid.site.name = Some(desk.config.site.name.clone()).filter(|name| !name.is_empty());
     record.grid.site.public_ip.clone_from(&desk.config.site.public_ip);
@@ -85,6 +88,11 @@ fn set_identity(record: &mut Record, desk: &Desk<'_>) {
         record.user.name.clone_from(&identity.name);
     }
     record.related.user = identity.user.iter().cloned().collect();
+    for name in &desk.names {
+        if !record.related.user.contains(name) {
+            record.related.user.push(name.clone());
+        }
+    }
     record.grid.vo.clone_from(&identity.vo);
     record.grid.identity = Identity {
         assurance: Some(match identity.assurance {
@@ -95,6 +103,7 @@ fn set_identity(record: &mut Record, desk: &Desk<'_>) {
         issuer: identity.issuer.clone(),
         subject: identity.user.clone(),
         groups: identity.groups.clone(),
+        person: desk.person.clone(),
         ..Identity::default()
     };
     record.grid.pilot.id.clone_from(&identity.pilot);
@@ -108,6 +117,15 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         facts.image.as_ref().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
     record.container.image.hash.all.clone_from(&facts.image_ids);
     record.related.hash.clone_from(&facts.image_ids);
+    let text = |text: &String| redact::text(text.as_bytes());
+    record.grid.image = record::ImageTold {
+        created: facts.told.made.as_ref().map(|(when, _)| *when),
+        created_by: facts.told.made.as_ref().map(|(_, by)| text(by)),
+        os: facts.told.os.as_ref().map(|os| text(&os.to_string())),
+        end_of_life: facts.end_of_life.map(Timestamp::day),
+        labels: required_labels(desk),
+        remarks: facts.told.remarks.iter().map(text).collect(),
+    };
     if facts.start_dir.is_absolute() {
         record.process.working_directory = Some(redact::text(facts.start_dir.as_os_str().as_encoded_bytes()));
     }
@@ -125,14 +143,38 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
     record.grid.limits.memory = desk.request.memory;
     record.grid.limits.cpus_milli = desk.request.cpus_milli;
     record.grid.limits.pids = desk.request.pids;
-    record.grid.limits.wall_time =
-        desk.request.wall_time.or(desk.config.limits.wall_time).map(|limit| limit.as_secs());
+    record.grid.limits.wall_time = facts.wall_time.map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
     record.grid.sandbox.insert("stdio".to_owned(), stdio());
     if desk.config.audit.journald != Journald::Off {
         record.grid.sandbox.insert("journald".to_owned(), journal::state());
     }
+}
+
+/// `grid.policy`, from what the site's policy said.
+pub(super) fn policy(verdict: &Verdict, lists: &Lists) -> record::Policy {
+    let mut policy = record::Policy {
+        rule: verdict.rule.clone(),
+        bans_version: Some(lists.version.clone()).filter(|_| !lists.lists.is_empty()),
+        profile: Some(verdict.obligations.profile.as_str().to_owned()),
+        remarks: verdict.remarks.iter().map(|remark| redact::text(remark.as_bytes())).collect(),
+        ..record::Policy::default()
+    };
+    if let Some(Denial { by: By::Ban(hit), .. }) = &verdict.denial {
+        policy.ban = record::Ban::of(hit);
+    }
+    policy
+}
+
+/// Of the image's labels those that the site's rules name.
+fn required_labels(desk: &Desk<'_>) -> BTreeMap<String, String> {
+    let name =
+        |label: &String| label.split_once('=').map_or_else(|| label.clone(), |(name, _)| name.to_owned());
+    let wanted = desk.config.policy.image.required_labels.iter().map(name);
+    wanted
+        .filter_map(|name| Some((name.clone(), redact::text(desk.facts.told.labels.get(&name)?.as_bytes()))))
+        .collect()
 }
 
 /// A copy of the common part with the constants of another action.
@@ -289,8 +331,8 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         Cause::Payload | Cause::InitLost => EndBy::Payload,
         Cause::PilotSignal(_) => EndBy::PilotSignal,
         Cause::WallTime => EndBy::WallTime,
-        Cause::Administrator => EndBy::Administrator,
         Cause::Overuse => EndBy::Overuse,
+        Cause::Ordered(by) => by.ends(),
     });
     let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);
     record.grid.usage = record::Usage {

@@ -141,13 +141,11 @@ pub struct Protected {
     pub credentials: Vec<PathBuf>,
 }
 
-/// Puts the working directory in place. Returns where the payload starts.
-pub fn add_workdir(builder: &mut Builder, workdir: Option<&Path>) -> Result<PathBuf, Failure> {
-    let Some(path) = workdir else {
-        let path = Path::new(PRIVATE_WORKDIR);
-        builder.add_private_dir(path, "work", 0o700, WRITABLE)?;
-        return Ok(path.to_path_buf());
-    };
+/// Opens the working directory.
+///
+/// # Errors
+/// It is not there, no directory, or never shown to a payload.
+pub fn open_workdir(path: &Path) -> Result<HostObject, Failure> {
     let what = format!("cannot use the working directory {}", path.display());
     let object = open_source(path, &what, "name an existing directory, or leave out --workdir")?;
     if !object.stat.is_dir() {
@@ -157,15 +155,37 @@ pub fn add_workdir(builder: &mut Builder, workdir: Option<&Path>) -> Result<Path
             "name an existing directory, or leave out --workdir",
         ));
     }
+    Ok(object)
+}
+
+/// Opens the source of one `--bind`.
+///
+/// # Errors
+/// It is not there, or never shown to a payload.
+pub fn open_bind(bind: &Bind) -> Result<HostObject, Failure> {
+    let what = format!("cannot bind {}", bind.source.display());
+    open_source(&bind.source, &what, "name an existing file or directory of this host")
+}
+
+/// Puts the working directory in place. Returns where the payload starts.
+pub fn add_workdir(builder: &mut Builder, workdir: Option<HostObject>) -> Result<PathBuf, Failure> {
+    let Some(object) = workdir else {
+        let path = Path::new(PRIVATE_WORKDIR);
+        builder.add_private_dir(path, "work", 0o700, WRITABLE)?;
+        return Ok(path.to_path_buf());
+    };
     // "At its own path" is the path as the kernel knows it, so that a link on the way does not hide the directory.
     let target = object.path.clone();
     builder.add_bind(object, &target, WRITABLE, false, Origin::Handed)
 }
 
 /// Puts one `--bind` in place.
-pub fn add_bind(builder: &mut Builder, bind: &Bind, late_mounts: &[PathBuf]) -> Result<(), Failure> {
-    let what = format!("cannot bind {}", bind.source.display());
-    let object = open_source(&bind.source, &what, "name an existing file or directory of this host")?;
+pub fn add_bind(
+    builder: &mut Builder,
+    bind: &Bind,
+    object: HostObject,
+    late_mounts: &[PathBuf],
+) -> Result<(), Failure> {
     let mut attr = if bind.writable { WRITABLE } else { READ_ONLY };
     // A device that was named is meant to be used; a directory of devices was not.
     attr.no_dev = !object.stat.is_char_device();

@@ -13,7 +13,7 @@ mod overuse;
 mod preserve;
 
 use crate::audit::client::Order;
-use crate::audit::record::Preserved;
+use crate::audit::record::{Preserved, StopBy};
 use crate::audit::wire::Stop;
 use crate::failure::Failure;
 use crate::overuse::engine::Event;
@@ -88,10 +88,10 @@ pub enum Cause {
     PilotSignal(i32),
     /// The wall time.
     WallTime,
-    /// An administrator's order, by the recorder.
-    Administrator,
     /// A rule on overuse.
     Overuse,
+    /// An order that came by the recorder.
+    Ordered(StopBy),
     /// init was killed: nobody is left to say how the payload ended.
     InitLost,
 }
@@ -101,7 +101,7 @@ pub enum Cause {
 pub struct End {
     /// What ended it.
     pub cause: Cause,
-    /// Why, in the administrator's words.
+    /// Why, in the words of whoever ordered it.
     pub reason: Option<String>,
     /// What stopped it, when that was a rule on overuse.
     pub overuse: Option<Box<Event>>,
@@ -129,15 +129,19 @@ pub enum Notice {
         /// What is left.
         grace: Duration,
     },
-    /// An administrator stops the payload; SIGTERM was sent, SIGKILL comes after the grace, or at once without one.
+    /// The payload is stopped by an order; SIGTERM was sent, SIGKILL comes after the grace, or at once without one.
     Stopped {
+        /// What orders it.
+        by: StopBy,
         /// Why.
         reason: String,
         /// What is left.
         grace: Option<Duration>,
     },
-    /// An administrator had the payload's processes stopped (SIGSTOP); they stay until it is ended.
+    /// An order had the payload's processes stopped (SIGSTOP); they stay until it is ended.
     Frozen {
+        /// What ordered it.
+        by: StopBy,
         /// Why.
         reason: String,
         /// How many processes are held.
@@ -216,8 +220,10 @@ struct Watch<'a> {
     passed_on: SignalSet,
     stopped: Option<Cause>,
     reason: Option<String>,
-    /// Why it is to be frozen, until it is and that was said.
-    frozen_as: Option<String>,
+    /// What it is to be frozen by and why, until it is and that was said.
+    frozen_as: Option<(StopBy, String)>,
+    /// The order that held it and was carried out: a recorder that restarted gives it again.
+    done: Option<Stop>,
 }
 
 /// What init told, and what the payload's own gate told.
@@ -253,6 +259,7 @@ impl<'a> Watch<'a> {
             stopped: None,
             reason: None,
             frozen_as: None,
+            done: None,
         }
     }
 
@@ -377,45 +384,55 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// An administrator's order. The last one counts; one that was carried out already is only confirmed.
+    /// An order. The last one counts; one that was carried out already is only confirmed.
     fn order(&mut self, stop: Stop) {
         if self.phase == Phase::Killed {
             return self.overseer.obeyed(false, Some(Duration::ZERO));
         }
         let now = Instant::now();
         let was_held = matches!(self.phase, Phase::Held { .. });
+        let sooner = stop.grace_ms.and_then(|grace| now.checked_add(Duration::from_millis(grace)));
         if let Phase::Ending(at) = self.phase
             && !stop.freeze
             && !stop.preserve
+            && !sooner.is_some_and(|sooner| at.is_none_or(|at| sooner < at))
         {
             // It is being stopped already, and gets no longer for that.
             return self.overseer.obeyed(false, at.map(|at| at.saturating_duration_since(now)));
         }
-        self.stopped = Some(Cause::Administrator);
+        self.stopped = Some(Cause::Ordered(stop.by));
         self.reason = Some(stop.reason.clone());
         self.stop_at = None; // a held payload uses nothing up
         if stop.freeze || stop.preserve {
             let held = hold::stop_all(self.running.init_pid(), HOLD);
             if !(was_held && stop.freeze) {
-                self.frozen_as = stop.freeze.then(|| stop.reason.clone());
+                self.frozen_as = stop.freeze.then(|| (stop.by, stop.reason.clone()));
             }
             self.held(held, false);
         }
-        if stop.preserve && self.preserve() {
+        let again = was_held && self.done.as_ref() == Some(&stop);
+        if stop.preserve && !again && self.preserve() {
             return; // somebody wanted the end meanwhile, and has it
         }
         if stop.freeze {
+            self.done = Some(stop);
             return;
         }
         if stop.preserve || was_held {
             // It must not run again: no signal that it could handle.
-            self.overseer.notice(&Notice::Stopped { reason: stop.reason, grace: None });
+            self.overseer.notice(&Notice::Stopped { by: stop.by, reason: stop.reason, grace: None });
             self.kill();
             return self.overseer.obeyed(false, Some(Duration::ZERO));
         }
-        let grace = Some(self.deadline.grace);
-        self.terminate(now, self.deadline.grace);
-        self.overseer.notice(&Notice::Stopped { reason: stop.reason, grace });
+        let grace = stop.grace_ms.map_or(self.deadline.grace, Duration::from_millis);
+        if grace.is_zero() {
+            self.overseer.notice(&Notice::Stopped { by: stop.by, reason: stop.reason, grace: None });
+            self.kill();
+            return self.overseer.obeyed(false, Some(Duration::ZERO));
+        }
+        self.terminate(now, grace);
+        let grace = Some(grace);
+        self.overseer.notice(&Notice::Stopped { by: stop.by, reason: stop.reason, grace });
         self.overseer.obeyed(false, grace);
     }
 
@@ -423,8 +440,8 @@ impl<'a> Watch<'a> {
     fn held(&mut self, held: Held, settled: bool) {
         let now_held = held.running == 0;
         if now_held && !settled {
-            if let Some(reason) = self.frozen_as.take() {
-                self.overseer.notice(&Notice::Frozen { reason, processes: held.processes });
+            if let Some((by, reason)) = self.frozen_as.take() {
+                self.overseer.notice(&Notice::Frozen { by, reason, processes: held.processes });
             }
             self.overseer.obeyed(true, None);
         }
@@ -462,7 +479,7 @@ impl<'a> Watch<'a> {
             Some(_) | None => Cause::Payload,
         };
         let cause = self.stopped.unwrap_or(own);
-        let reason = self.reason.filter(|_| cause == Cause::Administrator);
+        let reason = self.reason.filter(|_| matches!(cause, Cause::Ordered(_)));
         let overuse = self.overused.filter(|_| cause == Cause::Overuse);
         let duration = self.start.elapsed();
         let running = self.running;

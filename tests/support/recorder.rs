@@ -189,13 +189,18 @@ impl Recorder {
 
     /// Waits until the log has so many records of the action, and gives them.
     pub fn wait_records(&self, action: &str, count: usize) -> Vec<Value> {
+        self.wait_records_for(action, count, Duration::from_secs(20))
+    }
+
+    /// The same, so long at most.
+    pub fn wait_records_for(&self, action: &str, count: usize, longest: Duration) -> Vec<Value> {
         let start = Instant::now();
         loop {
             let found = self.records_of(action);
             if found.len() >= count {
                 return found;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "{count} {action} expected: {found:?}");
+            assert!(start.elapsed() < longest, "{count} {action} expected: {found:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

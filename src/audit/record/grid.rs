@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Absent, Assurance, EndBy, Role};
+use super::{Absent, Assurance, EndBy, Role, StopBy};
 use crate::audit::time::Timestamp;
 use crate::overuse::{Metric, Step};
 
@@ -21,6 +21,8 @@ objects! {
         pub role: Option<Role>,
         /// Launch id of the payload inside which this launcher runs.
         pub parent_launch: Option<String>,
+        /// What the image says of itself.
+        pub image: ImageTold,
         /// Every bind.
         pub mounts: Vec<Mount>,
         /// From the configuration.
@@ -49,6 +51,8 @@ objects! {
         pub start_ticks: Option<u64>,
         /// The argument list, where `process.args` does not have all of it.
         pub args: ArgsInfo,
+        /// The order of a `payload-stop` that the recorder passes on.
+        pub stop: StopOrder,
         /// How it ended.
         pub end: End,
         /// What it used.
@@ -63,6 +67,8 @@ objects! {
         pub live_part: LivePart,
         /// What a `log-prune` announces.
         pub pruned: Pruned,
+        /// Which list changed, in a `ban-change`.
+        pub ban_change: BanChange,
         /// What was asked, in a `query`.
         pub query: Query,
         /// Who asked for this, as the kernel says: in `query`, `payload-stop`, `node-drain`.
@@ -111,6 +117,22 @@ objects! {
         pub groups: Vec<String>,
         /// The token's own id.
         pub jti: Option<String>,
+    }
+
+    /// `grid.image.*`: whoever made the image wrote it.
+    pub struct ImageTold {
+        /// When it was made.
+        pub created: Option<Timestamp>,
+        /// What says so: `label NAME`, `sif-header`.
+        pub created_by: Option<String>,
+        /// Its operating system: `ID VERSION_ID` of os-release.
+        pub os: Option<String>,
+        /// The last day of that system's security support, `YYYY-MM-DD`.
+        pub end_of_life: Option<String>,
+        /// The labels that the site's rules name.
+        pub labels: BTreeMap<String, String>,
+        /// What it has and could not be read.
+        pub remarks: Vec<String>,
     }
 
     /// One element of `grid.mounts`.
@@ -223,6 +245,24 @@ objects! {
         pub bans_version: Option<String>,
         /// Digest of the configuration.
         pub config_hash: Option<String>,
+        /// How tight the walls are: `default` or `strict`.
+        pub profile: Option<String>,
+        /// What the site should see, and the payload ran in spite of.
+        pub remarks: Vec<String>,
+        /// The ban that refused it, or stopped it.
+        pub ban: Ban,
+    }
+
+    /// `grid.policy.ban.*`
+    pub struct Ban {
+        /// File and line of the entry.
+        pub entry: Option<String>,
+        /// What it names, as it stands there.
+        pub whom: Option<String>,
+        /// Why.
+        pub reason: Option<String>,
+        /// The site's ticket.
+        pub ticket: Option<String>,
     }
 
     /// `grid.launcher.*`
@@ -251,6 +291,20 @@ objects! {
         pub count: Option<u64>,
         /// How many values were redacted.
         pub redacted: Option<u64>,
+    }
+
+    /// `grid.stop.*`: what the launcher is to do, so that an order outlives a restart of the recorder.
+    pub struct StopOrder {
+        /// What orders it.
+        pub by: Option<StopBy>,
+        /// Why, for the user.
+        pub reason: Option<String>,
+        /// Hold it instead of ending it.
+        pub freeze: Option<bool>,
+        /// Keep its private files, processes and sockets first.
+        pub preserve: Option<bool>,
+        /// Milliseconds between SIGTERM and SIGKILL, where the order says so.
+        pub grace_ms: Option<u64>,
     }
 
     /// `grid.end.*`
@@ -355,8 +409,8 @@ objects! {
         pub job: Option<String>,
         /// The payload may start payloads of its own.
         pub nested: Option<bool>,
-        /// An administrator had it stopped or held.
-        pub stopped: Option<bool>,
+        /// The last order to stop or hold it. It stands until the payload ended.
+        pub stop: StopOrder,
     }
 
     /// `grid.live_part.*`
@@ -385,6 +439,24 @@ objects! {
         pub signature: Option<String>,
         /// Which key, as in `grid.checkpoint.key`.
         pub key: Option<String>,
+    }
+
+    /// `grid.ban_change.*`
+    pub struct BanChange {
+        /// The file's name.
+        pub list: Option<String>,
+        /// SHA-256 of the version before; absent: there was none.
+        pub before: Option<String>,
+        /// SHA-256 of the version that holds; absent: there is none any more.
+        pub after: Option<String>,
+        /// Bans in it.
+        pub entries: Option<u64>,
+        /// `bailey-ban`, or `file`: somebody else changed it.
+        pub by: Option<String>,
+        /// Who owns the file.
+        pub owner: Option<u32>,
+        /// When it was changed.
+        pub changed: Option<Timestamp>,
     }
 
     /// `grid.query.*`
@@ -447,5 +519,17 @@ objects! {
         pub sockets: Vec<String>,
         /// What could not be kept, in words.
         pub missing: Vec<String>,
+    }
+}
+
+impl Ban {
+    /// The entry of a list.
+    pub fn of(hit: &crate::policy::verdict::Hit) -> Self {
+        Self {
+            entry: Some(hit.place()),
+            whom: Some(hit.whom.clone()),
+            reason: hit.reason.clone(),
+            ticket: hit.ticket.clone(),
+        }
     }
 }

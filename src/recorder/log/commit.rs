@@ -214,7 +214,7 @@ impl RecorderLog {
                 }
                 Live::Stops(id) => {
                     if let Some(entry) = self.live.get_mut(id) {
-                        entry.stopped = Some(true);
+                        entry.stop.clone_from(&staged.record.grid.stop);
                     }
                 }
                 Live::Ends(id) => {

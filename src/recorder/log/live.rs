@@ -28,9 +28,9 @@ pub fn live_entry(record: &Record) -> LiveEntry {
     }
 }
 
-/// An administrator's stop: who asked is in it. A launcher's own, at the end of the wall time, has nobody.
+/// An order that the recorder passes on: it says what is ordered. A launcher's own stop, at the end of the wall time, does not.
 pub(super) fn is_order(record: &Record) -> bool {
-    record.event.action == Action::PayloadStop && record.grid.peer.uid.is_some()
+    record.event.action == Action::PayloadStop && record.grid.stop.by.is_some()
 }
 
 /// Adds the list of what is live, in parts.

@@ -38,6 +38,7 @@ use crate::audit::record::{Host, LiveEntry, Record};
 use crate::audit::segment::Directory;
 use crate::audit::sign::{Key, PublicKey};
 use crate::failure::Failure;
+use crate::request::LaunchId;
 
 /// The most bytes that are written and not synced.
 const UNSYNCED: usize = 4 * 1024 * 1024;
@@ -84,7 +85,7 @@ pub enum Live {
     Same,
     /// A launch begins. `segment`, `offset`, `seq`, `hash` and `since` are filled in by the log.
     Begins(Box<LiveEntry>),
-    /// An administrator has the launch of this id stopped.
+    /// The launch of this id is to be stopped, as `grid.stop` of the record says.
     Stops(String),
     /// The launch of this id is closed.
     Ends(String),
@@ -218,6 +219,11 @@ impl RecorderLog {
     /// lists, checkpoints, repairs, prunes. For copies elsewhere.
     pub fn take_own_lines(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.own)
+    }
+
+    /// The newest launches, at most so many, that were closed or came to nothing since then; oldest first.
+    pub fn closed_since(&self, since: Timestamp, most: usize) -> Result<Vec<LaunchId>, Failure> {
+        scan::closed_since(&self.dir, since, most)
     }
 
     /// The public half of the key that signs.

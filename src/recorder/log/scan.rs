@@ -20,11 +20,14 @@ use crate::audit::chain::{Link, MAX_LINE, hex, link_of, place_of};
 use crate::audit::record::{Action, LiveEntry, Record};
 use crate::audit::segment::{Directory, line_at};
 use crate::failure::Failure;
+use crate::request::LaunchId;
 
 /// How many segments, newest first, are looked at for a list, or for a signature.
 const SEARCHED: usize = 64;
 /// Bytes in which a line's action is found: a time, a launch id and some words.
 const HEAD: usize = 256;
+/// Bytes that are read for the ids of closed launches.
+const MOST_READ: u64 = 256 * 1024 * 1024;
 /// Bytes that are looked at in one piece.
 const WINDOW: u64 = 1024 * 1024;
 /// What may be written and not yet on the disk, with a wide margin (`super::UNSYNCED` and a batch): so much of the end is
@@ -201,7 +204,7 @@ impl End {
             }
             Action::PayloadStop if is_order(&record) => {
                 if let Some(entry) = self.live.get_mut(record.event.id.as_deref().unwrap_or_default()) {
-                    entry.stopped = Some(true);
+                    entry.stop = record.grid.stop;
                 }
             }
             Action::PayloadLaunch => {
@@ -244,6 +247,20 @@ fn find_back(
     mark: &[u8],
     accept: &mut dyn FnMut(u64, Record) -> bool,
 ) -> std::io::Result<Option<u64>> {
+    lines_back(file, size, &mut |offset, line| {
+        has(line, mark)
+            && link_of(line)
+                .and_then(|_| serde_json::from_slice(line).ok())
+                .is_some_and(|record| accept(offset, record))
+    })
+}
+
+/// Whole lines from the last one back, until one is taken: its offset.
+fn lines_back(
+    file: &File,
+    size: u64,
+    take: &mut dyn FnMut(u64, &[u8]) -> bool,
+) -> std::io::Result<Option<u64>> {
     let mut end = size;
     while end > 0 {
         // A line belongs to the window in which it begins.
@@ -257,24 +274,65 @@ fn find_back(
         while let Some(begin) = at.filter(|begin| before + (*begin as u64) < end) {
             let rest = bytes.get(begin..).unwrap_or_default();
             let length = newline(rest);
-            if let Some(line) = length.and_then(|length| rest.get(..length))
-                && has(line, mark)
-            {
+            if let Some(line) = length.and_then(|length| rest.get(..length)) {
                 begins.push((begin, line));
             }
             at = length.map(|length| begin + length + 1);
         }
         for (begin, line) in begins.into_iter().rev() {
             let offset = before + begin as u64;
-            if let Some(record) = link_of(line).and_then(|_| serde_json::from_slice(line).ok())
-                && accept(offset, record)
-            {
+            if take(offset, line) {
                 return Ok(Some(offset));
             }
         }
         end = start;
     }
     Ok(None)
+}
+
+/// See [`RecorderLog::closed_since`](super::RecorderLog::closed_since).
+pub(super) fn closed_since(dir: &Directory, since: Timestamp, most: usize) -> Result<Vec<LaunchId>, Failure> {
+    let mut closed = Vec::new();
+    // A clock that was set back for a moment leaves a few old lines; so many are the past. And so much is read at most.
+    let (mut old, mut left) = (0, MOST_READ);
+    for name in dir.segments()?.iter().rev() {
+        let (file, size) = opened(dir, name)?;
+        let enough = lines_back(&file, size, &mut |_, line| {
+            left = left.saturating_sub(line.len() as u64);
+            if time_of(line).is_some_and(|time| time < since) {
+                old += line.len() as u64;
+            } else {
+                old = 0;
+                closed.extend(closed_by(line));
+            }
+            old > WINDOW || left == 0 || closed.len() >= most
+        })
+        .map_err(|error| dir.io_failure("read", name, &error))?;
+        if enough.is_some() {
+            break;
+        }
+    }
+    closed.reverse();
+    Ok(closed)
+}
+
+/// The launch that a line closes, or that came to nothing by it.
+fn closed_by(line: &[u8]) -> Option<LaunchId> {
+    const ID: &[u8] = b"\"id\":\"";
+    let closes = has(line, b"\"action\":\"payload-end\"") || has(line, b"\"action\":\"launch-failed\"");
+    if closes {
+        // The launch id is the first member of `event`, which comes first after the time.
+        let head = line.get(..HEAD).unwrap_or(line);
+        let at = head.windows(ID.len()).position(|part| part == ID)? + ID.len();
+        return LaunchId::parse(std::str::from_utf8(head.get(at..at + 26)?).ok()?);
+    }
+    if !has(line, b"\"action\":\"payload-deny\"") {
+        return None;
+    }
+    // A denial by the recorder names who asked, and may be about a launch that lives: somebody else had asked for that.
+    let record: Record = serde_json::from_slice(line).ok()?;
+    let by_launcher = record.grid.peer.uid.is_none();
+    LaunchId::parse(record.event.id.as_deref()?).filter(|_| by_launcher)
 }
 
 /// Refuses to cut off what a crash does not explain.

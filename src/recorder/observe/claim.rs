@@ -116,6 +116,7 @@ pub fn confine(record: &mut Record) {
     grid.pruned = record::Pruned::default();
     grid.query = record::Query::default();
     grid.peer = record::Peer::default();
+    grid.stop = record::StopOrder::default();
     grid.recorder = record::Recorder::default();
     grid.observed.contradictions = Vec::new();
 }

@@ -4,7 +4,7 @@
 use crate::sys::fs::{Stat, stat_at};
 use crate::sys::{Errno, fs};
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,12 @@ impl HostObject {
             }
             _ => None,
         }
+    }
+}
+
+impl AsFd for HostObject {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

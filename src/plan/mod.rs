@@ -2,23 +2,32 @@
 //! made; it only looks at files. `bailey exec --dry-run` prints it.
 #![forbid(unsafe_code)]
 
+use crate::audit::time::Timestamp;
 use crate::config::{Config, Demand};
-use crate::failure::{Failure, Fault, Printable};
+use crate::failure::Failure;
 use crate::host::Caller;
-use crate::identity::Identity;
-use crate::image;
+use crate::image::{self, facts::Told};
 use crate::overuse::{self, Requests, Selection, sample};
+use crate::policy::rule::Profile;
+use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request};
 use crate::sandbox::layout::{self, Account, Protected};
 use crate::sandbox::tree::Origin;
 use crate::sandbox::{Blueprint, environment};
 use crate::supervisor::Deadline;
 use crate::sys::process::ExecArrays;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
-use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod describe;
+mod opened;
+
+pub use describe::describe;
+pub use opened::{Opened, facts, open};
 
 /// What will be done.
 pub struct Plan {
@@ -51,6 +60,10 @@ pub struct Facts {
     pub image: Option<PathBuf>,
     /// Content ids of the image.
     pub image_ids: Vec<String>,
+    /// What the image says of itself; nothing of the host's system.
+    pub told: Told,
+    /// The end of its system's security support.
+    pub end_of_life: Option<Timestamp>,
     /// Where the payload starts, inside.
     pub start_dir: PathBuf,
     /// Binds and working directory.
@@ -59,28 +72,24 @@ pub struct Facts {
     pub env: BTreeMap<OsString, OsString>,
     /// Bytes of the private tmpfs.
     pub scratch: u64,
+    /// The wall time that holds.
+    pub wall_time: Option<Duration>,
     /// Each wall: `on`, `off`, or why not.
     pub walls: BTreeMap<&'static str, String>,
 }
 
-/// Decides. `log_dir` is where the embedded log is, so that no bind hands it over.
+/// Decides. `log_dir` is where the embedded log is, so that no bind hands it over. `obligations`: what the site's policy holds
+/// the payload to.
 pub fn decide(
     id: LaunchId,
     request: &Request,
+    opened: Opened,
+    obligations: &Obligations,
     config: &Config,
     caller: &Caller,
     log_dir: &Path,
 ) -> Result<Plan, Failure> {
-    if caller.uid == 0 {
-        return Err(Failure {
-            fault: Fault::Site,
-            ..Failure::refused(
-                "refused to run a payload as root",
-                "bailey is called by root, and nothing that it starts may be root",
-                "call it as the pilot's own unprivileged account",
-            )
-        });
-    }
+    let (request, config) = (&obliged(request, obligations), &*walled(config, obligations.profile));
     if request.nested && !config.sandbox.allow_nested {
         return Err(Failure::refused(
             "refused --nested",
@@ -88,9 +97,10 @@ pub fn decide(
             "leave it out, or ask the site to set sandbox.nested_namespaces = true",
         ));
     }
-    let mut deadline = deadline(request, config)?;
-    let watch = watch(request, config, &[]);
+    let mut deadline = deadline(request, config, obligations)?;
+    let watch = watch(request, config, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
+    let scratch = obligations.scratch.map_or(scratch, |most| scratch.min(most));
     if scratch < LEAST_SCRATCH {
         return Err(Failure::usage(
             format!("cannot give {scratch} bytes of scratch"),
@@ -100,24 +110,16 @@ pub fn decide(
     }
 
     // The root, then what every payload has, then what the site shows, then what was handed over; what must stay hidden last.
-    let image = match &request.image {
-        Some(path) => image::directory(&absolute(path, caller, "--image")?, request.writable)?,
-        None if request.writable => {
-            return Err(Failure::usage(
-                "cannot make the host's system writable",
-                "--writable belongs to an image",
-                "add --image DIR, or leave out --writable",
-            ));
-        }
+    let Opened { image, told, end_of_life, workdir, binds } = opened;
+    let image = match image {
+        Some(object) => image::root(object, request.writable),
         None => image::host(&config.root)?,
     };
     let (image_path, image_ids) = (image.path, image.content_ids);
     let mut builder = image.builder;
-    let workdir = request.workdir.as_deref().map(|dir| absolute(dir, caller, "--workdir")).transpose()?;
-    let home = match &workdir {
-        Some(dir) => std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()),
-        None => PathBuf::from(layout::PRIVATE_WORKDIR),
-    };
+    let has_workdir = workdir.is_some();
+    let home =
+        workdir.as_ref().map_or_else(|| PathBuf::from(layout::PRIVATE_WORKDIR), |dir| dir.path.clone());
     let user = caller.account();
     let account = Account { name: &user, uid: caller.uid, gid: caller.gid, home: &home };
     layout::add_private_parts(&mut builder, &account, &config.root)?;
@@ -125,9 +127,9 @@ pub fn decide(
         image::bind_over(&mut builder, &config.root.image_etc)?;
     }
     image::bind_always(&mut builder, &config.root)?;
-    let start_dir = layout::add_workdir(&mut builder, workdir.as_deref())?;
-    for bind in &request.binds {
-        layout::add_bind(&mut builder, bind, &config.root.late_mounts)?;
+    let start_dir = layout::add_workdir(&mut builder, workdir)?;
+    for (bind, object) in request.binds.iter().zip(binds) {
+        layout::add_bind(&mut builder, bind, object, &config.root.late_mounts)?;
     }
     let mounts = builder
         .shown()
@@ -138,7 +140,7 @@ pub fn decide(
             mode: if shown.writable { "rw" } else { "ro" },
         })
         .collect();
-    layout::protect(&mut builder, &protected(request, caller, &home, workdir.is_some(), log_dir))?;
+    layout::protect(&mut builder, &protected(request, caller, &home, has_workdir, log_dir))?;
 
     let own = environment::Own { id: id.as_str(), home: &start_dir, user: &user };
     let env = environment::build(
@@ -154,6 +156,7 @@ pub fn decide(
     let mut walls = walls(request, config, image_path.is_some());
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
+    walls.insert("profile", obligations.profile.as_str().to_owned());
 
     let blueprint = Blueprint {
         id,
@@ -171,11 +174,47 @@ pub fn decide(
         envp: ExecArrays::new(strings(env.iter().map(|(k, v)| pair(k, v)), "a variable")?),
         title: line(&format!("bailey-init {id}")),
     };
-    let facts = Facts { image: image_path, image_ids, start_dir, mounts, env, scratch, walls };
+    let wall_time = deadline.wall_time;
+    let facts = Facts {
+        image: image_path,
+        image_ids,
+        told,
+        end_of_life,
+        start_dir,
+        mounts,
+        env,
+        scratch,
+        wall_time,
+        walls,
+    };
     Ok(Plan { blueprint, deadline, facts })
 }
 
-fn deadline(request: &Request, config: &Config) -> Result<Deadline, Failure> {
+/// The request as far as the site's policy grants it.
+fn obliged(request: &Request, obligations: &Obligations) -> Request {
+    let mut request = request.clone();
+    request.network = obligations.network;
+    for at in &obligations.readonly_binds {
+        if let Some(bind) = request.binds.get_mut(*at) {
+            bind.writable = false;
+        }
+    }
+    request
+}
+
+/// The configuration under a profile.
+fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
+    if profile == Profile::Default {
+        return Cow::Borrowed(config);
+    }
+    let mut config = config.clone();
+    config.environment.pass.clear();
+    config.root.sys.clear();
+    config.sandbox.allow_nested = false;
+    Cow::Owned(config)
+}
+
+fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Result<Deadline, Failure> {
     let wall_time = match (request.wall_time, config.limits.wall_time) {
         (Some(asked), Some(most)) if asked > most => {
             return Err(Failure::usage(
@@ -184,7 +223,11 @@ fn deadline(request: &Request, config: &Config) -> Result<Deadline, Failure> {
                 "ask for less",
             ));
         }
-        (asked, most) => asked.or(most),
+        // What may be asked at most is what holds when nothing is asked; a rule may allow less.
+        (asked, most) => asked.or(match (most, obligations.wall_time) {
+            (Some(most), Some(rule)) => Some(most.min(rule)),
+            (most, rule) => most.or(rule),
+        }),
     };
     if wall_time.is_some_and(|limit| limit.is_zero()) {
         return Err(Failure::usage(
@@ -430,54 +473,4 @@ fn strings(items: impl Iterator<Item = OsString>, what: &str) -> Result<Vec<CStr
 
 fn line(text: &str) -> CString {
     CString::new(text).unwrap_or_default()
-}
-
-/// The plan in words, for `--dry-run`. Values of variables are left out: they may be secrets.
-pub fn describe(plan: &Plan, id: LaunchId, identity: &Identity, request: &Request) -> String {
-    let facts = &plan.facts;
-    let mut text = String::new();
-    let mut put = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<12} {}", Printable(value));
-    };
-    put("launch", id.as_str());
-    let who = identity.user.as_deref().unwrap_or("(nobody declared)");
-    put("user", &format!("{who} [{}]", identity.assurance.as_str()));
-    for (name, value) in [("issuer", &identity.issuer), ("vo", &identity.vo), ("job", &identity.job)] {
-        if let Some(value) = value {
-            put(name, value);
-        }
-    }
-    let command: Vec<String> = request.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    put("command", &command.join(" "));
-    put(
-        "image",
-        &facts
-            .image
-            .as_ref()
-            .map_or_else(|| "the host's system, read-only".into(), |p| p.display().to_string()),
-    );
-    put("starts in", &facts.start_dir.display().to_string());
-    for HandedOver { source, target, mode } in &facts.mounts {
-        put("bind", &format!("{} at {} ({mode})", source.display(), target.display()));
-    }
-    let names: Vec<String> = facts.env.keys().map(|name| name.to_string_lossy().into_owned()).collect();
-    put("environment", &names.join(" "));
-    put(
-        "scratch",
-        &format!(
-            "{} MiB in memory for /tmp, /var/tmp, /dev/shm, /dev, /run and the private directory",
-            facts.scratch >> 20
-        ),
-    );
-    match plan.deadline.wall_time {
-        Some(limit) => put(
-            "wall time",
-            &format!("{} s, then SIGTERM, {} s, SIGKILL", limit.as_secs(), plan.deadline.grace.as_secs()),
-        ),
-        None => put("wall time", "no limit"),
-    }
-    for (wall, state) in &facts.walls {
-        put("wall", &format!("{wall}: {state}"));
-    }
-    text
 }

@@ -1,0 +1,213 @@
+//! The site's policy as it stands on the disk: read, kept in a form that a launch can ask cheaply, and watched.
+//!
+//! 1. Every launch looks at every file's identity. Nothing is believed for a while, and nothing is read twice.
+//! 2. The copy that makes launches cheap is this account's own, and no payload can reach it. It saves time and decides
+//!    nothing that the recorder does not decide again.
+#![forbid(unsafe_code)]
+
+mod compiled;
+mod load;
+pub(crate) mod stamp;
+
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+pub use stamp::Stamp;
+
+use super::decide;
+use super::facts::{Counts, Facts};
+use super::index::{self, Memory, Relevant, Source};
+use super::lists::Lists;
+use super::settings::Settings;
+use super::verdict::{Hit, Verdict};
+use crate::audit::time::Timestamp;
+use crate::config::{self, Config, Place};
+use crate::failure::Failure;
+
+/// What programs write and read the copy: another build has other tables.
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
+/// Configurations smaller than this, on nodes without any list, are read faster than a copy of them.
+const WORTH_A_COPY: u64 = 16 << 10;
+
+/// The policy of this node.
+pub struct Policy {
+    source: Box<dyn Source + Send + Sync>,
+    lists: Lists,
+    stamps: Vec<Stamp>,
+    until: Option<Timestamp>,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy")
+            .field("lists", &self.lists)
+            .field("until", &self.until)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// Reads the site's files. `keep`: a directory of this account's own for the last good versions of the lists.
+    pub fn read(config: &Config, keep: Option<&Path>, now: Timestamp) -> Self {
+        let (memory, read) = Self::tables(config, keep, now);
+        Self {
+            source: Box::new(memory),
+            lists: read.0,
+            stamps: read.1,
+            until: read.2,
+            settings: config.policy.clone(),
+        }
+    }
+
+    fn tables(
+        config: &Config,
+        keep: Option<&Path>,
+        now: Timestamp,
+    ) -> (Memory, (Lists, Vec<Stamp>, Option<Timestamp>)) {
+        let keep = keep.map(load::kept_below);
+        let read = load::read(&config.policy, &config.tables, keep.as_deref(), now);
+        (Memory::new(&config.tables, read.bans, read.members), (read.lists, read.stamps, read.until))
+    }
+
+    /// Whether a file is another one by now, or its time has come.
+    pub fn is_old(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now) || !self.stamps.iter().all(Stamp::holds)
+    }
+
+    /// How the lists stand.
+    pub const fn lists(&self) -> &Lists {
+        &self.lists
+    }
+
+    /// The files that it comes from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.stamps.iter().map(|stamp| stamp.path.as_path())
+    }
+
+    /// `[policy]`, `[image]`, `[bans]`.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What of it concerns a launch.
+    ///
+    /// # Errors
+    /// The copy cannot be read.
+    pub fn look_up(&self, facts: &Facts, now: Timestamp) -> Result<Relevant, Failure> {
+        index::gather(facts, &*self.source, now)
+    }
+
+    /// Whether a launch may run, and how. `counts`: where they are known.
+    ///
+    /// # Errors
+    /// The copy cannot be read. (That it may not run is the verdict's to say.)
+    pub fn decide(&self, facts: &Facts, counts: Option<Counts>, now: Timestamp) -> Result<Verdict, Failure> {
+        Ok(self.judge(facts, &self.look_up(facts, now)?, counts, now))
+    }
+
+    /// The same, where it is looked up already.
+    pub fn judge(
+        &self,
+        facts: &Facts,
+        relevant: &Relevant,
+        counts: Option<Counts>,
+        now: Timestamp,
+    ) -> Verdict {
+        decide::decide(facts, relevant, &self.lists, &self.settings, counts, now)
+    }
+
+    /// The ban that holds for a payload that runs already.
+    ///
+    /// # Errors
+    /// The copy cannot be read.
+    pub fn banned(&self, facts: &Facts, now: Timestamp) -> Result<Option<Hit>, Failure> {
+        let relevant = self.look_up(facts, now)?;
+        Ok(decide::banned(facts, &relevant, now))
+    }
+}
+
+/// The configuration and the policy, through the copy where one pays.
+///
+/// # Errors
+/// A configuration that cannot be used. Lists in trouble are no error here: [`Policy::decide`] says what they mean.
+pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy), Failure> {
+    let dir = directory(uid);
+    let copy = dir.as_ref().map(|dir| dir.join(copy_name(place)));
+    if let Some((meta, source)) = copy.as_ref().and_then(|copy| compiled::open(copy, BUILD))
+        && meta.until.is_none_or(|until| now < until)
+        && meta.stamps.iter().all(Stamp::holds)
+    {
+        let compiled::Meta { config, lists, stamps, until, .. } = meta;
+        let settings = config.policy.clone();
+        return Ok((config, Policy { source: Box::new(source), lists, stamps, until, settings }));
+    }
+    let (config, mut stamps) = config::load_stamped(place, now)?;
+    let size: u64 = stamps.iter().map(Stamp::size).sum();
+    let keeps = is_policed(&config);
+    if size < WORTH_A_COPY && !keeps {
+        let policy = Policy::read(&config, None, now);
+        return Ok((config, policy));
+    }
+    let made = dir.or_else(|| make_directory(uid));
+    let (memory, (lists, read, until)) = Policy::tables(&config, made.as_deref(), now);
+    stamps.extend(read);
+    let settings = config.policy.clone();
+    if let Some(dir) = made {
+        let (config, tables) = split(config);
+        let meta = compiled::Meta {
+            build: BUILD.to_owned(),
+            config,
+            lists,
+            stamps,
+            until,
+            trusts: memory.has_trusts(),
+        };
+        // A copy that cannot be written costs time at the next launch, and nothing else.
+        let _ = compiled::write(&dir.join(copy_name(place)), &meta, &memory);
+        let compiled::Meta { mut config, lists, stamps, until, .. } = meta;
+        config.tables = tables;
+        return Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings }));
+    }
+    Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings }))
+}
+
+/// The configuration without its tables, which are looked up one by one.
+fn split(mut config: Config) -> (Config, super::settings::Tables) {
+    let tables = std::mem::take(&mut config.tables);
+    (config, tables)
+}
+
+/// Whether the site has lists at all.
+fn is_policed(config: &Config) -> bool {
+    let policy = &config.policy;
+    !policy.bans.required.is_empty()
+        || policy.bans.dir.exists()
+        || policy.groups_dir.exists()
+        || config.tables.rules.iter().any(|rule| !rule.when.mapfile.is_empty())
+}
+
+/// One copy for each configuration: an account may be that of several, in tests.
+fn copy_name(place: &Place) -> String {
+    format!("{}.tables", stamp::digest(place.main.as_os_str().as_encoded_bytes()).get(..16).unwrap_or("x"))
+}
+
+/// Where copies of this account are: `/var/lib/bailey/embedded/UID` where the site made it, else `/tmp/bailey-UID`. Never a
+/// place that the environment names: a pilot chooses its environment.
+pub fn places(uid: u32) -> [PathBuf; 2] {
+    [PathBuf::from(format!("/var/lib/bailey/embedded/{uid}")), PathBuf::from(format!("/tmp/bailey-{uid}"))]
+}
+
+/// The one that is there and can be trusted: a directory of this account, closed to all others.
+fn directory(uid: u32) -> Option<PathBuf> {
+    places(uid).into_iter().find(|path| {
+        path.symlink_metadata()
+            .is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0)
+    })
+}
+
+fn make_directory(uid: u32) -> Option<PathBuf> {
+    let [_, path] = places(uid);
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&path);
+    directory(uid)
+}

@@ -1,0 +1,167 @@
+//! The site's files have changed: the log says which lists, and payloads that run and may not any more are stopped.
+//!
+//! 1. Every list that changed is a record, before anything that follows from it.
+//! 2. Everybody whom the lists name now is told at once, in one commit: first the records, then the orders.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::log::Live;
+use super::records;
+use super::server::{After, Server, now, say};
+use super::site::Site;
+use crate::audit::record::StopBy;
+use crate::audit::wire;
+use crate::failure::Failure;
+use crate::policy::bans::Measure;
+use crate::policy::facts::{Counts, Facts};
+use crate::policy::lists::ListState;
+use crate::policy::name::Name;
+use crate::policy::verdict::Hit;
+use crate::request::LaunchId;
+
+/// How long launchers that began under the configuration before may still ask.
+const CHANGES_OVER: Duration = Duration::from_secs(60);
+
+/// How many payloads live, by whom.
+#[derive(Debug, Default)]
+pub(super) struct Crowd(HashMap<String, u64>);
+
+impl Crowd {
+    pub(super) fn add(&mut self, keys: &[String]) {
+        for key in keys {
+            *self.0.entry(key.clone()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, keys: &[String]) {
+        for key in keys {
+            if let Some(count) = self.0.get_mut(key) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.0.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Of whoever has these keys, in the order of [`keys`].
+    pub(super) fn counts(&self, keys: &[String]) -> Counts {
+        let of = |prefix: &str| {
+            keys.iter()
+                .find(|key| key.starts_with(prefix))
+                .and_then(|key| self.0.get(key))
+                .copied()
+                .unwrap_or(0)
+        };
+        Counts { person: of("person "), vo: of("vo "), uid: of("uid ") }
+    }
+}
+
+/// Under what a payload counts.
+pub(super) fn keys(facts: &Facts, person: Option<&str>) -> Vec<String> {
+    let who = &facts.who;
+    let person = person
+        .map(|id| format!("person {id}"))
+        .or_else(|| who.name().map(|name: Name| format!("person {}", name.key())));
+    let vo = who.vo.as_ref().map(|vo| format!("vo {}", vo.to_ascii_lowercase()));
+    person.into_iter().chain(vo).chain([format!("uid {}", who.uid)]).collect()
+}
+
+impl Server {
+    /// The thread has read the files anew.
+    pub(super) fn site_changed(&mut self) {
+        let Some(site) = self.watch.take() else { return };
+        let before = std::mem::replace(&mut self.site, site);
+        if before.config.hash != self.site.config.hash {
+            self.hash_before = Some((before.config.hash.clone(), Instant::now()));
+        }
+        self.record_changes(&before);
+        self.commit();
+        self.suspend();
+        self.parked_again();
+    }
+
+    fn record_changes(&mut self, before: &Arc<Site>) {
+        let site = Arc::clone(&self.site);
+        let (old, new) = (before.policy.lists(), site.policy.lists());
+        let node = self.node().clone();
+        self.told_bans.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(60));
+        for list in &new.lists {
+            let was = old.lists.iter().find(|was| was.name == list.name);
+            if was.and_then(|was| was.digest.as_ref()) != list.digest.as_ref() {
+                let by = list
+                    .digest
+                    .as_ref()
+                    .and_then(|digest| self.told_bans.remove(digest))
+                    .map(|(asker, _)| asker);
+                let record = records::ban_change(was, Some(list), &node, by);
+                self.stage(record, Live::Same, true, true, After::Nothing, 0);
+            }
+        }
+        let gone = |was: &&ListState| !new.lists.iter().any(|list| list.name == was.name);
+        for was in old.lists.iter().filter(gone) {
+            let by = self.told_bans.remove(&was.name).map(|(asker, _)| asker);
+            let record = records::ban_change(Some(was), None, &node, by);
+            self.stage(record, Live::Same, true, true, After::Nothing, 0);
+        }
+        for trouble in new.troubles().filter(|trouble| !old.troubles().any(|known| known == *trouble)) {
+            say(&Failure::site(
+                "a list of this site cannot be relied upon",
+                trouble.text.clone(),
+                "repair it, then run 'bailey ban check'",
+            ));
+        }
+    }
+
+    /// Stops every payload whose user is banned now.
+    pub(super) fn suspend(&mut self) {
+        let (site, at) = (Arc::clone(&self.site), now());
+        let mut hits: Vec<(LaunchId, Hit)> = Vec::new();
+        for (id, live) in &self.payloads {
+            if live.exited.is_some()
+                || live.closing
+                || live.asked.as_ref().is_some_and(|asked| asked.order.by == StopBy::Ban)
+            {
+                continue;
+            }
+            match site.policy.banned(&live.facts, at) {
+                Ok(Some(hit)) => hits.push((*id, hit)),
+                Ok(None) => {}
+                Err(failure) => say(&failure),
+            }
+        }
+        for (id, hit) in hits {
+            self.suspend_one(id, &hit);
+        }
+        self.commit();
+    }
+
+    fn suspend_one(&mut self, id: LaunchId, hit: &Hit) {
+        let bans = &self.site.policy.settings().bans;
+        let grace = hit.grace.unwrap_or(bans.grace);
+        let order = wire::Stop {
+            id: id.to_string(),
+            by: StopBy::Ban,
+            reason: records::short(&hit.words()),
+            freeze: hit.measure.unwrap_or(bans.measure) == Measure::Freeze,
+            preserve: false,
+            grace_ms: Some(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+        };
+        let node = self.node().clone();
+        let Some(live) = self.payloads.get(&id) else { return };
+        let record = records::banned(&live.base, id, &order, hit, &node);
+        let uid = live.uid;
+        self.stage(record, Live::Stops(id.to_string()), true, true, After::Ordered { id, order }, uid);
+    }
+
+    /// Whether a launcher has the site's configuration: the one that holds, or the one that held a moment ago.
+    pub(super) fn is_ours(&self, hash: Option<&str>) -> bool {
+        let before = self.hash_before.as_ref().filter(|(_, at)| at.elapsed() < CHANGES_OVER);
+        hash.is_some_and(|hash| {
+            hash == self.site.config.hash || before.is_some_and(|(before, _)| before == hash)
+        })
+    }
+}
