@@ -28,7 +28,7 @@ bench-trace: setup ## questions to a large log, and its verification (ARGS="--re
 bench-large: setup ## the same with ten million records (45 GB of disk, an hour)
 	@bash tests/bench-trace.sh --records 10000000 $(ARGS)
 
-fuzz: ## what the recorder reads from strangers, with coverage, a minute each (ARGS=SECONDS; needs nightly and cargo-fuzz)
+fuzz: ## what comes from strangers, with coverage, a minute each (ARGS=SECONDS; needs nightly and cargo-fuzz)
 	@bash tests/fuzz.sh $(ARGS)
 
 lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages, systemd units

@@ -55,8 +55,11 @@ for page in "$here"/docs/man/*.[1-8]; do
     put 0644 "$page" "/usr/share/man/man${page##*.}/${page##*/}"
 done
 
+# The example for image.end_of_life_table; the program has it built in.
+put 0644 "$here/config/end-of-life.toml" /usr/share/doc/bailey/end-of-life.toml
+
 # A site's own configuration stays as it is.
-install -d -m 0755 "$dest/etc/bailey" "$dest/etc/bailey/conf.d"
+install -d -m 0755 "$dest/etc/bailey" "$dest/etc/bailey/conf.d" "$dest/etc/bailey/bans.d" "$dest/etc/bailey/groups.d"
 [ -e "$dest/etc/bailey/bailey.toml" ] || put 0644 "$here/config/bailey.toml" /etc/bailey/bailey.toml
 
 if [ -z "$dest" ] && [ "$(id -u)" -eq 0 ]; then

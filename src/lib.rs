@@ -9,6 +9,7 @@
 //!  ├─ frontend                  command line → request
 //!  ├─ pipeline                  the story
 //!  │   ├─ identity, plan, image     decisions: they look, and change nothing
+//!  │   ├─ policy                    names, groups and ban lists: pure
 //!  │   ├─ sandbox, supervisor       walls, the frozen payload, its life
 //!  │   └─ report → audit            what happened → records, and the receipt without which nothing runs
 //!  └─ admin, trace              questions to the log (the program bailey-admin)

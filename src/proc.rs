@@ -15,6 +15,8 @@ pub mod tree;
 
 /// The longest text that is taken from one file. An account with 65536 groups has a `status` of 720 KB.
 const LONGEST: usize = 1 << 20;
+/// Room for what is read at first.
+const FIRST: usize = 16 << 10;
 
 /// From `/proc/PID/status` (proc_pid_status(5)), as the reader's namespaces number it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,19 +155,39 @@ impl Process {
 
     /// One of its files, into `buffer`, which keeps its room for the next.
     pub fn read<'a>(&self, name: &CStr, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Errno> {
-        read(self.0.as_fd(), name, buffer)
+        read(self.0.as_fd(), name, LONGEST, buffer)
+    }
+
+    /// The same, and `EFBIG` where it is longer than that.
+    pub fn read_at_most<'a>(
+        &self,
+        name: &CStr,
+        longest: usize,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Errno> {
+        read(self.0.as_fd(), name, longest, buffer)
+    }
+
+    /// One of its maps of ids: lines of 33 bytes, which the kernel hands out by the page. What leaves room for one more line in
+    /// a page is all of it, and no second read has to say so.
+    pub fn read_map<'a>(&self, name: &CStr, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Errno> {
+        self.read_below(name, 2048, buffer)
     }
 
     /// One of those of its files that the kernel makes in one piece (seq_file.rst, "single_open"): what fits into the buffer
     /// with room to spare is all of it, and no second read has to say so.
     pub fn read_piece<'a>(&self, name: &CStr, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Errno> {
-        const ROOM: usize = 16 << 10;
-        if buffer.len() < ROOM {
-            buffer.resize(ROOM, 0);
+        self.read_below(name, FIRST, buffer)
+    }
+
+    /// With one read, if that brings less than `enough`.
+    fn read_below<'a>(&self, name: &CStr, enough: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Errno> {
+        if buffer.len() < FIRST {
+            buffer.resize(FIRST, 0);
         }
         let file = fs::open_at(self.0.as_fd(), name, libc::O_RDONLY, 0)?;
         let count = fs::read_some(file.as_fd(), buffer)?;
-        if count == buffer.len() {
+        if count >= enough.min(buffer.len()) {
             return self.read(name, buffer);
         }
         Ok(buffer.get(..count).unwrap_or_default())
@@ -183,9 +205,13 @@ impl Process {
 }
 
 /// A file of /proc. These say that they are empty, so that a reader who trusts their size makes many reads. `EFBIG` beyond
-/// [`LONGEST`].
-fn read<'a>(dir: BorrowedFd<'_>, path: &CStr, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Errno> {
-    const FIRST: usize = 16 << 10;
+/// `longest`.
+fn read<'a>(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    longest: usize,
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], Errno> {
     let file = fs::open_at(dir, path, libc::O_RDONLY, 0)?;
     if buffer.len() < FIRST {
         buffer.resize(FIRST, 0);
@@ -197,7 +223,7 @@ fn read<'a>(dir: BorrowedFd<'_>, path: &CStr, buffer: &'a mut Vec<u8>) -> Result
             count => filled += count,
         }
         if filled == buffer.len() {
-            if filled >= LONGEST {
+            if filled >= longest {
                 return Err(Errno::EFBIG);
             }
             buffer.resize(filled * 2, 0);

@@ -3,7 +3,8 @@
 
 use bailey::audit::client::{Client, Order};
 use bailey::audit::record::{Action, Record, StopBy};
-use bailey::audit::wire::{self, Done, Message, Obeyed, Packet, Receipt, Stop, Welcome};
+use bailey::audit::wire::{self, Done, Message, Obeyed, Packet, Receipt, Refused, Stop, Welcome};
+use bailey::failure::Failure;
 use bailey::request::LaunchId;
 use bailey::sys::socket as sys;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
@@ -149,4 +150,22 @@ fn an_end_while_the_launcher_comes_back_goes_over_the_same_connection() {
     assert!(matches!(end, Message::Note(_)), "{end:?}");
     fake.say(serial, &Message::Done(Done::default()));
     launcher.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_refusal_for_now_is_asked_again_and_a_final_one_is_not() {
+    let id = LaunchId::from_parts(1, [4; 10]);
+    let mut fake = Fake::new("now");
+    let mut client = fake.launched(id);
+    let launcher = std::thread::spawn(move || client.close(&Record::new(Action::PayloadEnd, id), id));
+    let failure = Failure::record("no room", "it is full", "wait");
+    let now = Refused { retry_after_ms: Some(20), ..Refused::of(&failure) };
+    for _ in 0..3 {
+        let (serial, end) = fake.next();
+        assert!(matches!(end, Message::Note(_)), "{end:?}");
+        fake.say(serial, &Message::Refused(now.clone()));
+    }
+    let (serial, _) = fake.next();
+    fake.say(serial, &Message::Refused(Refused::of(&failure)));
+    assert_eq!(launcher.join().unwrap().unwrap_err().why, failure.why);
 }

@@ -342,8 +342,7 @@ fn a_sif_file_tells_when_it_was_made() {
     let mut sif = Sif::new(1_593_475_316);
     sif.numbers = [47, 48, 4096, 28080, 32176, 2];
     sif.objects = vec![(0x4007, 1, "", b"xy".to_vec())];
-    let digest: String =
-        sha2::Sha256::digest(&sif.bytes()[..128]).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = bailey::audit::chain::hex(&sha2::Sha256::digest(&sif.bytes()[..128]).into());
     assert_eq!(digest, "44cb74a6bb43863cf492a3f1dfe526688401d0bf2757eefad8856abd6cd410b1");
     let told = sif.read(&world).unwrap();
     let (when, by) = told.made.unwrap();
@@ -429,4 +428,64 @@ fn a_sif_file_that_lies_is_refused() {
     fs::write(&path, &whole).unwrap();
     let output = world.exec(&["--image"]).arg(&path).args(["--", "/bin/true"]).output().unwrap();
     support::assert_refused(&output, 125, &["SIF and SquashFS images are not supported yet"]);
+}
+
+/// The fuzz target's promises (fuzz/fuzz_targets/image.rs) without its tools: good files, changed at random.
+#[test]
+fn changed_files_are_read_or_refused_and_never_more() {
+    use bailey::image::{labels, os_release, sif};
+    let mut sif_file = Sif::new(1_593_475_316);
+    sif_file.objects = vec![(0x4006, 1, "inspect-metadata.json", inspect(LABELS))];
+    let seeds: [Vec<u8>; 5] = [
+        ALMA.as_bytes().to_vec(),
+        b"ID='x'\nNAME=\"a\\\"b\"\nVERSION_ID=a\\b\nSUPPORT_END=2030-01-01\n".to_vec(),
+        b"Scientific Linux release 6.10 (Carbon)\n".to_vec(),
+        LABELS.as_bytes().to_vec(),
+        sif_file.bytes()[..128].to_vec(),
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut dice = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below
+    };
+    let (mut read, mut refused) = ([0; 3], [0; 3]);
+    for round in 0..60_000 {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        for _ in 0..=dice(4) {
+            let at = dice(bytes.len());
+            match dice(4) {
+                0 => bytes[at] = dice(256) as u8,
+                1 => bytes[at] = b"\"'\\=\n#$ {}\0\xff"[dice(12)],
+                2 if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, [0, 0xff, b'"', b'\\', b'\n'][dice(5)]),
+            }
+        }
+        let count = |counts: &mut [i32; 3], index: usize| counts[index] += 1;
+        let (os, skipped) = os_release::parse(&bytes);
+        count(if skipped == 0 { &mut read } else { &mut refused }, 0);
+        for os in [os, os_release::redhat(&bytes), os_release::debian(&bytes)].into_iter().flatten() {
+            let shown = os.to_string();
+            assert!(!os.id.is_empty() && shown.len() < 256 && !shown.contains(char::is_control), "{shown:?}");
+            for name in [&os.name, &os.pretty_name].into_iter().flatten() {
+                assert!(name.len() <= 256 && !name.contains(char::is_control), "{name:?}");
+            }
+            let _ = EndOfLife::builtin().of(&os);
+        }
+        match labels::parse(&bytes) {
+            Ok(_) => count(&mut read, 1),
+            Err(why) => {
+                assert!(why.len() < 200 && !why.contains(char::is_control), "{why:?}");
+                count(&mut refused, 1);
+            }
+        }
+        if let Some(header) = bytes.first_chunk::<{ sif::HEADER }>() {
+            match sif::header(header, 32176 + 1000) {
+                Ok(_) => count(&mut read, 2),
+                Err(_) => count(&mut refused, 2),
+            }
+        }
+    }
+    assert!(read.iter().chain(&refused).all(|count| *count > 100), "{read:?} {refused:?}");
 }

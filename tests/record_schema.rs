@@ -72,6 +72,12 @@ fn full(action: Action) -> Record {
     r.grid.identity.assurance = Some(Assurance::Declared);
     r.grid.identity.others =
         vec![record::OtherIdentity { subject: text("y"), ..record::OtherIdentity::default() }];
+    r.grid.image.created = now;
+    r.grid.image.created_by = text("sif-header");
+    r.grid.image.os = text("debian 12");
+    r.grid.image.end_of_life = text("2028-06-30");
+    r.grid.image.labels.insert("maintainer".into(), "x".into());
+    r.grid.image.remarks = vec!["labels.json: not a JSON object".into()];
     r.grid.mounts = vec![record::Mount { source: text("/a"), target: text("/b"), mode: text("ro") }];
     r.grid.sandbox.insert("seccomp".into(), "on".into());
     r.grid.end.by = Some(EndBy::HostRestart);

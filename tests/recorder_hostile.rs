@@ -218,9 +218,7 @@ fn every_message_at_every_stage_is_answered() {
     let bench = Bench::new(&[]);
     let number = every_message(fresh_id()).len();
     let tree = Tree::new(&bench.world, number);
-    // In the middle of a launch: the digest of a large program is computed meanwhile.
     let large = bench.world.path("large");
-    File::create(&large).unwrap().set_len(250 << 20).unwrap();
     for index in 0..number {
         let of = |id| every_message(id).remove(index);
         let name = of(fresh_id()).name();
@@ -247,6 +245,9 @@ fn every_message_at_every_stage_is_answered() {
         );
 
         let mut launching = Raw::new(bench.path());
+        // In the middle of a launch: the digest of a large program, a new one each time, is computed meanwhile.
+        let _ = fs::remove_file(&large);
+        File::create_new(&large).unwrap().set_len(250 << 20).unwrap();
         let program = File::open(&large).unwrap();
         assert!(matches!(launching.ask(&hello(), &[program.as_fd()]), Some(Message::Welcome(_))));
         let id = fresh_id();

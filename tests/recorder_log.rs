@@ -196,13 +196,13 @@ fn an_order_stands_until_the_end_in_lists_and_after_them() {
     let options = Options { live_list_every: 1, ..options(base.path()) };
     let mut log = RecorderLog::open(options.clone()).unwrap();
     let order = |number: usize, reason: &str| {
-        let mut record = Record::new(Action::PayloadStop, id(number));
+        let mut record = Box::new(Record::new(Action::PayloadStop, id(number)));
         record.grid.stop.by = Some(StopBy::Ban);
         record.grid.stop.reason = Some(reason.to_owned());
         Staged { record, live: Live::Stops(id(number).to_string()), durable: true, reserved: true }
     };
     // A stop that nobody ordered: the launcher's own.
-    let own = Record::new(Action::PayloadStop, id(2));
+    let own = Box::new(Record::new(Action::PayloadStop, id(2)));
     let own = Staged { record: own, live: Live::Same, durable: true, reserved: true };
     put(&mut log, &[begins(id(1)), begins(id(2)), begins(id(3)), order(3, "x")]);
     put(&mut log, &[order(1, "first"), own, ends(id(3))]);

@@ -3,16 +3,19 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests too
 
+#[path = "support/observer.rs"]
+mod observer;
 mod support;
 
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use support::recorder::Recorder;
-use support::{BAILEY, Started, code, skip, stdout, text, wait_for};
+use support::{BAILEY, Guard, Started, code, skip, stdout, text, wait_for};
 
 /// An account that root can become.
 #[derive(Clone)]
@@ -244,4 +247,51 @@ fn root_and_the_recorders_account_drain_the_node() {
     assert_eq!(code(&launch()), 120);
     stdout(&node.bailey(&owner, &[], &["drain", "--off"]));
     assert_eq!(stdout(&launch()), "hello");
+}
+
+#[test]
+fn files_of_many_accounts_hang_and_a_pilot_launches() {
+    const TEST: &str = "files_of_many_accounts_hang_and_a_pilot_launches";
+    const HANGING: u32 = 70;
+    let Some(node) = Node::new(TEST) else { return };
+    let device =
+        std::env::var_os("BAILEY_TEST_FUSE").map_or_else(|| PathBuf::from("/dev/fuse"), PathBuf::from);
+    if !device.exists() {
+        return skip(TEST, "there is no FUSE device");
+    }
+    observer::compile(&node.dir);
+    let program = node.dir.join("launcher");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let launch = |user: &str| {
+        let (begin, pilot) = (Instant::now(), &node.pilots[0]);
+        let output = node.bailey(pilot, &[], &["exec", "--user", user, "--", "/bin/true"]);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        begin.elapsed()
+    };
+    let threads = || fs::read_dir(format!("/proc/{}/task", node.recorder().pid())).unwrap().count();
+    let before = threads();
+    let mut hanging: Vec<Guard> = Vec::new();
+    for uid in 64_300..64_300 + HANGING {
+        let mut command = node.become_account(&Account { uid, gid: uid }, &[], &program);
+        command.arg(&node.recorder().socket).arg("hello-hanging").env("BAILEY_TEST_FUSE", &device);
+        command.stdin(Stdio::piped());
+        hanging.push(Guard(command.spawn().unwrap()));
+    }
+    // As many as the recorder once had threads at most.
+    wait_for("threads that hang", || threads() >= before + 60);
+    let took = launch("first");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    launch("second");
+    assert!(threads() >= before + 60, "they hang all the time");
+    // Each ends its file system when its standard input ends.
+    for child in &mut hanging {
+        drop(child.0.stdin.take());
+    }
+    drop(hanging);
+    let records = node.recorder().records_of("payload-launch");
+    for user in ["first", "second"] {
+        let launched = records.iter().find(|record| record["user"]["id"] == user);
+        let digest = &launched.unwrap()["process"]["parent"]["hash"]["sha256"];
+        assert!(digest.is_string(), "{user}: the recorder could look at the launcher's program: {digest}");
+    }
 }

@@ -325,8 +325,13 @@ impl Client {
             }
             match self.exchange(message, fds, until) {
                 Ok(Message::Refused(refused)) => {
-                    self.closed |= refused.closed;
-                    return Err(refused.into_failure());
+                    let after = refused.retry_after_ms.map(Duration::from_millis);
+                    let pause = after.map(|after| self.spread(after.min(LONGEST_PAUSE)));
+                    let Some(pause) = pause.filter(|pause| Instant::now() + *pause < until) else {
+                        self.closed |= refused.closed;
+                        return Err(refused.into_failure());
+                    };
+                    std::thread::sleep(pause); // there is no room for it now
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Broken::Failure(failure)) => return Err(failure),

@@ -113,14 +113,24 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day) = civil_from_days(self.secs.div_euclid(DAY));
         let second = self.secs.rem_euclid(DAY);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
-            second / 3600,
-            second / 60 % 60,
-            second % 60,
-            self.nanos
-        )
+        // Several in each record: digits by hand are some microseconds cheaper than the formatter's.
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        for (place, digits, value) in [
+            (0, 4, year),
+            (5, 2, i64::from(month)),
+            (8, 2, i64::from(day)),
+            (11, 2, second / 3600),
+            (14, 2, second / 60 % 60),
+            (17, 2, second % 60),
+            (20, 9, i64::from(self.nanos)),
+        ] {
+            let mut rest = value;
+            for byte in text.iter_mut().skip(place).take(digits).rev() {
+                *byte = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

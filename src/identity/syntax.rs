@@ -8,6 +8,10 @@
 #[cfg(test)]
 mod tests;
 
+pub(super) use crate::policy::lines::shorten;
+
+use crate::policy::name::{self, Dn, fold, is_attribute_type, looks_like_a_credential};
+
 /// The values of one source.
 pub(super) struct Said<'a> {
     pub(super) user: Option<&'a str>,
@@ -66,14 +70,6 @@ fn no(why: impl Into<String>, next: impl Into<String>) -> Check {
     Err((why.into(), next.into()))
 }
 
-/// The value for a message, not longer than a line.
-pub(super) fn shorten(value: &str) -> String {
-    if value.chars().count() <= 80 {
-        return value.to_owned();
-    }
-    value.chars().take(79).chain(['…']).collect()
-}
-
 /// Rules 1 and 3, for every value.
 fn plain(value: &str, most: usize) -> Check {
     if value.is_empty() {
@@ -100,28 +96,9 @@ fn plain(value: &str, most: usize) -> Check {
     Ok(())
 }
 
-/// White space other than the blank, and the format characters (Unicode category Cf, with line and paragraph separator):
-/// they reorder or hide what a reader sees.
+/// White space other than the blank, and what reorders or hides what a reader sees.
 fn is_invisible(c: char) -> bool {
-    (c.is_whitespace() && c != ' ')
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// PEM armour, or a JWT anywhere: three parts of base64url, the first of which begins a JSON object.
-fn looks_like_a_credential(value: &str) -> bool {
-    let in_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let is_jwt = |(start, _): (usize, &str)| {
-        let (before, text) = value.split_at(start);
-        let end = text.find(|c| !in_token(c) && c != '.').unwrap_or(text.len());
-        let mut parts = text.split_at(end).0.split('.');
-        let header = parts.next().is_some_and(|header| header.len() >= 10);
-        !before.ends_with(in_token) && header && parts.count() >= 2
-    };
-    value.contains("-----BEGIN") || value.match_indices("eyJ").any(is_jwt)
+    (c.is_whitespace() && c != ' ') || fold::is_invisible(c)
 }
 
 fn user(value: &str) -> Check {
@@ -168,30 +145,13 @@ fn distinguished_name(value: &str) -> Check {
     Ok(())
 }
 
-/// A short name or a dotted number (RFC 4512, section 1.4: descr and numericoid).
-fn is_attribute_type(kind: &str) -> bool {
-    !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
-}
-
 /// The slash form of what looks like a DN in the form of RFC 2253 or 4514, `None` for anything else.
 fn from_rfc2253(value: &str) -> Option<String> {
-    const TYPES: [&str; 13] =
-        ["CN", "O", "OU", "DC", "C", "L", "ST", "S", "UID", "USERID", "E", "EMAIL", "EMAILADDRESS"];
-    let kind = |part: &str| {
-        let (kind, _) = part.split_once('=')?;
-        let kind = kind.trim().to_ascii_uppercase();
-        (TYPES.contains(&kind.as_str()) || kind.starts_with("OID.")).then_some(kind)
-    };
-    let first = kind(value)?;
-    if value.contains(['\\', '"', '+', ';']) {
-        return Some("/DC=org/DC=example/CN=Some One".to_owned());
+    if !name::looks_like_commas(value) {
+        return None;
     }
-    let mut parts: Vec<&str> = value.split(',').map(str::trim).collect();
-    // RFC 2253 begins with the person; some tools write commas but begin at the root.
-    if !matches!(first.as_str(), "C" | "DC" | "O") || kind(parts.last()?)? == "DC" {
-        parts.reverse();
-    }
-    Some(shorten(&format!("/{}", parts.join("/"))))
+    let example = || "/DC=org/DC=example/CN=Some One".to_owned();
+    Some(Dn::parse(value).map_or_else(|_| example(), |dn| shorten(&dn.to_string())))
 }
 
 /// An https URL as `OpenID` Connect Discovery 1.0 has it for issuers: host, perhaps port and path, nothing else.

@@ -37,7 +37,7 @@ pub struct EndOfLife {
 struct Day {
     year: u16,
     month: u8,
-    day: u8,
+    of_month: u8,
 }
 
 /// One version of one system; one without an end is rolling, and holds for all its versions.
@@ -122,12 +122,12 @@ fn is_part(part: &str, version: Option<&str>) -> bool {
 }
 
 impl Day {
-    const fn new(year: u16, month: u8, day: u8) -> Self {
-        Self { year, month, day }
+    const fn new(year: u16, month: u8, of_month: u8) -> Self {
+        Self { year, month, of_month }
     }
 
     fn end(self) -> Option<Timestamp> {
-        end_of_day((i64::from(self.year), u32::from(self.month), u32::from(self.day)))
+        end_of_day((i64::from(self.year), u32::from(self.month), u32::from(self.of_month)))
     }
 }
 
@@ -194,7 +194,7 @@ impl System {
                 "source says where the days are from: a list of https:// addresses",
             ));
         }
-        if rolling == !end.is_empty() {
+        if rolling != end.is_empty() {
             return Err(Fault::at(id.span(), "a system has either rolling = true or days in [system.end]"));
         }
         let span = id.span();

@@ -25,8 +25,11 @@ pub(super) enum Made {
     NotSaid,
 }
 
-/// The labels, and how many were left out because they are no text. The error says why there are none.
-pub fn parse(bytes: &[u8]) -> Result<(BTreeMap<String, String>, usize), String> {
+/// The labels, and how many were left out because they are no text.
+pub type Labels = (BTreeMap<String, String>, usize);
+
+/// Reads a `labels.json`. The error says why there are none.
+pub fn parse(bytes: &[u8]) -> Result<Labels, String> {
     let values: BTreeMap<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
         // serde's own text may quote the file.
         format!("not a JSON object, line {}, column {}", error.line(), error.column())
@@ -34,7 +37,7 @@ pub fn parse(bytes: &[u8]) -> Result<(BTreeMap<String, String>, usize), String> 
     Ok(texts(values))
 }
 
-pub(super) fn texts(values: BTreeMap<String, Value>) -> (BTreeMap<String, String>, usize) {
+pub(super) fn texts(values: BTreeMap<String, Value>) -> Labels {
     let all = values.len();
     let labels: BTreeMap<String, String> = values
         .into_iter()

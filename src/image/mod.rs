@@ -1,4 +1,4 @@
-//! From `--image PATH`, or none, to a root directory that a payload can live in.
+//! From `--image PATH`, or none, to a root directory that a payload can live in, and to what the image says of itself.
 #![forbid(unsafe_code)]
 
 pub mod end_of_life;

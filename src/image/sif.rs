@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::facts::Told;
-use super::labels;
+use super::labels::{self, Labels};
 use crate::audit::time::Timestamp;
 use crate::failure::io_text;
 
@@ -124,11 +124,7 @@ struct Attributes {
 }
 
 /// The labels, and how many were left out.
-fn labels_of(
-    file: &File,
-    header: Header,
-    size: u64,
-) -> Result<Option<(BTreeMap<String, String>, usize)>, String> {
+fn labels_of(file: &File, header: Header, size: u64) -> Result<Option<Labels>, String> {
     let mut table = vec![0; (header.descriptors * DESCRIPTOR) as usize];
     file.read_exact_at(&mut table, header.table).map_err(|error| io_text(&error))?;
     let Some((offset, length)) = table.chunks_exact(DESCRIPTOR as usize).find_map(inspect_object) else {

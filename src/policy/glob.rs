@@ -147,6 +147,11 @@ impl Glob {
         self.matches(&dn.folded())
     }
 
+    /// The one text that fits, when there are no wildcards.
+    pub fn plain(&self) -> Option<String> {
+        self.atoms.iter().map(|atom| if let Atom::Char(c) = atom { Some(*c) } else { None }).collect()
+    }
+
     /// The longest text that everything that fits must contain; empty when there is none.
     pub fn literal(&self) -> String {
         let mut longest = String::new();

@@ -42,12 +42,18 @@ impl Group {
                 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
         let fits = match path.strip_prefix("ivo://") {
-            Some(rest) => rest.split_once('?').is_some_and(|(place, group)| {
-                place
-                    .split_once('/')
-                    .is_some_and(|(authority, path)| !authority.is_empty() && !path.is_empty())
-                    && !group.is_empty()
-            }),
+            Some(rest) => {
+                let allowed = |text: &str| {
+                    let fits =
+                        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
+                    !text.is_empty() && text.bytes().all(fits)
+                };
+                rest.split_once('?').is_some_and(|(place, group)| {
+                    let place =
+                        place.split_once('/').is_some_and(|(host, path)| allowed(host) && allowed(path));
+                    place && allowed(group)
+                })
+            }
             None => path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(word)),
         };
         let role_fits = role.as_deref().is_none_or(word);
@@ -98,8 +104,18 @@ impl GroupPattern {
     /// Reads a group, or one with wildcards as fnmatch(3) has them in its path or role.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
         let text = text.trim();
+        // The question mark of an IVOA id is one.
+        let escaped;
+        let ivo = text.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("ivo://"));
+        let source = text;
+        let text = if ivo {
+            escaped = text.replacen('?', "\\?", 1);
+            &escaped
+        } else {
+            text
+        };
         if !has_wildcards(text) {
-            Group::parse(text)?;
+            Group::parse(source)?;
         }
         let wrong = || {
             Wrong::new(
@@ -115,14 +131,13 @@ impl GroupPattern {
         }
         let (path, role) = split(text).ok_or_else(wrong)?;
         let role = match role.as_deref() {
-            None => Role::Any,
+            None | Some("*") => Role::Any,
             Some("null") => Role::None,
-            Some("*") => Role::Any,
             Some(role) => Role::Like(Glob::parse(role)?),
         };
         let above = path.strip_suffix("/*").filter(|above| !above.is_empty());
         Ok(Self {
-            source: text.to_owned(),
+            source: source.to_owned(),
             above: above.map(Glob::parse).transpose()?,
             path: Glob::parse(&path)?,
             role,
@@ -142,8 +157,7 @@ impl GroupPattern {
 
     /// The path of the one group that it can match, for an index; `None` for a pattern.
     pub fn exact_path(&self) -> Option<String> {
-        let path = self.path.key();
-        (!has_wildcards(&path)).then_some(path)
+        self.path.plain()
     }
 
     /// Whether it matches every group.
@@ -292,6 +306,8 @@ mod tests {
         let path = |text: &str| GroupPattern::parse(text).unwrap().exact_path();
         assert_eq!(path("/CMS/Role=x").as_deref(), Some("/cms"));
         assert_eq!(path("/cms/*"), None);
+        assert_eq!(path("ivo://a/b?C").as_deref(), Some("ivo://a/b?c"));
+        assert!(!GroupPattern::parse("ivo://a/b?c").unwrap().matches(&Group::parse("ivo://a/bx?c").unwrap()));
         for (text, everything) in [("/*", true), ("*", true), ("/*/Role=a", false), ("/cms/*", false)] {
             assert_eq!(GroupPattern::parse(text).unwrap().is_everything(), everything, "{text}");
         }

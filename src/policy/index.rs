@@ -225,7 +225,9 @@ pub fn gather(facts: &Facts, source: &dyn Source, now: Timestamp) -> Result<Rele
             if !known.keys.contains(&key) {
                 known.keys.push(key);
             }
-            known.said.push(text);
+            if !known.said.contains(&text) {
+                known.said.push(text);
+            }
         }
         known.person = Some(person.id);
     }
@@ -283,7 +285,7 @@ pub fn gather(facts: &Facts, source: &dyn Source, now: Timestamp) -> Result<Rele
     }
     relevant.rules.sort_by_key(|(number, _)| *number);
     relevant.rules.dedup_by_key(|(number, _)| *number);
-    relevant.bans.sort_by(|a, b| (&a.0, a.1.line).cmp(&(&b.0, b.1.line)));
+    relevant.bans.sort_by_cached_key(|(list, ban)| (list.clone(), ban.line, ban.whom.key()));
     relevant.bans.dedup();
     Ok(relevant)
 }

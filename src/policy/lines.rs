@@ -182,7 +182,7 @@ fn check_line(number_of_line: u32, line: &str, what: &'static str) -> Option<Fau
         return Some(Place::line(number_of_line).fault(what, wrong));
     }
     // Bytes first: nearly every line has nothing to look at.
-    if !line.bytes().any(|byte| byte < b' ' || byte >= 0x7f) {
+    if line.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
         return None;
     }
     let (index, found) = line.chars().enumerate().find(|(_, c)| c.is_control() && *c != '\t')?;
@@ -199,6 +199,15 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = (u32, &str)> {
         let line = line.trim();
         (!line.is_empty() && !line.starts_with('#')).then_some((number(index + 1), line))
     })
+}
+
+/// A list with a line for each entry that has too many of them, before any is read.
+pub(super) fn count(text: &str, what: &'static str) -> Result<(), Vec<Fault>> {
+    // An entry and its end take two bytes: nearly every list is known to be short without counting.
+    if text.len() < 2 * MOST_ENTRIES {
+        return Ok(());
+    }
+    entries(text).nth(MOST_ENTRIES).map_or(Ok(()), |(line, _)| Err(vec![too_many(line, what)]))
 }
 
 /// The fault of a list that has too many entries.

@@ -7,7 +7,7 @@
 
 use super::glob::{Glob, has_wildcards};
 use super::group::GroupPattern;
-use super::lines::{self, Fault, Faults, MOST_ENTRIES, Place, Wrong, number, shorten};
+use super::lines::{self, Fault, Faults, Place, Wrong, number, shorten};
 use super::name::{Dn, Name, looks_like_commas};
 
 const WHAT: &str = "cannot read the map file";
@@ -37,13 +37,10 @@ pub struct Entry {
 /// Reads a grid-mapfile or groupmapfile.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Entry>, Vec<Fault>> {
     let text = lines::text(bytes, WHAT)?;
+    lines::count(text, WHAT)?;
     let mut entries = Vec::new();
     let mut faults = Faults::default();
     for (line, content) in lines::entries(text) {
-        if entries.len() >= MOST_ENTRIES {
-            faults.push(lines::too_many(line, WHAT));
-            break;
-        }
         let entry = split(content).and_then(|(key, targets)| {
             if targets.is_empty() {
                 return Err((

@@ -16,8 +16,8 @@ mod tests;
 use std::fmt;
 
 pub use dn::Dn;
-pub(crate) use dn::is_attribute_type;
-pub(super) use dn::{displayed, looks_like_commas};
+pub(super) use dn::displayed;
+pub(crate) use dn::{is_attribute_type, looks_like_commas};
 
 use super::lines::{Wrong, shorten};
 

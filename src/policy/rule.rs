@@ -259,10 +259,11 @@ fn below(image: &Image, path: &Path) -> bool {
     image.path.as_deref().is_some_and(|image| image.starts_with(path))
 }
 
-/// Whether the image was made longer ago than that; `unknown` for one that does not say.
+/// Whether the image was made longer ago than that; `unknown` for one that does not say, or says that it is still to be made.
 pub fn older_than(image: &Image, limit: Duration, now: Timestamp, unknown: bool) -> bool {
     match (&image.path, &image.made) {
         (None, _) => false, // the host's own system is the site's to renew
+        (_, Some((made, _))) if *made > now.plus_seconds(86_400) => unknown,
         (_, Some((made, _))) => u128::from(now.nanos_since(*made)) > limit.as_nanos(),
         (_, None) => unknown,
     }

@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::listen;
 use super::log::{Options, RecorderLog};
-use super::server::{Server, say};
+use super::server::{Server, failed, say};
 use super::site::{Site, Watch};
 use crate::audit::Timestamp;
 use crate::audit::record::Recorder;
@@ -19,6 +19,7 @@ use crate::audit::wire;
 use crate::config::{self, Config, Place};
 use crate::failure::Failure;
 use crate::host;
+use crate::sys::signal::AllSignals;
 
 /// Exit code when it cannot serve.
 const CANNOT: u8 = 1;
@@ -120,10 +121,12 @@ fn serve(config: Config, place: Place) -> Result<(), Failure> {
         // Every launch of another account will be refused with the same words; a launcher must hear them.
         say(&failure);
     }
+    // Before any thread is started: in one that did not block it, SIGTERM would end the recorder without its last records.
+    let signals = AllSignals::block().map_err(|errno| failed("cannot take over signals", errno))?;
     // Before the first launch: without the site's lists nobody is let in.
     let site = Arc::new(Site::read(&place, &recorder.state)?);
     let watch = Watch::start(place, recorder.state.clone(), Arc::clone(&site))?;
-    Server::new(config, site, watch, listener, log, identity, readers)?.run()
+    Server::new(config, (site, watch), signals, listener, log, identity, readers)?.run()
 }
 
 /// Every live payload takes three descriptors.

@@ -1,7 +1,8 @@
 //! Connections: who may have one, what it may cost, and how it ends.
 //!
 //! 1. A descriptor that came from a peer, and a connection in which such may lie unread, is closed by the janitor
-//!    ([`Digests`](super::observe::Digests)) and never here: closing it may take as long as its owner likes.
+//!    ([`Digests`](super::observe::Digests)), who knows which ones are harmless, and never here: closing it may take as long as
+//!    its owner likes.
 //! 2. What one uid may cost in a turn is limited ([`MOST_A_TURN`]), and so is what waits for peers that do not read.
 //! 3. Descriptors are counted before they run out: who comes when there are none left is told so.
 #![forbid(unsafe_code)]
@@ -14,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::launches::Waiting;
+use super::launches::{A_LAUNCH, Waiting};
 use super::listen;
 use super::observe::{self, Backlog, Peer, Program};
 use super::records::Asker;
@@ -24,8 +25,6 @@ use crate::failure::Failure;
 use crate::request::LaunchId;
 use crate::sys::socket;
 
-/// Messages of one connection in one turn.
-const MESSAGES_A_TURN: usize = 4;
 /// What the messages of one uid may cost in one turn, in bytes; each costs [`A_MESSAGE`] besides.
 const MOST_A_TURN: usize = 512 * 1024;
 const A_MESSAGE: usize = 2 * 1024;
@@ -37,13 +36,15 @@ const ACCEPTING: Duration = Duration::from_millis(5);
 /// a minute where an automount has to answer.
 const MOST_IDLE: Duration = Duration::from_secs(120);
 /// When somebody for whom there is no connection left may ask again.
-const RETRY: Option<Duration> = Some(Duration::from_millis(100));
+const RETRY: Duration = Duration::from_millis(100);
 /// How long a peer may leave its answer unread.
 const MOST_UNREAD: Duration = Duration::from_secs(10);
 /// Messages that may wait for a peer that does not read. (An administrator's list of 25 000 payloads is 64 pages.)
 const MOST_UNSENT: usize = 64;
 /// Bytes that may wait for all connections of one uid; root and the recorder's own account may have more.
 const MOST_UNSENT_BYTES: usize = 2 * 1024 * 1024;
+/// Messages that are taken out of a connection before it is closed; a launcher has one or two in it.
+const MOST_UNREAD_MESSAGES: usize = 4;
 /// Descriptors that the recorder needs beside connections and payloads: its own, and those of one message.
 const OWN_DESCRIPTORS: u64 = 40;
 
@@ -96,12 +97,15 @@ pub(super) struct Turn {
     costs: HashMap<u32, usize>,
     /// Bytes of messages since the last commit.
     unwritten: usize,
+    /// The drain flag was looked at.
+    pub(super) drain_seen: bool,
 }
 
 impl Turn {
     /// A new turn.
     pub(super) fn begin(&mut self) {
         self.costs.clear();
+        self.drain_seen = false;
     }
 
     /// The batch is written.
@@ -134,15 +138,6 @@ pub(super) fn spare() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
-/// Whether everything that the peer ever sent was read.
-#[derive(Clone, Copy)]
-enum End {
-    /// The end of file came: nothing is left in the socket, and closing it waits for nobody.
-    Seen,
-    /// Messages that nobody read may hold descriptors whose closing hangs.
-    Unseen,
-}
-
 impl Server {
     pub(super) fn accept(&mut self) {
         let begin = Instant::now();
@@ -165,7 +160,7 @@ impl Server {
         drop(self.spare.take());
         if let Ok(Some(socket)) = listen::accept(&self.listener) {
             let uid = observe::uid_of(socket.as_fd());
-            self.turned_away(uid, socket, &no_descriptors(), RETRY);
+            self.turned_away(uid, socket, &no_descriptors(), Some(RETRY));
         }
         self.spare = spare();
         if self.spare.is_none() {
@@ -178,6 +173,22 @@ impl Server {
         *self.counters.refusals.entry(failure.code.exit_code()).or_default() += 1;
         let retry_after_ms = retry.map(|after| after.as_millis() as u64);
         let _ = answer(&socket, 0, &Message::Refused(Refused { retry_after_ms, ..Refused::of(failure) }));
+        self.close_socket(uid, socket);
+    }
+
+    /// Closes a connection. What lies unread in it is taken out first, so that closing it waits for nobody; what is too much
+    /// for that goes to the janitor with it. An empty message is no end, and there may be others behind it.
+    fn close_socket(&self, uid: u32, socket: OwnedFd) {
+        if socket::hang_up(socket.as_fd()).is_ok() {
+            for _ in 0..MOST_UNREAD_MESSAGES {
+                match socket::receive(socket.as_fd(), &mut [0; 16]) {
+                    Ok(received) if received.is_end() => return,
+                    Ok(received) => self.digests.discard(uid, received.fds),
+                    Err(_) => break,
+                }
+            }
+        }
+        let _ = self.epoll.delete(&socket); // the janitor may take a while
         self.digests.discard(uid, vec![socket]);
     }
 
@@ -186,18 +197,17 @@ impl Server {
         let uid = observe::uid_of(socket.as_fd());
         if self.digests.backlog(uid) == Backlog::Hangs {
             // What it handed over before cannot even be closed.
-            self.digests.discard(uid, vec![socket]);
-            return;
+            return self.close_socket(uid, socket);
         }
         if !self.has_room(1) {
             self.drop_oldest_idle();
             if !self.has_room(1) {
-                return self.turned_away(uid, socket, &no_descriptors(), RETRY);
+                return self.turned_away(uid, socket, &no_descriptors(), Some(RETRY));
             }
         }
         // The account comes first: looking at a peer that is deep in containers takes a while.
         if let Err(failure) = self.accounts.connect(uid, now) {
-            return self.turned_away(uid, socket, &failure, RETRY);
+            return self.turned_away(uid, socket, &failure, Some(RETRY));
         }
         let peer = match Peer::look(socket.as_fd(), Some(self.readers)) {
             Ok(peer) => peer,
@@ -210,7 +220,7 @@ impl Server {
         let token = self.token();
         if let Err(errno) = self.epoll.add(&socket, EpollEvent::new(READS, token)) {
             self.accounts.idle_less(uid);
-            return self.turned_away(uid, socket, &failed("cannot watch a connection", errno), RETRY);
+            return self.turned_away(uid, socket, &failed("cannot watch a connection", errno), Some(RETRY));
         }
         let connection = Connection {
             socket,
@@ -231,41 +241,41 @@ impl Server {
     /// Whether descriptors are left for so many connections or payloads more: each takes two.
     pub(super) fn has_room(&self, more: usize) -> bool {
         let taken = 2 * (self.connections.len() + self.payloads.len() + self.launching.len() + more) as u64;
-        OWN_DESCRIPTORS + taken + self.digests.held() as u64 <= self.most_descriptors
+        let others = (self.digests.held() + self.waiting * A_LAUNCH) as u64;
+        OWN_DESCRIPTORS + taken + others <= self.most_descriptors
     }
 
+    /// One message is taken, or the end. epoll is level-triggered: the next turn finds what is left.
     pub(super) fn ready(&mut self, token: u64) {
-        for _ in 0..MESSAGES_A_TURN {
-            let Some(connection) = self.connections.get_mut(&token) else { return };
-            let uid = connection.peer.uid;
-            if !flush(connection) {
-                return self.disconnect(token);
-            }
-            self.wait_to_send(token);
-            let Some(connection) = self.connections.get_mut(&token) else { return };
-            if connection.stalled.is_some() || self.turn.is_over(uid) {
-                return; // level-triggered: the next turn finds it again
-            }
-            match self.digests.backlog(uid) {
-                Backlog::Short => {}
-                Backlog::Long => return self.pause(token),
-                Backlog::Hangs => return self.disconnect(token),
-            }
-            let received = match socket::receive(connection.socket.as_fd(), &mut self.buffer) {
-                Ok(received) => received,
-                Err(Errno::EAGAIN) => return,
-                Err(_) => return self.disconnect(token),
-            };
-            if received.length == 0 {
-                self.digests.discard(uid, received.fds);
-                return self.disconnect_after(token, End::Seen);
-            }
-            self.turn.charge(uid, received.length + A_MESSAGE);
-            self.turn.unwritten += received.length;
-            self.packet(token, received);
-            if self.turn.unwritten >= BATCH {
-                self.commit();
-            }
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let uid = connection.peer.uid;
+        if !flush(connection) {
+            return self.disconnect(token);
+        }
+        self.wait_to_send(token);
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        if connection.stalled.is_some() || self.turn.is_over(uid) {
+            return;
+        }
+        match self.digests.backlog(uid) {
+            Backlog::Short => {}
+            Backlog::Long => return self.pause(token),
+            Backlog::Hangs => return self.disconnect(token),
+        }
+        let received = match socket::receive(connection.socket.as_fd(), &mut self.buffer) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN) => return,
+            Err(_) => return self.disconnect(token),
+        };
+        if received.length == 0 {
+            self.digests.discard(uid, received.fds);
+            return self.disconnect(token);
+        }
+        self.turn.charge(uid, received.length + A_MESSAGE);
+        self.turn.unwritten += received.length;
+        self.packet(token, received);
+        if self.turn.unwritten >= BATCH {
+            self.commit();
         }
     }
 
@@ -286,6 +296,12 @@ impl Server {
         };
         match decoded {
             Ok(packet) => self.message(token, packet, received),
+            Err(_) if received.descriptors_lost => {
+                // Descriptors are counted, but not before they come: there may be some soon.
+                let serial = wire::decode(packet).map_or_else(|(serial, _)| serial, |packet| packet.serial);
+                self.digests.discard(uid, received.fds);
+                self.refuse_for_now(token, serial, &no_descriptors());
+            }
             Err((serial, malformed)) => {
                 self.counters.malformed += 1;
                 self.digests.discard(uid, received.fds);
@@ -306,6 +322,13 @@ impl Server {
     pub(super) fn refuse(&mut self, token: u64, serial: u32, failure: &Failure) {
         *self.counters.refusals.entry(failure.code.exit_code()).or_default() += 1;
         self.send(token, serial, &Message::Refused(Refused::of(failure)));
+    }
+
+    /// No room now.
+    fn refuse_for_now(&mut self, token: u64, serial: u32, failure: &Failure) {
+        *self.counters.refusals.entry(failure.code.exit_code()).or_default() += 1;
+        let refused = Refused { retry_after_ms: Some(RETRY.as_millis() as u64), ..Refused::of(failure) };
+        self.send(token, serial, &Message::Refused(refused));
     }
 
     /// Sends a message, or keeps it until the peer reads. One that does not read is cut off.
@@ -366,23 +389,13 @@ impl Server {
 
     /// The connection is gone. Its payload is not: see `payloads.rs`.
     pub(super) fn disconnect(&mut self, token: u64) {
-        self.disconnect_after(token, End::Unseen);
-    }
-
-    fn disconnect_after(&mut self, token: u64, end: End) {
         let Some(connection) = self.connections.remove(&token) else { return };
-        let _ = self.epoll.delete(&connection.socket);
         let uid = connection.peer.uid;
-        let mut fds = Vec::new();
-        match end {
-            End::Seen => drop(connection.socket),
-            End::Unseen => fds.push(connection.socket),
-        }
+        self.close_socket(uid, connection.socket);
         if let Some(waiting) = connection.waiting {
             self.waiting -= 1;
-            fds.extend(waiting.fds);
+            self.digests.discard(uid, waiting.fds);
         }
-        self.digests.discard(uid, fds);
         match connection.stage {
             Stage::Live(id) => self.orphaned(id, token),
             _ => self.accounts.idle_less(uid),

@@ -30,6 +30,9 @@ use crate::sandbox::NAMESPACES;
 const DIGEST_WAIT: Duration = Duration::from_secs(1);
 /// Launches that may wait for a digest, of all and of one uid; others go on without one.
 const MOST_WAITING: (usize, usize) = (128, 32);
+/// Descriptors of one launch: payload, init, namespaces. Those that wait have an eighth of all at most.
+pub(super) const A_LAUNCH: usize = 2 + NAMESPACES.len();
+
 /// A launch that waits for a digest. It is kept as it came: read, it may take much more memory.
 pub(super) struct Waiting {
     pub(super) until: Instant,
@@ -72,7 +75,10 @@ impl Server {
 
     fn may_wait(&self, uid: u32) -> bool {
         let of_uid = |connection: &&Connection| connection.waiting.is_some() && connection.peer.uid == uid;
-        self.waiting < MOST_WAITING.0 && self.connections.values().filter(of_uid).count() < MOST_WAITING.1
+        let descriptors = ((self.waiting + 1) * A_LAUNCH) as u64;
+        descriptors <= self.most_descriptors / 8
+            && self.waiting < MOST_WAITING.0
+            && self.connections.values().filter(of_uid).count() < MOST_WAITING.1
     }
 
     /// The digest is there, or is waited for no longer.
@@ -208,7 +214,7 @@ impl Server {
         // Counted from here on, so that the launches of one turn count against each other.
         self.accounts.begun(uid, at);
         self.crowd.add(&begun.crowd);
-        self.stage(*record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
+        self.stage(record, live, true, false, After::Receipt { token, serial, begun: Box::new(begun) }, uid);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -61,7 +62,7 @@ pub(super) struct Payload {
     pub(super) pidfd: Option<OwnedFd>,
     /// Token of the pidfd.
     pub(super) watch: u64,
-    pub(super) launcher: Option<OwnedFd>,
+    pub(super) launcher: Option<Arc<OwnedFd>>,
     pub(super) launcher_is: (i64, u64),
     pub(super) process_is: (i64, u64),
     pub(super) processes: [(i32, u64); 2],
@@ -148,8 +149,7 @@ impl Server {
     /// The receipt's record is durable: the payload is live.
     pub(super) fn begin(&mut self, token: u64, begun: Begun, written: &Written) {
         let Begun { id, uid, payload, processes, nested, base, facts, crowd } = begun;
-        let launcher =
-            self.connections.get(&token).and_then(|peer| peer.peer.as_fd().try_clone_to_owned().ok());
+        let launcher = self.connections.get(&token).map(|connection| connection.peer.pidfd());
         let of = |pid: Option<i64>, ticks: Option<u64>| (pid.unwrap_or_default(), ticks.unwrap_or_default());
         let launcher_is = of(base.process.parent.pid, base.grid.launcher.start_ticks);
         let process_is = of(base.process.pid, base.grid.start_ticks);
@@ -275,7 +275,7 @@ impl Server {
             return;
         }
         let Some(orphaned) = live.orphaned else { return };
-        let launcher_gone = gone(live.launcher.as_ref());
+        let launcher_gone = gone(live.launcher.as_deref());
         match live.exited {
             Some(exited) => {
                 if !launcher_gone && now.duration_since(orphaned.max(exited)) < COME_BACK {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::connections::Stage;
 use super::launches::defect;
 use super::log::Live;
-use super::observe;
+use super::observe::{self, Submitted};
 use super::records;
 use super::server::{After, Server, now};
 use crate::audit::drain;
@@ -117,7 +117,10 @@ impl Server {
         connection.version = version;
         connection.stage = Stage::Greeted;
         if let Some(fd) = fds.pop() {
-            connection.hashing = self.digests.submit(uid, token, fd);
+            match self.digests.program(uid, connection.peer.pid, token, fd) {
+                Submitted::Known(program) => connection.program = Some(program),
+                submitted => connection.hashing = submitted == Submitted::Later,
+            }
         }
         self.digests.discard(uid, fds);
         self.look_at_drain_flag();
@@ -267,6 +270,10 @@ impl Server {
 
     /// The flag is a file, so that other tools of the site can set it too.
     pub(super) fn look_at_drain_flag(&mut self) {
+        // Once a turn: what came together is decided together.
+        if std::mem::replace(&mut self.turn.drain_seen, true) {
+            return;
+        }
         let found = drain::reason(&self.drain_file);
         if found != self.draining {
             let node = self.node().clone();

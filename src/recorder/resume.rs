@@ -6,6 +6,7 @@
 //! 3. An order that nobody carried out yet follows as soon as the launcher is back.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::claims;
@@ -68,7 +69,7 @@ impl Server {
             facts: Box::new(facts),
             exited: pidfd.is_none().then(Instant::now),
             pidfd,
-            launcher,
+            launcher: launcher.map(Arc::new),
             processes: [(payload_pid, process_is.1), init],
             nested: entry.nested.unwrap_or(false),
             since: entry.since,

@@ -135,8 +135,8 @@ pub(super) fn failed(what: &str, errno: Errno) -> Failure {
 impl Server {
     pub(super) fn new(
         config: Config,
-        site: Arc<Site>,
-        watch: Watch,
+        (site, watch): (Arc<Site>, Watch),
+        signals: AllSignals,
         listener: OwnedFd,
         log: RecorderLog,
         identity: RecorderField,
@@ -144,7 +144,6 @@ impl Server {
     ) -> Result<Self, Failure> {
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed("cannot wait for events", e))?;
-        let signals = AllSignals::block().map_err(|e| failed("cannot take over signals", e))?;
         let digests = Digests::new()?;
         for (fd, token) in [
             (listener.as_fd(), LISTENER),
@@ -293,14 +292,18 @@ impl Server {
 
     pub(super) fn stage(
         &mut self,
-        record: Record,
+        record: impl Into<Box<Record>>,
         live: Live,
         durable: bool,
         reserved: bool,
         after: After,
         uid: u32,
     ) {
-        self.batch.push(Job { staged: Staged { record, live, durable, reserved }, after, uid });
+        self.batch.push(Job {
+            staged: Staged { record: record.into(), live, durable, reserved },
+            after,
+            uid,
+        });
     }
 
     /// Writes what this turn brought, and answers.
@@ -349,7 +352,7 @@ impl Server {
             After::Closed { id, tell } => {
                 match &result {
                     Ok(_) => self.closed(id, &staged.record),
-                    Err(_) => self.close_later(id, staged.record),
+                    Err(_) => self.close_later(id, *staged.record),
                 }
                 if let Some((token, serial)) = tell {
                     match result {

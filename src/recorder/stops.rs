@@ -91,7 +91,9 @@ impl Server {
 
     /// Whether there is still somebody who could carry an order out.
     pub(super) fn has_launcher(&self, id: LaunchId) -> bool {
-        self.payloads.get(&id).is_some_and(|live| live.connection.is_some() || !gone(live.launcher.as_ref()))
+        self.payloads
+            .get(&id)
+            .is_some_and(|live| live.connection.is_some() || !gone(live.launcher.as_deref()))
     }
 
     /// The payload is to be stopped: its record is written, or could not be. Says in words what becomes of it; `None` when it

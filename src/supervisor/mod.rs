@@ -395,7 +395,7 @@ impl<'a> Watch<'a> {
         if let Phase::Ending(at) = self.phase
             && !stop.freeze
             && !stop.preserve
-            && !sooner.is_some_and(|sooner| at.is_none_or(|at| sooner < at))
+            && sooner.is_none_or(|sooner| at.is_some_and(|at| sooner >= at))
         {
             // It is being stopped already, and gets no longer for that.
             return self.overseer.obeyed(false, at.map(|at| at.saturating_duration_since(now)));

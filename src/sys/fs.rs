@@ -122,6 +122,50 @@ pub fn stat_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat, Errno> {
     Ok(Stat { dev: stat.st_dev, ino: stat.st_ino, mode: stat.st_mode, rdev: stat.st_rdev, uid: stat.st_uid })
 }
 
+/// `st_size` of an open file.
+pub fn size(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    u64::try_from(stat.st_size).map_err(|_| Errno::EINVAL)
+}
+
+/// The unique id of the mount that a descriptor lies on (name_to_handle_at(2) with `AT_HANDLE_MNT_ID_UNIQUE`, kernel 6.12): no
+/// other mount ever has it. An error on an older kernel, and where files have no handles. The file's system is not asked: it
+/// makes the handle from what it has in memory.
+pub fn unique_mount(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    const AT_HANDLE_MNT_ID_UNIQUE: libc::c_int = 1;
+    /// `struct file_handle` with room for the largest (`MAX_HANDLE_SZ`).
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        data: [u8; 128],
+    }
+    let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
+    let mut mount = 0_u64;
+    // SAFETY: `handle` has the room that it says, and with this flag the kernel writes 64 bits to `mount`; both outlive the
+    // call. The path is the empty one.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            libc::AT_EMPTY_PATH | AT_HANDLE_MNT_ID_UNIQUE,
+        )
+    })?;
+    Ok(mount)
+}
+
+/// What a link in a directory of /proc says, as far as it fits; readlinkat(2) without memory of its own.
+pub fn read_link<'a>(dir: BorrowedFd<'_>, path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    // SAFETY: `path` is NUL-terminated; pointer and length are the buffer's own.
+    let count = check(unsafe {
+        libc::readlinkat(dir.as_raw_fd(), path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    } as libc::c_long)?;
+    Ok(buffer.get(..count as usize).unwrap_or_default())
+}
+
 /// mkdirat(2).
 pub fn make_dir(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: `path` is NUL-terminated.

@@ -1,7 +1,7 @@
 //! Messages between launcher, init and payload: one SOCK_SEQPACKET pair each, descriptors and credentials beside the bytes.
 
 use super::{Errno, check};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that one message carries: the kernel's own limit (`SCM_MAX_FD`, unix(7)). With less room than that
 /// the kernel closes the rest in the receiver, and closing a hostile descriptor can block for as long as its sender likes.
@@ -23,18 +23,31 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let [ours, theirs] = fds;
     // SAFETY: two fresh descriptors that nothing else owns.
     let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+    want_credentials(ours.as_fd())?;
+    Ok((ours, theirs))
+}
+
+fn want_credentials(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let on: libc::c_int = 1;
     // SAFETY: the option value is an int, valid for the call.
     check(libc::c_long::from(unsafe {
         libc::setsockopt(
-            ours.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_PASSCRED,
             (&raw const on).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
-    }))?;
-    Ok((ours, theirs))
+    }))
+    .map(drop)
+}
+
+/// Ends a connection in both directions: nothing comes in any more, and what the peer was sent it can still read. What lies
+/// unread here can still be received, and its end be told from an empty message ([`Received::is_end`]).
+pub fn hang_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    want_credentials(socket)?;
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) })).map(drop)
 }
 
 /// Sends one message, with descriptors if there are any. Never raises SIGPIPE. Does not allocate.
@@ -84,10 +97,21 @@ pub struct Received {
     pub length: usize,
     /// The sender's pid, as this process's pid namespace numbers it, from the kernel (unix(7), SCM_CREDENTIALS).
     pub pid: i32,
+    /// The sender's credentials came along: that is, on a socket with SO_PASSCRED, a message did.
+    pub credentials: bool,
     /// Descriptors that came along, all close-on-exec.
     pub fds: Vec<OwnedFd>,
     /// The packet or its descriptors did not fit: what is here is not all of it.
     pub truncated: bool,
+    /// Not all descriptors fitted: this process has none left, or they were more than any message has.
+    pub descriptors_lost: bool,
+}
+
+impl Received {
+    /// On a socket with SO_PASSCRED: it is the end of the connection, and not an empty message.
+    pub const fn is_end(&self) -> bool {
+        self.length == 0 && !self.credentials
+    }
 }
 
 /// Receives one message.
@@ -131,12 +155,14 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                     received.pid = data.cast::<libc::ucred>().read_unaligned().pid;
+                    received.credentials = true;
                 }
                 _ => {}
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);
         }
     }
+    received.descriptors_lost = message.msg_flags & libc::MSG_CTRUNC != 0;
     received.truncated = message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0;
     Ok(received)
 }

@@ -42,6 +42,7 @@ checkpoint_records = "50"
 launches_per_second = "100000"
 live_per_uid = "100000"
 reserve = "4M"
+foreign_config = "record"
 TOML
 install -D -m 0755 tests/vm/power.sh "$tree/usr/local/sbin/power"
 install -d "$tree/usr/local/bin" "$tree/usr/local/share"

@@ -273,7 +273,7 @@ fn make(dir: &Path, records: u64) {
             let ended: Ended = running.remove(&ends).unwrap();
             let record = end(&mut dice, &ended, at);
             let live = Live::Ends(ended.id.to_string());
-            batch.push(Staged { record, live, durable: false, reserved: true });
+            batch.push(Staged { record: record.into(), live, durable: false, reserved: true });
         }
         CLOCK.store(now, Ordering::Relaxed);
         let mut random = [0; 10];
@@ -298,7 +298,12 @@ fn make(dir: &Path, records: u64) {
         }
         running.insert(number, Ended { id, launch: record.clone(), begun: now });
         live.push(Reverse((now + lasts, number)));
-        batch.push(Staged { record, live: Live::Begins(Box::new(entry)), durable: true, reserved: false });
+        batch.push(Staged {
+            record: record.into(),
+            live: Live::Begins(Box::new(entry)),
+            durable: true,
+            reserved: false,
+        });
         if batch.len() >= BATCH {
             commit(&mut log, &mut batch);
         }

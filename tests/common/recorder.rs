@@ -57,18 +57,18 @@ pub fn open(base: &Path) -> RecorderLog {
 pub fn begins(launch: LaunchId) -> Staged {
     let record = launch_record(launch);
     let live = Live::Begins(Box::new(live_entry(&record)));
-    Staged { record, live, durable: true, reserved: false }
+    Staged { record: record.into(), live, durable: true, reserved: false }
 }
 
 pub fn ends(launch: LaunchId) -> Staged {
     let record = Record::new(Action::PayloadEnd, launch);
-    Staged { record, live: Live::Ends(launch.to_string()), durable: false, reserved: true }
+    Staged { record: record.into(), live: Live::Ends(launch.to_string()), durable: false, reserved: true }
 }
 
 /// A record of nothing live, that may not use the reserve.
 pub fn denies(launch: LaunchId) -> Staged {
     let record = Record::new(Action::PayloadDeny, launch);
-    Staged { record, live: Live::Same, durable: true, reserved: false }
+    Staged { record: record.into(), live: Live::Same, durable: true, reserved: false }
 }
 
 /// Commits what must be taken.

@@ -50,10 +50,10 @@ static void map_ids(unsigned uid, unsigned gid) {
     write_file("/proc/self/gid_map", line);
 }
 
-static void send_fds(int to, const char *text, const int *fds, int count) {
+static void send_bytes(int to, const void *bytes, size_t length, const int *fds, int count) {
     char control[CMSG_SPACE(253 * sizeof(int))];
     memset(control, 0, sizeof control);
-    struct iovec iov = {(void *)text, strlen(text) + 1};
+    struct iovec iov = {(void *)bytes, length};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
                              .msg_controllen = CMSG_SPACE(count * sizeof(int))};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
@@ -62,6 +62,10 @@ static void send_fds(int to, const char *text, const int *fds, int count) {
     header->cmsg_len = CMSG_LEN(count * sizeof(int));
     memcpy(CMSG_DATA(header), fds, count * sizeof(int));
     MUST(sendmsg(to, &message, MSG_NOSIGNAL));
+}
+
+static void send_fds(int to, const char *text, const int *fds, int count) {
+    send_bytes(to, text, strlen(text) + 1, fds, count);
 }
 
 static int receive_fds(int from, int *fds, int most) {
@@ -291,6 +295,17 @@ int main(int argc, char **argv) {
 
     int fds[253], count = ALL, initial = 0;
     char text[64] = "0 0";
+    if (is("hello-hanging")) { /* to a recorder: its program is a file that hangs */
+        char packet[128] = "BLY1\1\0\1\0"; /* version 1, kind 1 */
+        uint32_t words[2] = {snprintf(packet + 16, sizeof packet - 16, "{\"oldest\":1,\"newest\":1,\"program\":\"x\"}"), 1};
+        memcpy(packet + 8, words, sizeof words);
+        fds[0] = hanging_file();
+        send_bytes(socket_, packet, 16 + words[0], fds, 1);
+        char byte;
+        while (read(0, &byte, 1) > 0) {} /* until the test has seen enough */
+        kill(server, SIGKILL);
+        return 0;
+    }
     if (is("file-only") || is("linger-only")) {
         fds[0] = is("file-only") ? hanging_file() : lingering_socket();
         count = 1;

@@ -65,6 +65,10 @@ impl Recorder {
         );
         sections
             .insert("recorder", format!("dir = \"{}\"\nstate = \"{}\"\n", log.display(), state.display()));
+        // Clients that speak the protocol themselves have no configuration.
+        if !additions.iter().any(|(_, line)| line.contains("foreign_config")) {
+            sections.entry("recorder").or_default().push_str("foreign_config = \"record\"\n");
+        }
         for (section, line) in additions {
             let text = sections.entry(section).or_default();
             text.push_str(line);

@@ -71,7 +71,8 @@ fn the_slash_form_is_offered() {
     assert!(next("CN=Zoe Q, OU=Users, DC=cern,DC=ch").ends_with(" /DC=ch/DC=cern/OU=Users/CN=Zoe Q"));
     assert!(next("C=UK,O=X,CN=Zoe").ends_with(" /C=UK/O=X/CN=Zoe"));
     assert!(next("DC=ch,DC=cern,CN=Zoe").ends_with(" /DC=ch/DC=cern/CN=Zoe"));
-    assert!(next("CN=Zoe\\, Q,O=X").contains("/DC=org"));
+    assert!(next("CN=Zoe\\, Q,O=X").ends_with(" /O=X/CN=Zoe, Q"));
+    assert!(next("CN=\"Zoe,O=X").contains("/DC=org"));
 }
 
 #[test]

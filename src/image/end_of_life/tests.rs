@@ -9,7 +9,7 @@ const SHIPPED: &str = include_str!("../../../config/end-of-life.toml");
 
 /// `table.rs` as `table` makes it.
 fn source(table: &EndOfLife) -> String {
-    let Day { year, month, day } = table.dated;
+    let Day { year, month, of_month: day } = table.dated;
     let mut text = format!(
         "//! `config/end-of-life.toml` as constants. Written by a test (see `../end_of_life.rs`): change that file, not this one.\n\
          #![forbid(unsafe_code)]\n\nuse super::{{Day, Row}};\nuse std::borrow::Cow::Borrowed;\n\n\
@@ -25,7 +25,7 @@ fn source(table: &EndOfLife) -> String {
     );
     for Row { id, name, version, end } in table.rows.iter() {
         match end {
-            Some(Day { year, month, day }) => {
+            Some(Day { year, month, of_month: day }) => {
                 let name = name.as_deref();
                 writeln!(text, "    row({id:?}, {name:?}, {version:?}, ({year}, {month}, {day})),").unwrap();
             }

@@ -9,7 +9,7 @@
 use super::super::lines::{Faults, MOST_ENTRIES, Place, Wrong, number, shorten, too_many};
 use super::super::name::{Dn, Name};
 use super::ours::{group, vo};
-use super::{Ban, Fault, Issuer, List, WHAT, Whom};
+use super::{Ban, Fault, Issuer, List, WHAT, Whom, all_of};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -299,11 +299,7 @@ impl<'a> Parser<'a> {
             return Err(too_many(at.line, WHAT));
         }
         if !broken {
-            let whom = if all.len() > 1 {
-                Whom::All(all)
-            } else {
-                all.pop().unwrap_or_else(|| Whom::All(Vec::new()))
-            };
+            let whom = all_of(all).map_err(|wrong| at.fault(WHAT, wrong))?;
             self.list.bans.push(Ban::new(whom, at.line));
         }
         Ok(true)

@@ -8,10 +8,10 @@
 #![forbid(unsafe_code)]
 
 use super::super::group::GroupPattern;
-use super::super::lines::{Faults, MOST_ENTRIES, Place, Wrong, entries, number, shorten, too_many};
+use super::super::lines::{Faults, Place, Wrong, count, entries, number, shorten};
 use super::super::name::{Dn, Name};
 use super::pattern::{CertificatePattern, TokenPattern, close};
-use super::{Ban, Fault, List, WHAT, Whom};
+use super::{Ban, Fault, List, WHAT, Whom, all_of};
 
 const BANNED: &str = "@banned.htcondor.org";
 
@@ -23,13 +23,10 @@ enum Line {
 }
 
 pub(super) fn parse(text: &str) -> Result<List, Vec<Fault>> {
+    count(text, WHAT)?;
     let mut list = List::default();
     let mut faults = Faults::default();
     for (line, content) in entries(text) {
-        if list.bans.len() >= MOST_ENTRIES {
-            faults.push(too_many(line, WHAT));
-            break;
-        }
         match read(content) {
             Ok(Line::Ban(whom)) => list.bans.push(Ban::new(whom, line)),
             Ok(Line::Foreign(method)) => list.remark(
@@ -63,6 +60,11 @@ fn read(line: &str) -> Result<Line, (u32, Wrong)> {
             1,
             Wrong::new(format!("{method} is not followed here"), "list the included file itself"),
         ));
+    }
+    if !method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_*".contains(&byte)) {
+        let why = format!("'{}' is no METHOD of a map file of HTCondor", shorten(method));
+        let next = format!("{SHAPE}; a grid-mapfile belongs in a file whose name ends in .db");
+        return Err((1, Wrong::new(why, next)));
     }
     let principal = field(line, rest, true)?;
     let name = field(line, principal.rest, false)?;
@@ -129,12 +131,9 @@ fn certificate(text: &str) -> Result<Whom, Wrong> {
         }
     }
     let dn = Whom::Name(Name::Dn(Dn::parse(dn)?));
-    if groups.is_empty() {
-        return Ok(dn);
-    }
     groups.push(dn);
     groups.reverse();
-    Ok(Whom::All(groups))
+    all_of(groups)
 }
 
 /// The next field, as HTCondor reads it: in double quotes, between slashes (the principal), or up to white space.

@@ -1,7 +1,7 @@
 //! `ban_users.db` of LCAS and the ban files of LCMAPS: lines of a grid-mapfile whose targets do not count. And one DN a line.
 #![forbid(unsafe_code)]
 
-use super::super::lines::{Faults, MOST_ENTRIES, Place, Wrong, entries, shorten, too_many};
+use super::super::lines::{Faults, Place, Wrong, count, entries, shorten};
 use super::super::mapfile::{Key, read_key, split};
 use super::super::name::{Name, looks_like_commas};
 use super::{Ban, Fault, List, WHAT, Whom};
@@ -42,13 +42,10 @@ pub(super) fn parse_plain(text: &str) -> Result<List, Vec<Fault>> {
 }
 
 fn each(text: &str, read: impl Fn(&str) -> Result<Whom, (u32, Wrong)>) -> Result<List, Vec<Fault>> {
+    count(text, WHAT)?;
     let mut list = List::default();
     let mut faults = Faults::default();
     for (line, content) in entries(text) {
-        if list.bans.len() >= MOST_ENTRIES {
-            faults.push(too_many(line, WHAT));
-            break;
-        }
         match read(content) {
             Ok(whom) => list.bans.push(Ban::new(whom, line)),
             Err((column, wrong)) => {

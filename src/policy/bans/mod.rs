@@ -30,8 +30,10 @@ use super::name::{Dn, Name, canonical_issuer};
 use crate::audit::Timestamp;
 
 const WHAT: &str = "cannot read the ban list";
-/// More remarks on one list are only counted.
+/// More remarks on one list are not made.
 const MOST_REMARKS: usize = 100;
+/// The most things that must fit together.
+const MOST_OF_ALL: usize = 16;
 
 /// How a list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +185,22 @@ impl fmt::Display for Whom {
                 Ok(())
             }
         }
+    }
+}
+
+/// Whoever fits all of several things.
+fn all_of(mut all: Vec<Whom>) -> Result<Whom, Wrong> {
+    if all.len() > MOST_OF_ALL {
+        let why = format!("{} things are to fit together, more than {MOST_OF_ALL}", all.len());
+        return Err(Wrong::new(why, "name fewer"));
+    }
+    match (all.pop(), all.is_empty()) {
+        (Some(one), true) => Ok(one),
+        (Some(last), false) => {
+            all.push(last);
+            Ok(Whom::All(all))
+        }
+        (None, _) => Err(Wrong::new("nobody is named", "name whom you mean")),
     }
 }
 

@@ -16,7 +16,7 @@ use super::super::lines::{Faults, MOST_ENTRIES, Place, Wrong, number, place_of, 
 use super::super::name::{Dn, Name, issuer};
 use super::lcas::everybody;
 use super::pattern::{CertificatePattern, TokenPattern};
-use super::{Ban, Fault, Issuer, List, Measure, WHAT, Whom};
+use super::{Ban, Fault, Issuer, List, MOST_OF_ALL, Measure, WHAT, Whom};
 use crate::audit::Timestamp;
 use crate::audit::time::parse_date;
 use crate::config::diagnose;
@@ -24,8 +24,6 @@ use crate::request::parse_duration;
 
 /// The longest reason or ticket.
 const LONGEST: usize = 1024;
-/// The most things within one `all`.
-const MOST_OF_ALL: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

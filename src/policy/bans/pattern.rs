@@ -21,7 +21,7 @@ use super::super::lines::{Wrong, shorten};
 use super::super::name::{Dn, Name, canonical_issuer};
 
 /// The longest expression.
-const LONGEST: usize = 2048;
+const LONGEST: usize = 1024;
 /// What one expression may become, in bytes.
 const MOST_BUILT: usize = 64 << 10;
 
@@ -199,7 +199,7 @@ impl TokenPattern {
     pub fn literal(&self) -> Literal {
         let exact = self.0.exact.as_deref().and_then(|text| text.split_once(','));
         if let Some(Ok(name)) = exact.map(|(issuer, subject)| Name::token(Some(issuer), subject))
-            && !exact.is_some_and(|(_, subject)| subject.trim() != subject)
+            && exact.is_none_or(|(_, subject)| subject.trim() == subject)
         {
             return Literal::Exact(name.key());
         }

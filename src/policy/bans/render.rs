@@ -76,13 +76,17 @@ fn pairs(whom: &Whom) -> Vec<(&'static str, String)> {
                     format!("{{ {} }}", pairs.join(", "))
                 })
                 .collect();
-            vec![("all", format!("[{}]", each.join(", ")))]
+            // A line each: lines have a limit.
+            vec![("all", format!("[\n    {},\n]", each.join(",\n    ")))]
         }
     }
 }
 
-/// A basic string of TOML.
+/// A string of TOML: as it is where that can be, since patterns are full of backslashes.
 fn quote(text: &str) -> String {
+    if text.contains('\\') && !text.contains(|c: char| c == '\'' || c.is_control()) {
+        return format!("'{text}'");
+    }
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

@@ -16,7 +16,7 @@ use super::ber;
 use super::fold::{fold, unescape};
 
 /// The longest DN.
-pub(in crate::policy) const LONGEST: usize = 1024;
+const LONGEST: usize = 1024;
 
 /// Types as they are displayed, their number, and other spellings, in lower case.
 const TYPES: &[(&str, &str, &[&str])] = &[
@@ -80,8 +80,13 @@ impl Dn {
 
     /// The key of rule 1, without prefix.
     pub(super) fn key(&self) -> String {
-        let mut parts: Vec<String> =
-            self.parts.iter().map(|part| format!("{}={}", fold(&part.kind), fold(&part.value))).collect();
+        let key = |part: &Part| {
+            let mut key = fold(&part.kind);
+            key.push('=');
+            key.push_str(&fold(&part.value));
+            key
+        };
+        let mut parts: Vec<String> = self.parts.iter().map(key).collect();
         parts.sort_unstable();
         parts.join("/")
     }
@@ -151,7 +156,7 @@ impl Dn {
             rest = tail;
         }
         let dn = Self { parts };
-        if dn.to_string().len() > LONGEST {
+        if dn.parts.iter().map(|part| part.kind.len() + part.value.len() + 2).sum::<usize>() > LONGEST {
             return Err(Wrong::new(format!("the DN is longer than {LONGEST} bytes"), "shorten it"));
         }
         Ok(dn)
@@ -234,6 +239,9 @@ fn known(kind: &str) -> Option<&'static (&'static str, &'static str, &'static [&
 
 /// The dotted number of `OID.1.2.3` or `1.2.3`.
 fn number_of(kind: &str) -> Option<&str> {
+    if !kind.contains('.') {
+        return None;
+    }
     let (prefix, rest) = kind.split_at_checked(4).unwrap_or(("", kind));
     let number = if prefix.eq_ignore_ascii_case("oid.") { rest } else { kind };
     let dotted = number.contains('.')
@@ -242,7 +250,7 @@ fn number_of(kind: &str) -> Option<&str> {
 }
 
 /// The type's one spelling. What nobody knows stays as it was written, and is compared without regard to case.
-pub(in super::super) fn displayed(kind: &str) -> String {
+pub(in crate::policy) fn displayed(kind: &str) -> String {
     match known(kind) {
         Some((name, ..)) => (*name).to_owned(),
         None => number_of(kind).unwrap_or(kind).to_owned(),
@@ -250,7 +258,7 @@ pub(in super::super) fn displayed(kind: &str) -> String {
 }
 
 /// Whether text that does not begin with a slash is meant as a DN: a type that is known, or a number, stands before some `=`.
-pub(in super::super) fn looks_like_commas(text: &str) -> bool {
+pub(crate) fn looks_like_commas(text: &str) -> bool {
     text.split([',', ';', '+']).any(|part| {
         split_type(part).is_some_and(|(kind, _)| known(kind).is_some() || number_of(kind).is_some())
     }) && split_type(text).is_some()
@@ -352,8 +360,12 @@ fn escaped<'a>(after: &'a str, out: &mut Vec<u8>) -> &'a str {
         return rest;
     }
     // OpenSSL's \xHH within the other form: left for the slash form to read.
-    if after.starts_with('x') || after.is_empty() {
+    if after.starts_with('x') {
         out.push(b'\\');
+        return after;
+    }
+    // At the end stood an escaped blank, which does not count.
+    if after.is_empty() {
         return after;
     }
     let length = after.chars().next().map_or(0, char::len_utf8);

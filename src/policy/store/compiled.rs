@@ -127,7 +127,9 @@ fn encode(meta: &Meta, memory: &Memory) -> Result<Vec<u8>, serde_json::Error> {
         out.extend((bucket.len() as u64).to_le_bytes());
         at += bucket.len() as u64;
     }
-    buckets.into_iter().for_each(|bucket| out.extend(bucket));
+    for bucket in buckets {
+        out.extend(bucket);
+    }
     Ok(out)
 }
 

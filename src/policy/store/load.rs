@@ -270,11 +270,11 @@ impl Reader<'_> {
                 .into_iter()
                 .filter(|old| !named.contains(&old.whom.to_string()))
                 .collect();
-            if !gone.is_empty() {
+            if gone.is_empty() {
+                self.put_away(name, &bytes);
+            } else {
                 self.look_again(moment.plus_seconds(1));
                 bans.extend(gone);
-            } else {
-                self.put_away(name, &bytes);
             }
         } else {
             self.put_away(name, &bytes);
@@ -328,7 +328,7 @@ impl Reader<'_> {
     fn groups(&mut self) {
         let dir = self.settings.groups_dir.clone();
         for name in self.directory(&dir).unwrap_or_default() {
-            if !name.ends_with(".toml") {
+            if Path::new(&name).extension().is_none_or(|extension| extension != "toml") {
                 continue;
             }
             let path = dir.join(&name);

@@ -202,7 +202,7 @@ pub fn places(uid: u32) -> [PathBuf; 2] {
 fn directory(uid: u32) -> Option<PathBuf> {
     places(uid).into_iter().find(|path| {
         path.symlink_metadata()
-            .is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0)
+            .is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode().trailing_zeros() >= 6)
     })
 }
 

@@ -95,7 +95,7 @@ pub enum Live {
 #[derive(Debug, Clone)]
 pub struct Staged {
     /// The record.
-    pub record: Record,
+    pub record: Box<Record>,
     /// What it changes.
     pub live: Live,
     /// It must be on the disk when `commit` returns. One such record makes the whole batch durable.

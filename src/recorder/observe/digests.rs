@@ -1,29 +1,33 @@
 //! Threads that touch what peers hand over: the digest of a launcher's program, and closing.
 //!
-//! 1. A descriptor that came from a peer is read and closed here and nowhere else, unless it is known to be a pidfd or a
-//!    namespace file. Any call on a file of somebody's FUSE file system, and closing a socket that lingers (socket(7),
-//!    `SO_LINGER`), also one inside an unread message of a connection, waits for as long as its owner likes.
+//! 1. A descriptor that came from a peer is read and closed by these threads, unless it is known to be a pidfd, a namespace
+//!    file, or on a disk of this host ([`Mounts`]). Any call on a file of somebody's FUSE file system, and closing a socket that
+//!    lingers (socket(7), `SO_LINGER`), also one inside an unread message of a connection, waits for as long as its owner likes.
 //! 2. One thread at a time works for a uid, one job after the other. So whoever lets his thread hang has that one, and only
 //!    his own jobs wait.
-//! 3. A digest is remembered for the uid that handed the file over, and for no other: a FUSE file system shows whatever inode
-//!    and times its owner wants.
+//! 3. Programs on a disk of this host have threads of their own ([`Crew`]), and none is needed when the digest is known. So
+//!    as many accounts as there are threads may let theirs hang, and whoever has a launcher on a disk notices nothing.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
-use sha2::{Digest, Sha256};
 
-use crate::failure::{Failure, errno_text, io_text};
+use super::handed;
+use super::mounts::Mounts;
+use super::programs::{LARGEST, Programs};
+use crate::failure::{Failure, errno_text};
 
-/// The most threads, and so the most uids that can hang before others' digests are left out.
-const THREADS: usize = 64;
+/// The most threads for descriptors of any kind: so many uids can hang before the others' are kept unread and unclosed, as
+/// many as [`STUCK`] of each.
+const THREADS: usize = 256;
+/// The most threads for what lies on this host's disks.
+const LOCAL_THREADS: usize = 2;
 /// Bytes of a thread's stack.
 const STACK: usize = 128 << 10;
 /// A thread without work ends after this.
@@ -34,10 +38,8 @@ const WAITING: usize = 64;
 const STUCK: usize = 512;
 /// A digest that takes longer hangs, and so does a close.
 const HANGS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2));
-/// The largest program.
-const LARGEST: u64 = 256 << 20;
-/// Digests remembered for one uid, and uids for which some are.
-const REMEMBERED: (usize, usize) = (16, 256);
+/// The most descriptors that are looked at before they are left to the threads.
+const FEW: usize = 16;
 
 /// What waits to be closed for a uid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,17 @@ pub struct Program {
 /// The program, or why there is no digest of it.
 pub type Answer = Result<Program, String>;
 
+/// What became of a program that was handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is known.
+    Known(Program),
+    /// An answer will come: soon, unless the file hangs.
+    Later,
+    /// None will: too much of this uid waits already, or nobody is free to look at it.
+    Never,
+}
+
 enum Job {
     Digest { token: u64, fd: OwnedFd },
     Close(Vec<OwnedFd>),
@@ -74,16 +87,6 @@ impl Job {
             Self::Close(fds) => fds.len(),
         }
     }
-}
-
-/// What makes a file the same as before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key {
-    dev: u64,
-    ino: u64,
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
 }
 
 /// Jobs of one uid.
@@ -106,20 +109,35 @@ struct State {
     lanes: BTreeMap<u32, Lane>,
     /// Uids with jobs and without a thread, the longest waiting first.
     ready: VecDeque<u32>,
-    results: Vec<(u64, Answer)>,
-    known: BTreeMap<u32, VecDeque<(Key, [u8; 32])>>,
     threads: usize,
     idle: usize,
     ending: bool,
 }
 
-struct Shared {
+/// Threads, and what they have to do.
+struct Crew {
     state: Mutex<State>,
     work: Condvar,
+    /// The most of them.
+    most: usize,
+    /// What they touch may hang.
+    may_hang: bool,
+    found: Arc<Found>,
+}
+
+/// What all threads found.
+struct Found {
+    programs: Programs,
+    results: Mutex<Vec<(u64, Answer)>>,
     event: EventFd,
 }
 
-impl Shared {
+impl Crew {
+    fn new(most: usize, may_hang: bool, found: &Arc<Found>) -> Arc<Self> {
+        let found = Arc::clone(found);
+        Arc::new(Self { state: Mutex::default(), work: Condvar::new(), most, may_hang, found })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,7 +145,12 @@ impl Shared {
 
 /// The threads, and what they found.
 pub struct Digests {
-    shared: Arc<Shared>,
+    found: Arc<Found>,
+    /// For descriptors of any kind.
+    any: Arc<Crew>,
+    /// For programs on this host's disks.
+    local: Arc<Crew>,
+    mounts: Mutex<Mounts>,
 }
 
 impl Digests {
@@ -140,30 +163,49 @@ impl Digests {
                 "raise the limit on open files (LimitNOFILE=, ulimit -n)",
             )
         })?;
-        let shared = Shared { state: Mutex::default(), work: Condvar::new(), event };
-        Ok(Self { shared: Arc::new(shared) })
+        let found = Arc::new(Found { programs: Programs::default(), results: Mutex::default(), event });
+        let (any, local) = (Crew::new(THREADS, true, &found), Crew::new(LOCAL_THREADS, false, &found));
+        Ok(Self { found, any, local, mounts: Mutex::default() })
     }
 
-    /// Computes the digest of the program that a peer of this uid handed over, and closes it. True when a result will come
-    /// under `token`: soon, unless the file hangs. False when too many of this uid wait already.
-    pub fn submit(&self, uid: u32, token: u64, fd: OwnedFd) -> bool {
-        let mut state = self.shared.lock();
-        let full = state.lanes.get(&uid).is_some_and(|lane| lane.digests >= WAITING);
-        let job = if full { Job::Close(vec![fd]) } else { Job::Digest { token, fd } };
-        self.add(&mut state, uid, job);
-        !full
+    /// The program that a peer of this uid and pid handed over; a result that is not known yet comes under `token`. Does not
+    /// wait, and closes it.
+    pub fn program(&self, uid: u32, pid: i32, token: u64, fd: OwnedFd) -> Submitted {
+        let busy = self.any.lock().threads >= THREADS / 4;
+        if self.mounts().is_local(fd.as_fd(), pid, busy) {
+            let file = File::from(fd);
+            if let Some(sha256) = self.found.programs.known(uid, &file) {
+                return Submitted::Known(Program { path: super::path_of(&file), sha256 });
+            }
+            return submit(&self.local, uid, token, OwnedFd::from(file));
+        }
+        submit(&self.any, uid, token, fd)
+    }
+
+    fn mounts(&self) -> MutexGuard<'_, Mounts> {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes descriptors that a peer of this uid handed over, or its connection, of which unread messages may hold such.
     pub fn discard(&self, uid: u32, fds: Vec<OwnedFd>) {
-        if !fds.is_empty() {
-            self.add(&mut self.shared.lock(), uid, Job::Close(fds));
+        let mut fds = fds;
+        if fds.len() <= FEW {
+            fds.retain(|fd| !self.is_harmless(fd));
         }
+        if !fds.is_empty() {
+            add(&self.any, &mut self.any.lock(), uid, Job::Close(fds));
+        }
+    }
+
+    /// Closing it waits for nobody, and frees little: what is on a disk may be removed by it, so its size counts.
+    fn is_harmless(&self, fd: &OwnedFd) -> bool {
+        let small = || crate::sys::fs::size(fd.as_fd()).is_ok_and(|size| size <= LARGEST);
+        handed::is_pidfd(fd.as_fd()) || self.mounts().known(fd.as_fd()) == Some(true) && small()
     }
 
     /// How many descriptors of this uid wait to be closed, and whether that hangs.
     pub fn backlog(&self, uid: u32) -> Backlog {
-        match self.shared.lock().lanes.get(&uid) {
+        match self.any.lock().lanes.get(&uid) {
             Some(lane) if lane.descriptors >= STUCK => {
                 let most = if lane.hashes { HANGS.0 } else { HANGS.1 };
                 let hangs = lane.begun.is_some_and(|begun| begun.elapsed() >= most);
@@ -175,43 +217,60 @@ impl Digests {
 
     /// Descriptors of all uids that wait.
     pub fn held(&self) -> usize {
-        self.shared.lock().lanes.values().map(|lane| lane.descriptors).sum()
+        let of = |crew: &Crew| -> usize { crew.lock().lanes.values().map(|lane| lane.descriptors).sum() };
+        of(&self.any) + of(&self.local)
     }
 
     /// What is done since the last call.
     pub fn results(&self) -> Vec<(u64, Answer)> {
-        let _ = self.shared.event.read(); // EAGAIN: nothing new
-        std::mem::take(&mut self.shared.lock().results)
-    }
-
-    fn add(&self, state: &mut State, uid: u32, job: Job) {
-        let lane = state.lanes.entry(uid).or_default();
-        lane.begun.get_or_insert_with(Instant::now);
-        lane.descriptors += job.descriptors();
-        lane.digests += usize::from(matches!(job, Job::Digest { .. }));
-        // What is to be closed does not wait for digests that did not begin.
-        match job {
-            Job::Close(_) => lane.jobs.push_front(job),
-            Job::Digest { .. } => lane.jobs.push_back(job),
-        }
-        if !std::mem::replace(&mut lane.taken, true) {
-            state.ready.push_back(uid);
-        }
-        rouse(&self.shared, state);
+        let _ = self.found.event.read(); // EAGAIN: nothing new
+        std::mem::take(&mut self.found.results.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
+/// Leaves a digest to a crew. Where that is busy, behind threads that hang or with too much of this uid, the launch would only
+/// lose time.
+fn submit(crew: &Arc<Crew>, uid: u32, token: u64, fd: OwnedFd) -> Submitted {
+    let mut state = crew.lock();
+    let hang = crew.may_hang && state.threads >= crew.most && state.idle == 0;
+    let full = state.lanes.get(&uid).is_some_and(|lane| lane.digests >= WAITING);
+    if !hang && !full {
+        add(crew, &mut state, uid, Job::Digest { token, fd });
+        return Submitted::Later;
+    }
+    if crew.may_hang {
+        add(crew, &mut state, uid, Job::Close(vec![fd]));
+    }
+    Submitted::Never
+}
+
+fn add(crew: &Arc<Crew>, state: &mut State, uid: u32, job: Job) {
+    let lane = state.lanes.entry(uid).or_default();
+    lane.begun.get_or_insert_with(Instant::now);
+    lane.descriptors += job.descriptors();
+    lane.digests += usize::from(matches!(job, Job::Digest { .. }));
+    // What is to be closed does not wait for digests that did not begin.
+    match job {
+        Job::Close(_) => lane.jobs.push_front(job),
+        Job::Digest { .. } => lane.jobs.push_back(job),
+    }
+    if !std::mem::replace(&mut lane.taken, true) {
+        state.ready.push_back(uid);
+    }
+    rouse(crew, state);
+}
+
 /// Sees to it that whoever is ready has a thread: one that waits for work, else a new one.
-fn rouse(shared: &Arc<Shared>, state: &mut State) {
+fn rouse(crew: &Arc<Crew>, state: &mut State) {
     if state.ready.is_empty() {
         return;
     }
     // One that was woken and did not run yet still counts as idle, and what it was woken for as ready.
-    if state.idle >= state.ready.len() || state.threads >= THREADS {
-        shared.work.notify_one();
+    if state.idle >= state.ready.len() || state.threads >= crew.most {
+        crew.work.notify_one();
         return;
     }
-    let mine = Arc::clone(shared);
+    let mine = Arc::clone(crew);
     let thread = std::thread::Builder::new().name("janitor".to_owned()).stack_size(STACK);
     // Without a thread (TasksMax, memory) the job waits for the next call or for one that is at work.
     if thread.spawn(move || work(&mine)).is_ok() {
@@ -222,29 +281,30 @@ fn rouse(shared: &Arc<Shared>, state: &mut State) {
 /// Readable when there are [`Digests::results`].
 impl AsFd for Digests {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.event.as_fd()
+        self.found.event.as_fd()
     }
 }
 
 impl Drop for Digests {
     /// Whoever hangs is left behind.
     fn drop(&mut self) {
-        self.shared.lock().ending = true;
-        self.shared.work.notify_all();
+        for crew in [&self.any, &self.local] {
+            crew.lock().ending = true;
+            crew.work.notify_all();
+        }
     }
 }
 
 /// A thread's life: the next job of the uid that waits longest.
-fn work(shared: &Arc<Shared>) {
+fn work(crew: &Arc<Crew>) {
     // Signals are for the event loop.
     let _ = SigSet::all().thread_block();
     let mut buffer = Vec::new();
-    let mut state = shared.lock();
+    let mut state = crew.lock();
     loop {
         let Some(uid) = state.ready.pop_front() else {
             state.idle += 1;
-            let (woken, waited) =
-                shared.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (woken, waited) = crew.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
             if state.ending || (waited.timed_out() && state.ready.is_empty()) {
@@ -256,7 +316,7 @@ fn work(shared: &Arc<Shared>) {
         let job = state.lanes.get_mut(&uid).and_then(|lane| lane.jobs.pop_front());
         let Some(job) = job else { continue };
         // This job may hang, and then nobody would come for the others.
-        rouse(shared, &mut state);
+        rouse(crew, &mut state);
         let descriptors = job.descriptors();
         let digest = matches!(job, Job::Digest { .. });
         if let Some(lane) = state.lanes.get_mut(&uid) {
@@ -267,16 +327,17 @@ fn work(shared: &Arc<Shared>) {
             Job::Digest { token, fd } => {
                 let path = super::path_of(&fd);
                 let file = File::from(fd);
-                let answer =
-                    digest_of(shared, uid, &file, &mut buffer).map(|sha256| Program { path, sha256 });
+                let found = &crew.found;
+                let digest = found.programs.digest(uid, &file, &mut buffer);
+                let answer = digest.map(|sha256| Program { path, sha256 });
                 // The answer does not wait for the close.
-                shared.lock().results.push((token, answer));
-                let _ = shared.event.write(1); // EAGAIN: it is readable already
+                found.results.lock().unwrap_or_else(PoisonError::into_inner).push((token, answer));
+                let _ = found.event.write(1); // EAGAIN: it is readable already
                 drop(file);
             }
             Job::Close(fds) => drop(fds),
         }
-        state = shared.lock();
+        state = crew.lock();
         if let Some(lane) = state.lanes.get_mut(&uid) {
             lane.begun = Some(Instant::now());
             lane.descriptors -= descriptors;
@@ -288,66 +349,4 @@ fn work(shared: &Arc<Shared>) {
             }
         }
     }
-}
-
-fn key_of(file: &File) -> Result<(Key, bool), String> {
-    let meta = file.metadata().map_err(|error| io_text(&error))?;
-    let key = Key {
-        dev: meta.dev(),
-        ino: meta.ino(),
-        size: meta.size(),
-        mtime: (meta.mtime(), meta.mtime_nsec()),
-        ctime: (meta.ctime(), meta.ctime_nsec()),
-    };
-    Ok((key, meta.is_file()))
-}
-
-fn digest_of(shared: &Shared, uid: u32, file: &File, buffer: &mut Vec<u8>) -> Result<[u8; 32], String> {
-    let (key, is_file) = key_of(file)?;
-    if !is_file {
-        return Err("it is no regular file".to_owned());
-    }
-    if key.size > LARGEST {
-        return Err(format!("it has {} bytes, {LARGEST} are read", key.size));
-    }
-    let known = shared
-        .lock()
-        .known
-        .get(&uid)
-        .and_then(|known| known.iter().find(|(other, _)| *other == key).map(|(_, digest)| *digest));
-    if let Some(digest) = known {
-        return Ok(digest);
-    }
-    buffer.resize(1 << 16, 0);
-    let mut sum = Sha256::new();
-    let mut offset = 0;
-    loop {
-        // With an offset of our own: the launcher's descriptor shares its position with this one.
-        let count = file.read_at(buffer, offset).map_err(|error| io_text(&error))?;
-        sum.update(buffer.get(..count).unwrap_or_default());
-        offset += count as u64;
-        if count == 0 {
-            break;
-        }
-        if offset > LARGEST {
-            return Err(format!("it has more than {LARGEST} bytes"));
-        }
-    }
-    if key_of(file)?.0 != key || offset != key.size {
-        return Err("it changed while it was read".to_owned());
-    }
-    let digest = sum.finalize().into();
-    remember(&mut shared.lock().known, uid, key, digest);
-    Ok(digest)
-}
-
-fn remember(known: &mut BTreeMap<u32, VecDeque<(Key, [u8; 32])>>, uid: u32, key: Key, digest: [u8; 32]) {
-    if known.len() >= REMEMBERED.1 && !known.contains_key(&uid) {
-        known.pop_first();
-    }
-    let own = known.entry(uid).or_default();
-    if own.len() >= REMEMBERED.0 {
-        own.pop_front();
-    }
-    own.push_back((key, digest));
 }

@@ -9,10 +9,11 @@
 use crate::audit::redact;
 use crate::failure::Failure;
 use crate::sandbox::NAMESPACES;
-use crate::sys::{Errno, nsfs, pidfd};
-use nix::fcntl::{OFlag, open, readlinkat};
+use crate::sys::{Errno, fs, nsfs, pidfd};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use std::fmt::Write as _;
+use std::ffi::CStr;
+use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -52,13 +53,16 @@ fn own_descriptors() -> Option<&'static OwnedFd> {
 }
 
 /// Asks the kernel, not the file. Names of files begin with `/`, so that none passes for one of the others.
-fn kind(fd: BorrowedFd<'_>, path: &mut String) -> Kind {
-    path.clear();
-    let _ = write!(path, "{}", fd.as_raw_fd());
-    let Some(link) = own_descriptors().and_then(|dir| readlinkat(dir, path.as_str()).ok()) else {
-        return Kind::Other;
-    };
-    let Some(text) = link.to_str() else { return Kind::Other };
+fn kind(fd: BorrowedFd<'_>) -> Kind {
+    // The longest that is known here is `anon_inode:[pidfd]`; what is longer is something else.
+    let (mut path, mut link) = ([0; 12], [0; 64]);
+    let _ = write!(&mut path[..], "{}\0", fd.as_raw_fd());
+    let text = CStr::from_bytes_until_nul(&path)
+        .ok()
+        .zip(own_descriptors())
+        .and_then(|(path, dir)| fs::read_link(dir.as_fd(), path, &mut link).ok())
+        .and_then(|link| std::str::from_utf8(link).ok());
+    let Some(text) = text else { return Kind::Other };
     if text.starts_with("anon_inode:[pidfd]") || text.starts_with("pidfd:[") {
         return Kind::Pidfd;
     }
@@ -71,9 +75,14 @@ fn kind(fd: BorrowedFd<'_>, path: &mut String) -> Kind {
     }
 }
 
+/// Is it a pidfd?
+pub(super) fn is_pidfd(fd: BorrowedFd<'_>) -> bool {
+    matches!(kind(fd), Kind::Pidfd)
+}
+
 /// Path of a descriptor's file, as the recorder would name it, or what the kernel calls it. Asks the file nothing. In the
 /// mounts of a container it may be another path than here, so it is data.
-pub fn path_of(fd: &OwnedFd) -> String {
+pub fn path_of(fd: &impl AsRawFd) -> String {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     nix::fcntl::readlink(path.as_str())
         .map_or_else(|_| String::new(), |link| redact::text(link.as_encoded_bytes()))
@@ -108,10 +117,9 @@ fn judge(fds: &[OwnedFd], kinds: &[String]) -> Result<Vec<(&'static str, u64)>, 
     if fds.len() != kinds.len() + 2 {
         return Err(format!("{} descriptors came, {} were announced", fds.len(), kinds.len() + 2));
     }
-    let mut path = String::new();
     let mut known = Vec::with_capacity(kinds.len());
     for (index, fd) in fds.iter().enumerate() {
-        match (index.checked_sub(2).and_then(|index| kinds.get(index)), kind(fd.as_fd(), &mut path)) {
+        match (index.checked_sub(2).and_then(|index| kinds.get(index)), kind(fd.as_fd())) {
             (None, Kind::Pidfd) if !pidfd::is_of_a_thread(fd.as_fd()) => {}
             (None, _) => return Err(format!("descriptor {index} is no pidfd of a process")),
             (Some(said), Kind::Namespace(kind, inode)) if said == kind => {
@@ -185,8 +193,8 @@ pub(super) fn tie(handed: &Handed, pids: &[i32]) -> Result<Tie, String> {
         Err(errno) => unknown.push(format!("pid: {}", unanswered(errno))),
     }
     for namespace in handed.namespaces.iter().filter(|namespace| matches!(namespace.kind, "pid" | "mnt")) {
-        let owner = nsfs::user_namespace(namespace.fd.as_fd())
-            .and_then(|owner| crate::sys::fs::stat_at(owner.as_fd(), c""));
+        let owner =
+            nsfs::user_namespace(namespace.fd.as_fd()).and_then(|owner| fs::stat_at(owner.as_fd(), c""));
         match owner {
             Ok(owner) if owner.ino == user.inode => {}
             Ok(owner) => {
@@ -211,13 +219,17 @@ pub(super) fn tie(handed: &Handed, pids: &[i32]) -> Result<Tie, String> {
 
 /// Is this pid namespace so many deep, the recorder's own being 1? The recorder's own is found by its inode number.
 fn depth(namespace: BorrowedFd<'_>, expected: usize) -> Result<bool, Errno> {
-    let own = std::fs::metadata("/proc/self/ns/pid")
-        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-    let own = std::os::unix::fs::MetadataExt::ino(&own);
+    // A process never changes its own.
+    static OWN: OnceLock<Result<u64, Errno>> = OnceLock::new();
+    let own = (*OWN.get_or_init(|| {
+        std::fs::metadata("/proc/self/ns/pid")
+            .map(|own| std::os::unix::fs::MetadataExt::ino(&own))
+            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }))?;
     let mut above: Option<OwnedFd> = None;
     for level in 1..=expected {
         let here = above.as_ref().map_or(namespace, AsFd::as_fd);
-        if crate::sys::fs::stat_at(here, c"")?.ino == own {
+        if fs::stat_at(here, c"")?.ino == own {
             return Ok(level == expected);
         }
         if level < expected {

@@ -1,7 +1,8 @@
 //! What the kernel shows the recorder of a peer and of its frozen payload, and what of a launcher's claim it overrules.
 //!
 //! 1. Nothing here waits for a peer. Of a descriptor that came with a message only the kernel's own notes are read until it
-//!    is known to be a pidfd or a namespace file; everything else, closing included, is for the threads of [`Digests`].
+//!    is known to be a pidfd, a namespace file or on a disk of this host; everything else, closing included, is for the threads
+//!    of [`Digests`].
 //! 2. Every file is read under a pidfd that lived before and lives after, from a directory of /proc that belongs to that
 //!    process for ever. No number that was used again can be meant.
 //! 3. What cannot be seen is a refusal with the cure, or is named in the record. It never passes for "nothing found".
@@ -15,11 +16,13 @@ mod claim;
 mod digests;
 mod handed;
 mod hidden;
+mod mounts;
 mod peer;
+mod programs;
 
 pub use again::{parent_of, process};
 pub use claim::{confine, contradictions, settle};
-pub use digests::{Answer, Backlog, Digests, Program};
+pub use digests::{Answer, Backlog, Digests, Program, Submitted};
 pub use handed::{Handed, Namespace, path_of};
 pub use hidden::can_see_others;
 pub use peer::{Peer, enclosing, uid_of};
@@ -94,7 +97,7 @@ impl Observed {
 /// Whatever does not hold, with what the kernel shows; what cannot be seen, with the cure.
 pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Observed, Failure> {
     let (payload, init) = (handed.payload.as_fd(), handed.init.as_fd());
-    let (pid, by_pidfd) = number(payload, "payload")?;
+    let (pid, info) = number(payload, "payload")?;
     let (init_pid, _) = number(init, "init")?;
     let directory = Process::open(pid);
     let init_directory = Process::open(init_pid);
@@ -114,10 +117,10 @@ pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Obs
     let start_ticks = directory.stat(buffer).map_err(reading)?.start_ticks;
     let mut cgroup = proc::cgroup(&text(directory.read_piece(c"cgroup", buffer).map_err(reading)?));
     if cgroup.version == Some(2) {
-        cgroup.id = pidfd::get_info(payload).ok().and_then(|info| info.cgroup_id).map(|id| id.to_string());
+        cgroup.id = info.as_ref().and_then(|info| info.cgroup_id).map(|id| id.to_string());
     }
-    let uid_map = proc::fold_map(&text(directory.read(c"uid_map", buffer).map_err(reading)?));
-    let gid_map = proc::fold_map(&text(directory.read(c"gid_map", buffer).map_err(reading)?));
+    let uid_map = proc::fold_map(&text(directory.read_map(c"uid_map", buffer).map_err(reading)?));
+    let gid_map = proc::fold_map(&text(directory.read_map(c"gid_map", buffer).map_err(reading)?));
     let setgroups = text(directory.read_piece(c"setgroups", buffer).map_err(reading)?).trim().to_owned();
     let mountinfo = match directory.read(c"mountinfo", buffer) {
         Ok(bytes) => Sha256::digest(bytes).into(),
@@ -147,7 +150,7 @@ pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Obs
         mountinfo,
         namespaces: handed.namespaces.iter().map(|namespace| (namespace.kind, namespace.inode)).collect(),
         tie: tie.text,
-        by_pidfd,
+        by_pidfd: info.is_some(),
         init: (init_pid, init_stat.start_ticks),
     })
 }
@@ -158,16 +161,16 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     pidfd::exit_status(pidfd)
 }
 
-/// The pid behind a pidfd, and whether PIDFD_GET_INFO told it.
-fn number(pidfd: BorrowedFd<'_>, what: &str) -> Result<(i32, bool), Failure> {
+/// The pid behind a pidfd, and what PIDFD_GET_INFO told, if it did.
+fn number(pidfd: BorrowedFd<'_>, what: &str) -> Result<(i32, Option<pidfd::Info>), Failure> {
     match pidfd::get_info(pidfd) {
-        Ok(info) if info.pid == info.tgid => return Ok((info.pid, true)),
+        Ok(info) if info.pid == info.tgid => return Ok((info.pid, Some(info))),
         Ok(_) => return Err(refused(format!("the pidfd of the {what} is one of a thread"))),
         // Before 6.13 there is no such question; and why the answer is ESRCH only fdinfo tells.
         Err(_) => {}
     }
     match pidfd::pid_of(pidfd) {
-        Some(pid) if pid > 0 => Ok((pid, false)),
+        Some(pid) if pid > 0 => Ok((pid, None)),
         Some(0) => Err(refused(format!("the {what} is in a pid namespace that the recorder does not see"))),
         Some(_) => Err(refused(format!("the {what} has ended"))),
         None => Err(refused(format!("the pidfd of the {what} tells no pid"))),

@@ -6,6 +6,7 @@ use crate::failure::{Failure, errno_text};
 use crate::proc::{Process, Stat};
 use crate::sys::{Errno, pidfd, socket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// How often a walk over ancestors begins again because one of them died meanwhile.
 const WALKS: usize = 8;
@@ -30,7 +31,7 @@ pub struct Peer {
     pub ancestors: Vec<(i32, u64)>,
     /// It is in the group that was asked for, by its gid or a supplementary one.
     pub in_group: bool,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
 }
 
 impl Peer {
@@ -67,7 +68,7 @@ impl Peer {
             pids: Vec::new(),
             ancestors: Vec::new(),
             in_group,
-            pidfd,
+            pidfd: Arc::new(pidfd),
         };
         let uids = peer.read()?;
         // Before kernel 6.5 the number may have become another's between connect(2) and here. It is not another user's.
@@ -87,9 +88,9 @@ impl Peer {
         pidfd::all_live([self.pidfd.as_fd()])
     }
 
-    /// Another descriptor of the same process, for the live table.
-    pub fn pidfd(&self) -> Option<OwnedFd> {
-        self.pidfd.try_clone().ok()
+    /// Its pidfd, for the live table too.
+    pub fn pidfd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.pidfd)
     }
 
     /// Becomes readable when it ends.

@@ -203,7 +203,7 @@ impl Scan<'_> {
                     Some(high) => format!(",{high}"),
                     None => ",".to_owned(),
                 };
-                self.written.push_str(&format!("{{{low}{high}}}"));
+                self.written.extend(["{", &low.to_string(), &high, "}"]);
             }
             Some(c) => self.written.push(c),
             None => {}
@@ -329,10 +329,10 @@ impl Scan<'_> {
         }
         self.caseless |= flags.contains('i');
         match self.next() {
-            Some(')') if !flags.is_empty() => self.written.push_str(&format!("(?{flags})")),
+            Some(')') if !flags.is_empty() => self.written.extend(["(?", &flags, ")"]),
             Some(':') => {
                 self.depth += 1;
-                self.written.push_str(&format!("(?{flags}:"));
+                self.written.extend(["(?", &flags, ":"]);
             }
             _ => return Err("has a kind of group that is not supported"),
         }
@@ -404,7 +404,7 @@ impl Scan<'_> {
         if name.len() > 7 || !name.trim_start_matches('^').bytes().all(|byte| byte.is_ascii_lowercase()) {
             return Err(WRONG);
         }
-        self.written.push_str(&format!("[:{name}:]"));
+        self.written.extend(["[:", name, ":]"]);
         for _ in 0..name.chars().count() + 3 {
             self.next();
         }
