@@ -273,7 +273,7 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
         overuse: Vec::new(),
     };
     for (frozen, receipt) in [(b.frozen, for_b), (a.frozen, for_a)] {
-        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline, &mut Nobody);
+        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline.clone(), &mut Nobody);
         assert_eq!((end.cause, end.status), (Cause::Payload, Some(7 << 8)), "{end:?}");
     }
     for (marker, ..) in &traces {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::Config;
 use super::values::{Read, Value, word};
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 use crate::request::{parse_milli, parse_size};
@@ -195,4 +196,20 @@ impl Value for Step {
     fn read(text: &str) -> Result<Self, String> {
         word(text, &[Self::Notice, Self::Throttle, Self::Stop], Self::as_str)
     }
+}
+
+/// Names of rules that are none, in words, for `bailey config validate`.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let unknown = |id: &&String| config.overuse.iter().all(|rule| rule.id != **id);
+    let mut warnings = Vec::new();
+    for id in config.limits.overuse_off.iter().filter(unknown) {
+        warnings.push(format!("limits.overuse_off names '{id}', and there is no such [[overuse]]"));
+    }
+    for rule in &config.tables.rules {
+        for id in rule.overuse_exempt.iter().filter(unknown).filter(|id| *id != "all") {
+            warnings
+                .push(format!("rule '{}' exempts from '{id}', and there is no such [[overuse]]", rule.id));
+        }
+    }
+    warnings
 }

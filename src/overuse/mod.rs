@@ -194,7 +194,7 @@ pub struct Selection {
     pub waiting: Vec<(String, &'static str)>,
 }
 
-/// Chooses. `off` are the ids of rules that the site turned off. `exempt` are the ids of rules that the policy lifts for this payload; `*` is all of them.
+/// Chooses. `off` are the ids of rules that the site turned off. `exempt` are the ids of rules that the policy lifts for this payload; `all` is every one.
 pub fn select(
     rules: &[Rule],
     off: &[String],
@@ -206,7 +206,7 @@ pub fn select(
     for rule in rules {
         let per = if off.contains(&rule.id) {
             Err("off: the site's configuration")
-        } else if exempt.iter().any(|id| *id == rule.id || id == "*") {
+        } else if exempt.iter().any(|id| *id == rule.id || id == "all") {
             Err("exempt by policy")
         } else {
             per(rule.metric, requests, tells)
@@ -291,7 +291,7 @@ pub(crate) mod tests {
         assert_eq!(watching(Requests::default(), cgroup, &[]), "processes reading");
         assert_eq!(watching(all, Tells::default(), &[]), "cpu processes");
         assert_eq!(watching(all, cgroup, &["reading", "cpu", "nosuch"]), "memory processes");
-        assert_eq!(watching(all, cgroup, &["*"]), "");
+        assert_eq!(watching(all, cgroup, &["all"]), "");
         assert_eq!(
             watching(Requests { cpus_milli: Some(0), memory: Some(0) }, cgroup, &[]),
             "processes reading"
