@@ -220,6 +220,28 @@ fn a_stop_reaches_who_does_not_listen() {
     world.assert_no_trace();
 }
 
+#[test]
+fn the_policy_exempts_and_the_vo_has_a_contact() {
+    let rules = "[[overuse]]\nid = \"crowd\"\nmetric = \"processes\"\nabove = \"20\"\nfor = \"1s\"\n\
+        [[rule]]\nid = \"workflows\"\nvo = [\"gcr\"]\noveruse_exempt = [\"crowd\"]\n\
+        [[vo]]\nname = \"atlas\"\nuser_contact = \"help@atlas.example\"\n\
+        [[vo]]\nname = \"gcr\"\nuser_contact = \"help@gcr.example\"\n";
+    let script = "i=0; while [ $i -lt 30 ]; do sleep 60 & i=$((i+1)); done; sleep 4; exit 0";
+    let world = World::new();
+    let output = run(&world, rules, &["--vo", "atlas"], script);
+    let said = text(&output.stderr);
+    assert_eq!((code(&output), said.lines().count()), (0, 1), "{said}");
+    assert!(said.ends_with("; questions: help@atlas.example\n"), "{said}");
+
+    let world = World::new();
+    let output = run(&world, rules, &["--vo", "gcr"], script);
+    assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
+    let launch = only(world.records_of("payload-launch"));
+    let overuse = launch["grid"]["sandbox"]["overuse"].as_str().unwrap();
+    assert!(overuse.starts_with("off; ") && overuse.contains("crowd - exempt by policy"), "{overuse}");
+    assert!(world.records_of("payload-notice").is_empty());
+}
+
 // ---- Reading ----
 
 #[test]

@@ -79,13 +79,13 @@ struct Exec {
     /// Let it make namespaces of its own, where the site allows that
     #[arg(long, help_heading = "Walls and limits")]
     nested: bool,
-    /// Cores it asks for; recorded, and watched by the site's rules on overuse, not enforced yet
+    /// Cores it asks for, for rules on overuse; not enforced yet
     #[arg(long, value_name = "N", value_parser = parse_cpus, allow_hyphen_values = true, help_heading = "Walls and limits")]
     cpus: Option<u64>,
     /// Memory it asks for; likewise
     #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "Walls and limits")]
     memory: Option<u64>,
-    /// Processes and threads it asks for; likewise
+    /// Processes it asks for; recorded only
     #[arg(long, value_name = "N", value_parser = parse_count, allow_hyphen_values = true, help_heading = "Walls and limits")]
     pids: Option<u64>,
     /// Stop it after this time

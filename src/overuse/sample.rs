@@ -88,10 +88,10 @@ impl Meter for Tree {
     fn sample(&mut self, reading: bool) -> Option<Sample> {
         let mut sum = Sum { reading, ..Sum::default() };
         if self.children {
-            self.walk(&mut sum)
+            self.walk(&mut sum);
         } else {
-            self.look(&mut sum)
-        };
+            self.look(&mut sum);
+        }
         let time =
             |ticks: u64| Duration::from_micros(ticks.saturating_mul(1_000_000) / self.ticks_per_second);
         (sum.all > 0).then(|| Sample {
@@ -164,15 +164,11 @@ fn children(pid: i32, thread: i32, into: &mut Vec<i32>) {
     let mut number: Option<i32> = None;
     while let Ok(length @ 1..) = fs::read_some(file.as_fd(), &mut buffer) {
         for byte in buffer.get(..length).unwrap_or_default() {
-            number = match byte {
-                b'0'..=b'9' => {
-                    Some(number.unwrap_or(0).saturating_mul(10).saturating_add(i32::from(byte - b'0')))
-                }
-                _ => {
-                    into.extend(number);
-                    None
-                }
-            };
+            if byte.is_ascii_digit() {
+                number = Some(number.unwrap_or(0).saturating_mul(10).saturating_add(i32::from(byte - b'0')));
+            } else {
+                into.extend(number.take());
+            }
         }
     }
     into.extend(number);

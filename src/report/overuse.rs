@@ -102,10 +102,7 @@ pub(super) fn field(event: &Event) -> record::Overuse {
 fn number(value: f64) -> String {
     let digits = if value.abs() < 1.0 { 2 } else { 1 };
     let text = format!("{value:.digits$}");
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 fn bytes(value: f64) -> String {
