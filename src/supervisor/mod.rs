@@ -326,6 +326,8 @@ impl<'a> Watch<'a> {
             for event in events {
                 self.overused(event, now);
             }
+            // The code that just ran is not needed for long: its pages go again, as after the start.
+            self.settle_at = Some(now);
             return true;
         }
         match self.phase {

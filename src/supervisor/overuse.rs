@@ -6,7 +6,6 @@
 
 use crate::overuse::engine::{Engine, Event};
 use crate::overuse::{Meter, Step, Watched};
-use crate::sys::memory;
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
@@ -38,8 +37,6 @@ impl Overuse {
         let at = now.saturating_duration_since(self.start);
         let before = cpu_time();
         let sample = self.meter.sample(self.engine.wants_reading(at)).unwrap_or_default();
-        // The code that just ran is not needed for long, as after the start.
-        memory::drop_own_file_pages();
         let cost = cpu_time().saturating_sub(before);
         let (events, next) = self.engine.feed(at, &sample, cost);
         self.next_at = self.start.checked_add(next);
