@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What an administrator asks of `bailey-admin`.
-const ADMIN: [&str; 6] = ["trace", "verify", "ps", "stop", "drain", "config"];
+const ADMIN: [&str; 8] = ["trace", "verify", "ps", "stop", "drain", "ban", "policy", "config"];
 
 const HELP: &str = "\
 bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
@@ -28,6 +28,8 @@ bailey runs one user's payload for a pilot job: walls around it, and a durable r
   bailey ps                                   what lives here
   bailey stop ID --reason TEXT [...]          stop one, or hold it; bailey stop --help
   bailey drain [--reason TEXT] | --off        take no new payloads, or take them again
+  bailey ban add | remove | list | check | import | test    who may not run; bailey ban --help
+  bailey policy explain [...] | check         what the policy says of a launch, and why
   bailey config validate [FILE...] | show     check or print the configuration
   bailey --version
 ";

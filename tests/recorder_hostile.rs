@@ -210,6 +210,7 @@ fn every_message(id: LaunchId) -> Vec<Message> {
         Message::Drain(Drain { reason: None }),
         Message::Query(Query { text: "x".into(), matches: 0 }),
         Message::Obeyed(wire::Obeyed { id: id.to_string(), held: true, within: Some(u64::MAX) }),
+        Message::BanTold(wire::BanTold { list: "x.toml".into(), digest: "0".repeat(64), bans: None }),
     ]
 }
 
@@ -235,7 +236,7 @@ fn every_message_at_every_stage_is_answered() {
         let mut greeted = bench.raw();
         let answer = greeted.ask(&of(fresh_id()), &[]);
         match name {
-            "Ps" => assert!(matches!(answer, Some(Message::Rows(_)))),
+            "Ps" | "BanTold" => assert!(matches!(answer, Some(Message::Rows(_))), "{answer:?}"),
             "Drain" | "Query" => assert!(matches!(answer, Some(Message::Done(_))), "{answer:?}"),
             _ => drop(words(answer)),
         }

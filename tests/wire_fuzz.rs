@@ -6,8 +6,8 @@
 
 use bailey::audit::record::{Action, Record, StopBy};
 use bailey::audit::wire::{
-    self, Done, Drain, HEADER, Hello, Launch, LiveRow, Malformed, Message, NEWEST, Note, Obeyed, Query,
-    Receipt, Refused, Resume, Rows, Stop, Welcome,
+    self, BanTold, Done, Drain, HEADER, Hello, Launch, LiveRow, Malformed, Message, NEWEST, Note, Obeyed,
+    Query, Receipt, Refused, Resume, Rows, Stop, Welcome,
 };
 use bailey::recorder::observe;
 use bailey::request::LaunchId;
@@ -87,6 +87,7 @@ fn messages() -> Vec<Message> {
         Message::Drain(Drain { reason: None }),
         Message::Query(Query { text: text(), matches: 3 }),
         Message::Obeyed(Obeyed { id: text(), held: true, within: Some(u64::MAX) }),
+        Message::BanTold(BanTold { list: text(), digest: text(), bans: Some(text()) }),
     ]
 }
 

@@ -35,6 +35,12 @@ enum Command {
     Stop(Stop),
     /// Take no new payloads on this node, or take them again
     Drain(Drain),
+    /// Who may not run here: the lists, and their changes
+    #[command(subcommand)]
+    Ban(super::ban::Ban),
+    /// What this site's policy says of a launch, and why
+    #[command(subcommand)]
+    Policy(super::policy::Policy),
     /// Check the configuration, or print it as it takes effect
     #[command(subcommand)]
     Config(Config),
@@ -43,12 +49,18 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Config {
     /// Check files, in the order in which they would be read; without one, this host's own
-    Validate {
-        /// Files to check
-        files: Vec<PathBuf>,
-    },
+    Validate(Validate),
     /// Print the configuration in effect, defaults included
     Show,
+}
+
+#[derive(Debug, Args)]
+struct Validate {
+    /// Files to check
+    files: Vec<PathBuf>,
+    /// A warning, such as of a rule that can never apply, is an answer of no: exit code 1
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -114,7 +126,9 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
             _ => Draining::On(options.reason.unwrap_or_default()),
         })
         .map(|text| (text, 0)),
-        Command::Config(Config::Validate { files }) => super::config::validate(&files).map(|text| (text, 0)),
+        Command::Ban(command) => super::ban::run(command),
+        Command::Policy(command) => super::policy::run(command),
+        Command::Config(Config::Validate(options)) => super::config::validate(&options.files, options.strict),
         Command::Config(Config::Show) => super::config::show().map(|text| (text, 0)),
     };
     match answer {

@@ -5,14 +5,16 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use crate::config::{self, Place};
-use crate::failure::Failure;
+use crate::failure::{Failure, Printable};
 use crate::input;
 
 /// Checks the named files as if they were the host's, one over the other in this order; without a name, the host's own,
 /// with owner and mode. The text says what was found to be right.
 ///
+/// What is likely to be meant otherwise (a rule that can never apply) is a warning; `strict` makes the answer a no then.
+///
 /// Owner and mode of named files are not judged, so that a site can check them in its repository.
-pub fn validate(files: &[PathBuf]) -> Result<String, Failure> {
+pub fn validate(files: &[PathBuf], strict: bool) -> Result<(String, u8), Failure> {
     let checked = if files.is_empty() {
         config::load(&Place::system())?
     } else {
@@ -34,14 +36,18 @@ pub fn validate(files: &[PathBuf]) -> Result<String, Failure> {
         config::merge(&sources)?
     };
     if checked.files.is_empty() {
-        return Ok("no configuration file: the defaults hold\n".to_owned());
+        return Ok(("no configuration file: the defaults hold\n".to_owned(), 0));
     }
     let mut out = String::new();
     for file in &checked.files {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}: ok", file.display());
     }
-    Ok(out)
+    let warnings = config::warnings(&checked);
+    for warning in &warnings {
+        let _ = writeln!(out, "warning: {}", Printable(warning));
+    }
+    Ok((out, u8::from(strict && !warnings.is_empty())))
 }
 
 /// The configuration that holds on this host, as a file that could be installed.
@@ -60,11 +66,11 @@ mod tests {
         let good = scratch.write("good.toml", "[limits]\ngrace = \"5s\"\n");
         scratch.mode("good.toml", 0o666);
         let bad = scratch.write("bad.toml", "[limits]\ngrase = \"5s\"\n");
-        let ok = validate(std::slice::from_ref(&good)).unwrap();
-        assert_eq!(ok, format!("{}: ok\n", good.display()));
-        let failure = validate(&[good, bad.clone()]).unwrap_err().to_string();
+        let (ok, code) = validate(std::slice::from_ref(&good), true).unwrap();
+        assert_eq!((ok, code), (format!("{}: ok\n", good.display()), 0));
+        let failure = validate(&[good, bad.clone()], false).unwrap_err().to_string();
         assert!(failure.contains(&format!("{}, line 2, column 1", bad.display())), "{failure}");
-        let failure = validate(&[scratch.0.join("none.toml")]).unwrap_err();
+        let failure = validate(&[scratch.0.join("none.toml")], false).unwrap_err();
         assert_eq!(failure.fault, crate::failure::Fault::User);
         assert!(failure.why.contains("ENOENT"));
     }

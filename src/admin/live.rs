@@ -15,7 +15,7 @@ use crate::failure::{Failure, Printable};
 use crate::request::LaunchId;
 
 /// The widest line.
-const WIDTH: usize = 100;
+pub(super) const WIDTH: usize = 100;
 
 /// What `bailey drain` is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +103,13 @@ fn without_recorder(what: &str, config: &Config, failure: Failure) -> Failure {
 }
 
 fn rows(ask: &mut Ask) -> Result<Vec<LiveRow>, Failure> {
+    pages(ask, &Message::Ps(Done { text: String::new() }))
+}
+
+/// A question that is answered with live payloads.
+pub(super) fn pages(ask: &mut Ask, question: &Message) -> Result<Vec<LiveRow>, Failure> {
     let mut rows = Vec::new();
-    let mut answer = ask.ask(&Message::Ps(Done { text: String::new() }))?;
+    let mut answer = ask.ask(question)?;
     loop {
         match answer {
             Message::Rows(page) => {
@@ -184,7 +189,7 @@ fn human(rows: &[LiveRow], draining: Option<&str>, now: Timestamp) -> String {
 }
 
 /// How long ago: `42s`, `59m`, `3h12m`, `12d3h`.
-fn age(since: &str, now: Timestamp) -> String {
+pub(super) fn age(since: &str, now: Timestamp) -> String {
     let Some(since) = Timestamp::parse_rfc3339(since) else { return "?".to_owned() };
     let seconds = now.nanos_since(since) / 1_000_000_000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -198,7 +203,7 @@ fn age(since: &str, now: Timestamp) -> String {
 }
 
 /// Escaped, and at most so wide; the middle goes, because names of people differ at their ends.
-fn cut(text: &str, width: usize) -> String {
+pub(super) fn cut(text: &str, width: usize) -> String {
     let chars: Vec<char> = Printable(text).to_string().chars().collect();
     if chars.len() <= width {
         return chars.into_iter().collect();

@@ -3,7 +3,10 @@
 
 pub mod ask;
 mod ask_log;
+mod ban;
 pub mod cli;
 pub mod config;
 pub mod live;
+mod policy;
 pub mod verify;
+mod who;

@@ -252,6 +252,18 @@ pub struct Rows {
     pub last: bool,
 }
 
+/// `bailey ban` is about to change a list: the record of the change then names who it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanTold {
+    /// The name of the list's file.
+    pub list: String,
+    /// SHA-256 of what the file will hold, lowercase hex.
+    pub digest: String,
+    /// Bans that will be in it and were not, in bailey's own format: the answer is whom of the live they mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bans: Option<String>,
+}
+
 /// It is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -322,6 +334,8 @@ messages! {
     13 Query(Query),
     /// Launcher: the order is being carried out.
     14 Obeyed(Obeyed),
+    /// Administrator: I change a list of bans. Answered with the live payloads that new bans mean.
+    15 BanTold(BanTold),
 }
 
 /// A packet that is no message.

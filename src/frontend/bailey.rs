@@ -181,7 +181,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
 }
 
 /// `SRC[:DST[:ro|rw]]`. A path with a colon cannot be written this way.
-fn bind() -> impl TypedValueParser<Value = Bind> {
+pub(crate) fn bind() -> impl TypedValueParser<Value = Bind> {
     OsStringValueParser::new().try_map(|text| {
         let parts: Vec<&OsStr> = text.as_bytes().split(|b| *b == b':').map(OsStr::from_bytes).collect();
         let (source, target, mode) = match parts.as_slice() {
@@ -228,7 +228,7 @@ fn name(text: &str) -> Result<EnvName, &'static str> {
     EnvName::new(text)
 }
 
-fn network(text: &str) -> Result<Network, &'static str> {
+pub(crate) fn network(text: &str) -> Result<Network, &'static str> {
     match text {
         "host" => Ok(Network::Host),
         "none" => Ok(Network::None),

@@ -78,11 +78,20 @@ fn applies(rule: &Rule, facts: &Facts, relevant: &Relevant, now: Timestamp) -> b
 
 /// The first ban that holds for whoever asks. Also used for payloads that run already.
 pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit> {
-    let (list, ban) = relevant
+    bans(facts, relevant, now).next()
+}
+
+/// Every ban that holds for whoever asks, in the order of lists and lines.
+pub fn bans<'a>(
+    facts: &'a Facts,
+    relevant: &'a Relevant,
+    now: Timestamp,
+) -> impl Iterator<Item = Hit> + use<'a> {
+    let hold = relevant
         .bans
         .iter()
-        .find(|(_, ban)| ban.holds_at(now) && means(&ban.whom, facts, &relevant.known))?;
-    Some(Hit {
+        .filter(move |(_, ban)| ban.holds_at(now) && means(&ban.whom, facts, &relevant.known));
+    hold.map(|(list, ban)| Hit {
         list: list.clone(),
         line: ban.line,
         whom: ban.whom.to_string(),
@@ -94,7 +103,7 @@ pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit>
 }
 
 /// Whether a ban means whoever asks.
-fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
+pub(crate) fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
     let who = &facts.who;
     match whom {
         Whom::Name(name) => known.keys.contains(&name.key()),

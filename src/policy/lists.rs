@@ -56,6 +56,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The key of `[bans]` that says what the site wants to happen.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Missing => "missing",
+            Self::Stale => "stale",
+        }
+    }
+
     /// What the site wants to happen.
     pub const fn measure(self, settings: &BanSettings) -> OnTrouble {
         match self {

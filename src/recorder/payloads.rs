@@ -378,11 +378,11 @@ impl Server {
     }
 
     /// Rows for `bailey ps`: of one uid, or all.
-    pub(super) fn rows(&self, only: Option<u32>) -> Vec<wire::LiveRow> {
+    pub(super) fn rows(&self, is_asked: impl Fn(&Payload) -> bool) -> Vec<wire::LiveRow> {
         let mut rows: Vec<wire::LiveRow> = self
             .payloads
             .iter()
-            .filter(|(_, live)| only.is_none_or(|uid| live.uid == uid))
+            .filter(|(_, live)| is_asked(live))
             .map(|(id, live)| wire::LiveRow {
                 id: id.to_string(),
                 pid: live.process_is.0,

@@ -243,6 +243,23 @@ pub(super) fn ban_change(
     record
 }
 
+/// `ban-change` of a version that `bailey ban` told of, and that another one replaced before it was seen.
+pub(super) fn ban_change_unseen(list: &str, digest: &str, node: &Host, by: Asker) -> Record {
+    let mut record = Record::of_log(Action::BanChange, node.clone());
+    let list = short(list);
+    record.event.reason = Some(format!(
+        "bailey ban said that it would change {list}; that version was replaced before it was seen"
+    ));
+    record.grid.ban_change = BanChange {
+        list: Some(list),
+        after: Some(short(digest)),
+        by: Some("bailey-ban".to_owned()),
+        ..BanChange::default()
+    };
+    record.grid.peer = by.field();
+    record
+}
+
 /// A notice of the recorder's own about a payload.
 pub(super) fn notice(base: &Record, id: LaunchId, node: &Host, reason: String) -> Record {
     let mut record = base.about(Action::PayloadNotice, id);

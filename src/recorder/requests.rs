@@ -51,7 +51,11 @@ impl Server {
                     (Stage::Greeted, Message::Resume(resume)) => self.resume(token, serial, &resume),
                     (
                         Stage::Greeted,
-                        Message::Ps(_) | Message::Stop(_) | Message::Drain(_) | Message::Query(_),
+                        Message::Ps(_)
+                        | Message::Stop(_)
+                        | Message::Drain(_)
+                        | Message::Query(_)
+                        | Message::BanTold(_),
                     ) if inside.is_some() => {
                         // What the pilot may do, a payload of its account may not.
                         let failure = Failure::refused(
@@ -67,6 +71,7 @@ impl Server {
                     (Stage::Greeted, Message::Stop(stop)) => self.stop_asked(token, serial, stop),
                     (Stage::Greeted, Message::Drain(drain)) => self.drain(token, serial, drain),
                     (Stage::Greeted, Message::Query(query)) => self.query(token, serial, &query),
+                    (Stage::Greeted, Message::BanTold(told)) => self.ban_told(token, serial, told),
                     (Stage::Live(id), Message::Obeyed(obeyed)) => self.obeyed(id, &obeyed),
                     (_, message) => self.refuse(token, serial, &not_now(&message)),
                 }
@@ -217,7 +222,12 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return };
         let all = is_administrator(connection.peer.uid) || connection.peer.in_group;
         let uid = connection.peer.uid;
-        let rows = self.rows((!all).then_some(uid));
+        let rows = self.rows(|live| all || live.uid == uid);
+        self.answer_rows(token, serial, uid, &rows);
+    }
+
+    /// Rows, page by page.
+    pub(super) fn answer_rows(&mut self, token: u64, serial: u32, uid: u32, rows: &[LiveRow]) {
         let size = |row: &LiveRow| {
             let texts = [&row.user, &row.vo, &row.job];
             160 + texts.into_iter().flatten().map(|text| 2 * text.len()).sum::<usize>()

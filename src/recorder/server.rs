@@ -27,9 +27,9 @@ use super::log::{Live, RecorderLog, Staged, Written};
 use super::metrics::{self, Counters};
 use super::observe::Digests;
 use super::payloads::{Begun, Payload};
-use super::records::{self, Asker};
+use super::records;
 use super::site::{Site, Watch};
-use super::suspend::Crowd;
+use super::suspend::{Crowd, Told};
 use crate::audit::record::{Action, Host, Record, Recorder as RecorderField};
 use crate::audit::wire::{self, MAX_PACKET, Message};
 use crate::audit::{Timestamp, drain, journal};
@@ -102,8 +102,8 @@ pub(super) struct Server {
     pub(super) watch: Watch,
     /// The configuration before this one, and since when it is not in force.
     pub(super) hash_before: Option<(String, Instant)>,
-    /// Lists that `bailey ban` says it changes: digest afterwards (or, of one removed, its name), by whom, when.
-    pub(super) told_bans: HashMap<String, (Asker, Instant)>,
+    /// Versions of lists that `bailey ban` says it is about to write, by their digest.
+    pub(super) told_bans: HashMap<String, Told>,
     pub(super) crowd: Crowd,
     pub(super) batch: Vec<Job>,
     pub(super) turn: Turn,

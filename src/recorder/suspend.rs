@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::log::Live;
-use super::records;
+use super::records::{self, Asker};
+use super::requests::is_administrator;
 use super::server::{After, Server, now, say};
 use super::site::Site;
 use crate::audit::record::StopBy;
 use crate::audit::wire;
 use crate::failure::Failure;
-use crate::policy::bans::Measure;
+use crate::policy::bans::{self, Format, Measure};
+use crate::policy::decide::means;
 use crate::policy::facts::{Counts, Facts};
 use crate::policy::lists::ListState;
 use crate::policy::name::Name;
@@ -24,6 +26,19 @@ use crate::request::LaunchId;
 
 /// How long launchers that began under the configuration before may still ask.
 const CHANGES_OVER: Duration = Duration::from_secs(60);
+/// How long after `bailey ban` told of a change it may be seen.
+const TOLD: Duration = Duration::from_secs(60);
+/// The most changes that are told and not seen yet.
+const MOST_TOLD: usize = 1024;
+
+/// What `bailey ban` is about to do.
+#[derive(Debug)]
+pub(super) struct Told {
+    asker: Asker,
+    at: Instant,
+    /// The name of the list.
+    list: String,
+}
 
 /// How many payloads live, by whom.
 #[derive(Debug, Default)]
@@ -88,23 +103,22 @@ impl Server {
         let site = Arc::clone(&self.site);
         let (old, new) = (before.policy.lists(), site.policy.lists());
         let node = self.node().clone();
-        self.told_bans.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(60));
+        self.told_bans.retain(|_, told| told.at.elapsed() < TOLD);
         for list in &new.lists {
             let was = old.lists.iter().find(|was| was.name == list.name);
             if was.and_then(|was| was.digest.as_ref()) != list.digest.as_ref() {
-                let by = list
-                    .digest
-                    .as_ref()
-                    .and_then(|digest| self.told_bans.remove(digest))
-                    .map(|(asker, _)| asker);
+                let told = list.digest.as_ref().and_then(|digest| self.told_bans.remove(digest));
+                if let Some(told) = &told {
+                    self.record_unseen(told);
+                }
+                let by = told.map(|told| told.asker);
                 let record = records::ban_change(was, Some(list), &node, by);
                 self.stage(record, Live::Same, true, true, After::Nothing, 0);
             }
         }
         let gone = |was: &&ListState| !new.lists.iter().any(|list| list.name == was.name);
         for was in old.lists.iter().filter(gone) {
-            let by = self.told_bans.remove(&was.name).map(|(asker, _)| asker);
-            let record = records::ban_change(Some(was), None, &node, by);
+            let record = records::ban_change(Some(was), None, &node, None);
             self.stage(record, Live::Same, true, true, After::Nothing, 0);
         }
         for trouble in new.troubles().filter(|trouble| !old.troubles().any(|known| known == *trouble)) {
@@ -114,6 +128,60 @@ impl Server {
                 "repair it, then run 'bailey ban check'",
             ));
         }
+    }
+
+    /// Versions that the same list had before this one, too shortly to be seen: who made them is in the log as well.
+    fn record_unseen(&mut self, seen: &Told) {
+        let is_earlier = |told: &Told| told.list == seen.list && told.at < seen.at;
+        let mut earlier: Vec<(String, Told)> =
+            self.told_bans.extract_if(|_, told| is_earlier(told)).collect();
+        earlier.sort_by_key(|(_, told)| told.at);
+        let node = self.node().clone();
+        for (digest, told) in earlier {
+            let record = records::ban_change_unseen(&told.list, &digest, &node, told.asker);
+            self.stage(record, Live::Same, true, true, After::Nothing, 0);
+        }
+    }
+
+    /// `bailey ban` says what it is about to do. Answered with the live payloads that its new bans mean.
+    pub(super) fn ban_told(&mut self, token: u64, serial: u32, told: wire::BanTold) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        let asker = connection.asker();
+        if !is_administrator(asker.uid) {
+            let failure = Failure::refused(
+                "cannot note a change of the ban lists",
+                format!("uid {} is neither root nor the recorder's account", asker.uid),
+                "ask root; a change of the files themselves is recorded in any case",
+            );
+            return self.refuse(token, serial, &failure);
+        }
+        let bans =
+            match told.bans.as_deref().map(|text| bans::parse(text.as_bytes(), Format::Ours)).transpose() {
+                Ok(list) => list.unwrap_or_default().bans,
+                Err(faults) => {
+                    let why = faults.first().map(ToString::to_string).unwrap_or_default();
+                    let failure = Failure::usage(
+                        "cannot note a change of the ban lists",
+                        why,
+                        "report this as a defect",
+                    );
+                    return self.refuse(token, serial, &failure);
+                }
+            };
+        self.told_bans.retain(|_, told| told.at.elapsed() < TOLD);
+        if self.told_bans.len() < MOST_TOLD {
+            let note = Told { asker, at: Instant::now(), list: told.list };
+            self.told_bans.insert(told.digest, note);
+        }
+        let (site, at) = (Arc::clone(&self.site), now());
+        let rows = self.rows(|live| {
+            let known = site.policy.look_up(&live.facts, at).ok();
+            live.exited.is_none()
+                && known.is_some_and(|relevant| {
+                    bans.iter().any(|ban| ban.holds_at(at) && means(&ban.whom, &live.facts, &relevant.known))
+                })
+        });
+        self.answer_rows(token, serial, asker.uid, &rows);
     }
 
     /// Stops every payload whose user is banned now.

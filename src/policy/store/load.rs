@@ -79,7 +79,7 @@ struct Reader<'a> {
 }
 
 /// The files of a directory that are meant to be read: no editor's leavings, no package manager's.
-fn is_meant(name: &str) -> bool {
+pub(crate) fn is_meant(name: &str) -> bool {
     let leavings = [
         "~",
         ".rpmsave",

@@ -12,6 +12,7 @@ pub(crate) mod stamp;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+pub(crate) use load::is_meant as is_list_name;
 pub use stamp::Stamp;
 
 use super::decide;
