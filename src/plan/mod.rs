@@ -285,7 +285,7 @@ fn protected(
         let existing = log_dir.ancestors().find_map(|dir| Some((dir, canonical(dir)?)))?;
         Some(existing.1.join(log_dir.strip_prefix(existing.0).ok()?))
     });
-    Protected { log_dir, status_file, credentials }
+    Protected { log_dir, status_file, credentials, uid: caller.uid }
 }
 
 fn namespaces(request: &Request, config: &Config) -> libc::c_int {

@@ -91,7 +91,8 @@ impl Server {
         let Some(site) = self.watch.take() else { return };
         let before = std::mem::replace(&mut self.site, site);
         if before.config.hash != self.site.config.hash {
-            self.hash_before = Some((before.config.hash.clone(), Instant::now()));
+            self.hashes_before.retain(|(_, at)| at.elapsed() < CHANGES_OVER);
+            self.hashes_before.push((before.config.hash.clone(), Instant::now()));
         }
         self.record_changes(&before);
         self.commit();
@@ -225,11 +226,9 @@ impl Server {
         self.stage(record, Live::Stops(id.to_string()), true, true, After::Ordered { id, order }, uid);
     }
 
-    /// Whether a launcher has the site's configuration: the one that holds, or the one that held a moment ago.
+    /// Whether a launcher has the site's configuration: the one that holds, or one that held a moment ago.
     pub(super) fn is_ours(&self, hash: Option<&str>) -> bool {
-        let before = self.hash_before.as_ref().filter(|(_, at)| at.elapsed() < CHANGES_OVER);
-        hash.is_some_and(|hash| {
-            hash == self.site.config.hash || before.is_some_and(|(before, _)| before == hash)
-        })
+        let mut before = self.hashes_before.iter().filter(|(_, at)| at.elapsed() < CHANGES_OVER);
+        hash.is_some_and(|hash| hash == self.site.config.hash || before.any(|(before, _)| before == hash))
     }
 }

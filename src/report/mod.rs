@@ -264,13 +264,13 @@ impl Overseer for Desk<'_> {
                 self.record_stop(&reason);
             }
             Notice::Stopped { by, reason, grace } => {
-                // The recorder wrote who asked for it.
                 let how = match grace {
                     Some(grace) => format!("SIGTERM now, SIGKILL in {} s", grace.as_secs()),
                     None => "SIGKILL now".to_owned(),
                 };
                 let who = by.subject();
-                if *by == StopBy::Ban && self.book.as_ref().is_some_and(Book::is_embedded) {
+                // What the recorder ordered, it has recorded.
+                if *by == StopBy::Ban && self.is_alone() {
                     self.record_stop(reason);
                 }
                 say(&format!("launch {}: {who} stops the payload: {reason}; {how}", self.id));
