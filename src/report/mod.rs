@@ -135,7 +135,18 @@ impl<'a> Desk<'a> {
         base.grid.sandbox.insert("recorder".to_owned(), book.recorder_state().to_owned());
         self.base = Some(base);
         self.book = Some(book);
+        self.record_ban_changes();
         Ok(())
+    }
+
+    /// Lists that this launcher was the first to see changed go into the log that it writes itself. (A recorder has its own eyes.)
+    fn record_ban_changes(&mut self) {
+        let (Some(book), Some(watch), Some(base)) = (&mut self.book, &self.watch, &self.base) else { return };
+        if book.is_embedded() {
+            for change in watch.changes() {
+                book.note(&change.record(base.host.clone()), self.id);
+            }
+        }
     }
 
     /// Makes the launch record durable and brings its receipt.
@@ -326,8 +337,12 @@ impl Overseer for Desk<'_> {
         let alone = self.is_alone();
         let id = self.id;
         if let Some(watch) = self.watch.as_mut().filter(|_| alone)
-            && let Some(hit) = watch.look()
+            && watch.look()
         {
+            self.record_ban_changes();
+            let Some((watch, hit)) = self.watch.as_ref().and_then(|watch| Some((watch, watch.hit()?))) else {
+                return orders;
+            };
             self.policy.ban = record::Ban::of(&hit);
             orders.push(Order::Stop(watch.order(id, &hit)));
         }
