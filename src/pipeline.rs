@@ -274,6 +274,13 @@ impl Outcome {
                 let message = format!("{} stopped the payload ({why}): {how}", by.subject());
                 (Code::Stopped.exit_code(), true, Some(Fault::Site), by.ends().as_str(), message)
             }
+            Cause::Overuse => {
+                let message = match &end.overuse {
+                    Some(event) => report::overuse::ended(event, &how),
+                    None => format!("a rule on overuse stopped the payload: {how}"),
+                };
+                (Code::Stopped.exit_code(), true, Some(Fault::User), "overuse", message)
+            }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();
                 (own(), false, None, "payload", message)

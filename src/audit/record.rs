@@ -208,6 +208,8 @@ pub enum EndBy {
     Ban,
     /// The site's administrator.
     Administrator,
+    /// A rule on overuse.
+    Overuse,
     /// A signal that the pilot sent and bailey passed on.
     PilotSignal,
     /// The launcher died; the next bailey on this log wrote the record.
@@ -228,6 +230,7 @@ impl EndBy {
             Self::WallTime => "wall-time",
             Self::Ban => "ban",
             Self::Administrator => "administrator",
+            Self::Overuse => "overuse",
             Self::PilotSignal => "pilot-signal",
             Self::LauncherLost => "launcher-lost",
             Self::RecorderRestart => "recorder-restart",

@@ -7,8 +7,8 @@
 use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
-    Action, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Peer as PeerField,
-    Preserved, Query, Record, Recorder, Usage,
+    Action, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Overuse,
+    Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;
@@ -161,6 +161,8 @@ pub(super) fn note(
         (Action::PayloadNotice | Action::PayloadStop, Some(base)) => {
             let mut record = base.about(action, id);
             record.grid.preserved.clone_from(&claim.grid.preserved);
+            record.grid.overuse.clone_from(&claim.grid.overuse);
+            record.grid.overuse.rule = record.grid.overuse.rule.as_deref().map(short);
             record
         }
         (Action::PayloadDeny | Action::LaunchFailed, None) => {
@@ -171,6 +173,7 @@ pub(super) fn note(
             record.grid.end = End::default();
             record.grid.usage = Usage::default();
             record.grid.preserved = Preserved::default();
+            record.grid.overuse = Overuse::default();
             record.error.code = claim.error.code.as_deref().map(short);
             record.error.message = claim.error.message.as_deref().map(short);
             record

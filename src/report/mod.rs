@@ -5,6 +5,7 @@
 
 mod bans;
 mod book;
+pub mod overuse;
 mod records;
 mod status;
 
@@ -20,6 +21,8 @@ use crate::config::{self, Config};
 use crate::failure::{Code, Failure, Fault, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
+use crate::overuse::Step;
+use crate::overuse::engine::Event;
 use crate::plan::{Facts, HandedOver};
 use crate::policy::facts;
 use crate::policy::rule::Parallel;
@@ -177,6 +180,18 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// Records the step of a rule on overuse.
+    fn record_overuse(&mut self, reason: &str, event: &Event) {
+        let mut record = match event.step {
+            Step::Notice | Step::Throttle => records::notice(self, reason, None),
+            Step::Stop => records::stop(self, reason),
+        };
+        record.grid.overuse = overuse::field(event);
+        if let Some(book) = &mut self.book {
+            book.note(&record, self.id);
+        }
+    }
+
     /// Records a launch that came to nothing, where the log can be reached: `payload-deny` or `launch-failed`. That this
     /// fails as well is not said: the user reads one line, the reason why nothing ran.
     pub fn record_failure(&mut self, failure: &Failure) {
@@ -280,6 +295,12 @@ impl Overseer for Desk<'_> {
                     }
                 };
                 self.record_notice(&text, Some(&preserved));
+            }
+            Notice::Overuse { event, grace, cannot } => {
+                let reason = overuse::reason(event, *grace, *cannot);
+                self.record_overuse(&reason, event);
+                let sentence = overuse::sentence(&reason, self.contact.as_deref());
+                say(&format!("launch {}: {sentence}", self.id));
             }
         }
     }
