@@ -328,10 +328,10 @@ fn wakes(pid: i32) -> u64 {
     proc_status(pid, "voluntary_ctxt_switches").unwrap().parse().unwrap()
 }
 
-/// Kilobytes that are the process's own share of memory.
-fn pss(pid: i32) -> Option<u64> {
+/// Kilobytes that it has mapped. (Its share of them, PSS, depends on who else runs the same program.)
+fn rss(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+    text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
 }
 
 const FINE: &str = "[[overuse]]\nid = \"many\"\nmetric = \"processes\"\nabove = \"5000\"\nfor = \"1s\"\nsteps = [\"stop\"]\n\
@@ -376,14 +376,14 @@ fn without_a_rule_nobody_wakes_and_with_one_no_memory_is_kept() {
         let before = wakes(payload.pid());
         std::thread::sleep(Duration::from_secs(4));
         let woke = wakes(payload.pid()) - before;
-        let kilobytes = pss(payload.pid()).unwrap();
+        let kilobytes = rss(payload.pid()).unwrap();
         println!("{woke} wakes, {kilobytes} kB");
         memory.push(kilobytes);
         assert!((least..=most).contains(&woke), "{woke} wakes with: {rules}");
         assert_eq!(payload.end().code(), Some(0));
     }
     // What a sample needs of the program is given back after it, as after the start.
-    assert!(memory[2] <= memory[0] + 150, "{memory:?} kB");
+    assert!(memory[2] <= memory[0] + 400, "{memory:?} kB");
 }
 
 #[test]
