@@ -310,7 +310,9 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
                 store::make_directory(protected.uid);
             }
             match builder.kind(&place) {
-                Some(Kind::Link) => return refuse("in place of bailey's own directory a symbolic link", &copy),
+                Some(Kind::Link) => {
+                    return refuse("in place of bailey's own directory a symbolic link", &copy);
+                }
                 Some(_) => covers.push(place),
                 None => {}
             }

@@ -74,7 +74,8 @@ fn hash(bytes: &[u8]) -> u64 {
 fn sum(seed: u64, bytes: &[u8]) -> u64 {
     let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let (words, rest) = bytes.as_chunks::<8>();
-    let sum = words.iter().fold(mix(seed, bytes.len() as u64), |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    let sum =
+        words.iter().fold(mix(seed, bytes.len() as u64), |sum, word| mix(sum, u64::from_le_bytes(*word)));
     mix(rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte))), 1)
 }
 
