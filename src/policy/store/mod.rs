@@ -169,7 +169,10 @@ pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy),
     }
     let (config, stamps) = config::load_stamped(place, now)?;
     let size: u64 = stamps.iter().map(Stamp::size).sum();
-    let is_worth_it = size >= WORTH_A_COPY || is_policed(&config);
+    // Lists that were there a moment ago hold without their directory, too.
+    let is_worth_it = size >= WORTH_A_COPY
+        || is_policed(&config)
+        || dir.as_deref().is_some_and(|dir| kept(dir, place).exists());
     let Some(dir) = is_worth_it.then(|| dir.or_else(|| make_directory(uid))).flatten() else {
         let mut policy = Policy::read(&config, None, now);
         policy.stamps.extend(stamps);
