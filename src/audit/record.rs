@@ -256,11 +256,12 @@ pub enum StopBy {
 }
 
 impl StopBy {
-    /// `grid.end.by` of the payload that ends by it: rules and limits are the administrator's.
+    /// `grid.end.by` of the payload that ends by it: limits are the administrator's.
     pub const fn ends(self) -> EndBy {
         match self {
             Self::Ban => EndBy::Ban,
-            Self::Administrator | Self::Overuse | Self::Limit => EndBy::Administrator,
+            Self::Overuse => EndBy::Overuse,
+            Self::Administrator | Self::Limit => EndBy::Administrator,
         }
     }
 

@@ -284,6 +284,9 @@ impl<'a> Watch<'a> {
             for Order::Stop(stop) in self.overseer.orders() {
                 self.order(stop);
             }
+            if self.settle_at.is_none() {
+                memory::drop_own_file_pages(); // what looked is not needed until it looks again
+            }
         }
         if on_signal {
             while let Some(signal) = self.signals.next() {
