@@ -275,6 +275,13 @@ impl Outcome {
                 let fault = Some(report::words::fault(by));
                 (Code::Stopped.exit_code(), true, fault, by.ends().as_str(), message)
             }
+            Cause::Overuse => {
+                let message = match &end.overuse {
+                    Some(event) => report::overuse::ended(event, &how),
+                    None => format!("a rule on overuse stopped the payload: {how}"),
+                };
+                (Code::Stopped.exit_code(), true, Some(Fault::User), "overuse", message)
+            }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();
                 (own(), false, None, "payload", message)

@@ -86,6 +86,9 @@ fn full(action: Action) -> Record {
     r.grid.stop.reason = text("x");
     r.grid.stop.freeze = Some(true);
     r.grid.usage.cpu_user_us = Some(1);
+    r.grid.overuse.metric = Some(bailey::overuse::Metric::Cpu);
+    r.grid.overuse.step = Some(bailey::overuse::Step::Stop);
+    r.grid.overuse.value = Some(3.94);
     r
 }
 

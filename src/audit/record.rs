@@ -211,6 +211,8 @@ pub enum EndBy {
     Ban,
     /// The site's administrator.
     Administrator,
+    /// A rule on overuse.
+    Overuse,
     /// A signal that the pilot sent and bailey passed on.
     PilotSignal,
     /// The launcher died; the next bailey on this log wrote the record.
@@ -231,6 +233,7 @@ impl EndBy {
             Self::WallTime => "wall-time",
             Self::Ban => "ban",
             Self::Administrator => "administrator",
+            Self::Overuse => "overuse",
             Self::PilotSignal => "pilot-signal",
             Self::LauncherLost => "launcher-lost",
             Self::RecorderRestart => "recorder-restart",
@@ -256,11 +259,12 @@ pub enum StopBy {
 }
 
 impl StopBy {
-    /// `grid.end.by` of the payload that ends by it: rules and limits are the administrator's.
+    /// `grid.end.by` of the payload that ends by it: limits are the administrator's.
     pub const fn ends(self) -> EndBy {
         match self {
             Self::Ban => EndBy::Ban,
-            Self::Administrator | Self::Overuse | Self::Limit => EndBy::Administrator,
+            Self::Overuse => EndBy::Overuse,
+            Self::Administrator | Self::Limit => EndBy::Administrator,
         }
     }
 

@@ -124,8 +124,9 @@ fn serve(config: Config, place: Place) -> Result<(), Failure> {
     // Before any thread is started: in one that did not block it, SIGTERM would end the recorder without its last records.
     let signals = AllSignals::block().map_err(|errno| failed("cannot take over signals", errno))?;
     // Before the first launch: without the site's lists nobody is let in.
-    let site = Arc::new(Site::read(&place, &recorder.state)?);
-    let watch = Watch::start(place, recorder.state.clone(), Arc::clone(&site))?;
+    let keep = recorder.state.join("bans");
+    let site = Arc::new(Site::read(&place, &keep)?);
+    let watch = Watch::start(place, keep, Arc::clone(&site))?;
     Server::new(config, (site, watch), signals, listener, log, identity, readers)?.run()
 }
 

@@ -8,11 +8,11 @@ use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
     Action, Assurance, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, Identity, LiveEntry, Observed,
-    Outcome, Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
+    Outcome, Overuse, Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;
-use crate::policy::lists::ListState;
+use crate::policy::lists::Change;
 use crate::policy::verdict::Hit;
 use crate::request::LaunchId;
 use crate::supervisor::signal_name;
@@ -163,6 +163,8 @@ pub(super) fn note(
         (Action::PayloadNotice | Action::PayloadStop, Some(base)) => {
             let mut record = base.about(action, id);
             record.grid.preserved.clone_from(&claim.grid.preserved);
+            record.grid.overuse.clone_from(&claim.grid.overuse);
+            record.grid.overuse.rule = record.grid.overuse.rule.as_deref().map(short);
             record
         }
         (Action::PayloadDeny | Action::LaunchFailed, None) => {
@@ -173,6 +175,7 @@ pub(super) fn note(
             record.grid.end = End::default();
             record.grid.usage = Usage::default();
             record.grid.preserved = Preserved::default();
+            record.grid.overuse = Overuse::default();
             record.error.code = claim.error.code.as_deref().map(short);
             record.error.message = claim.error.message.as_deref().map(short);
             record
@@ -214,31 +217,12 @@ pub(super) fn banned(base: &Record, id: LaunchId, stop: &wire::Stop, hit: &Hit, 
 }
 
 /// `ban-change`. `by`: who said so, if it was done with `bailey ban`.
-pub(super) fn ban_change(
-    was: Option<&ListState>,
-    is: Option<&ListState>,
-    node: &Host,
-    by: Option<Asker>,
-) -> Record {
-    let mut record = Record::of_log(Action::BanChange, node.clone());
-    record.grid.ban_change = BanChange {
-        list: is.or(was).map(|list| list.name.clone()),
-        before: was.and_then(|list| list.digest.clone()),
-        after: is.and_then(|list| list.digest.clone()),
-        entries: is.map(|list| list.bans as u64),
-        by: Some(if by.is_some() { "bailey-ban" } else { "file" }.to_owned()),
-        owner: is.map(|list| list.owner),
-        changed: is.and_then(|list| list.changed),
-    };
-    let name = is.or(was).map(|list| list.name.as_str()).unwrap_or_default();
-    record.event.reason = Some(match is {
-        Some(list) => match &list.trouble {
-            Some(trouble) => trouble.text.clone(),
-            None => format!("{name} has {} bans now", list.bans),
-        },
-        None => format!("{name} is there no more"),
-    });
-    record.grid.peer = by.map(Asker::field).unwrap_or_default();
+pub(super) fn ban_change(change: &Change, node: &Host, by: Option<Asker>) -> Record {
+    let mut record = change.record(node.clone());
+    if let Some(by) = by {
+        record.grid.ban_change.by = Some("bailey-ban".to_owned());
+        record.grid.peer = by.field();
+    }
     record
 }
 

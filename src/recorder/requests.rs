@@ -168,6 +168,9 @@ impl Server {
         let base = self.payloads.get(&id).map(|live| &live.base);
         match base.and_then(|base| records::note(Some(base), &note.record, id, &node, asker)) {
             Some(record) => {
+                if let (Some(metric), Some(step)) = (record.grid.overuse.metric, record.grid.overuse.step) {
+                    *self.counters.overuse.entry((metric, step)).or_default() += 1;
+                }
                 let answer = Message::Done(Done { text: String::new() });
                 self.stage(record, Live::Same, false, false, After::Answer { token, serial, answer }, uid);
             }

@@ -100,8 +100,8 @@ pub(super) struct Server {
     /// The site's policy as its files were last.
     pub(super) site: Arc<Site>,
     pub(super) watch: Watch,
-    /// The configuration before this one, and since when it is not in force.
-    pub(super) hash_before: Option<(String, Instant)>,
+    /// Configurations that held a moment ago, and since when they are not in force.
+    pub(super) hashes_before: Vec<(String, Instant)>,
     /// Versions of lists that `bailey ban` says it is about to write, by their digest.
     pub(super) told_bans: HashMap<String, Told>,
     pub(super) crowd: Crowd,
@@ -176,7 +176,7 @@ impl Server {
             counters: Counters::default(),
             site,
             watch,
-            hash_before: None,
+            hashes_before: Vec::new(),
             told_bans: HashMap::new(),
             crowd: Crowd::default(),
             batch: Vec::new(),

@@ -7,6 +7,7 @@ mod bans;
 mod book;
 #[cfg(test)]
 mod messages;
+pub mod overuse;
 mod records;
 mod status;
 pub mod words;
@@ -23,6 +24,8 @@ use crate::config::{self, Config};
 use crate::failure::{Code, Failure, Fault, Incident, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
+use crate::overuse::Step;
+use crate::overuse::engine::Event;
 use crate::plan::{Facts, HandedOver};
 use crate::policy::facts;
 use crate::policy::rule::Parallel;
@@ -145,7 +148,18 @@ impl<'a> Desk<'a> {
         base.grid.sandbox.insert("recorder".to_owned(), book.recorder_state().to_owned());
         self.base = Some(base);
         self.book = Some(book);
+        self.record_ban_changes();
         Ok(())
+    }
+
+    /// Lists that this launcher was the first to see changed go into the log that it writes itself. (A recorder has its own eyes.)
+    fn record_ban_changes(&mut self) {
+        let (Some(book), Some(watch), Some(base)) = (&mut self.book, &self.watch, &self.base) else { return };
+        if book.is_embedded() {
+            for change in watch.changes() {
+                book.note(&change.record(base.host.clone()), self.id);
+            }
+        }
     }
 
     /// Makes the launch record durable and brings its receipt.
@@ -185,6 +199,18 @@ impl<'a> Desk<'a> {
     /// Records what an administrator's order came to.
     fn record_notice(&mut self, reason: &str, preserved: Option<&record::Preserved>) {
         let record = records::notice(self, reason, preserved);
+        if let Some(book) = &mut self.book {
+            book.note(&record, self.id);
+        }
+    }
+
+    /// Records the step of a rule on overuse.
+    fn record_overuse(&mut self, reason: &str, event: &Event) {
+        let mut record = match event.step {
+            Step::Notice | Step::Throttle => records::notice(self, reason, None),
+            Step::Stop => records::stop(self, reason),
+        };
+        record.grid.overuse = overuse::field(event);
         if let Some(book) = &mut self.book {
             book.note(&record, self.id);
         }
@@ -258,8 +284,8 @@ impl Overseer for Desk<'_> {
                 self.record_stop(&sentence);
             }
             Notice::Stopped { by, reason, grace } => {
-                // The recorder wrote who asked for it.
-                if *by == StopBy::Ban && self.book.as_ref().is_some_and(Book::is_embedded) {
+                // What the recorder ordered, it has recorded.
+                if *by == StopBy::Ban && self.is_alone() {
                     self.record_stop(reason);
                 }
                 say(&self.with_incident(&words::stops(*by, reason, *grace)));
@@ -285,6 +311,12 @@ impl Overseer for Desk<'_> {
                 };
                 self.record_notice(&text, Some(&preserved));
             }
+            Notice::Overuse { event, grace, cannot } => {
+                let reason = overuse::reason(event, *grace, *cannot);
+                self.record_overuse(&reason, event);
+                let sentence = overuse::sentence(&reason, self.contact.as_deref());
+                say(&format!("launch {}: {sentence}", self.id));
+            }
         }
     }
 
@@ -309,8 +341,12 @@ impl Overseer for Desk<'_> {
         let alone = self.is_alone();
         let id = self.id;
         if let Some(watch) = self.watch.as_mut().filter(|_| alone)
-            && let Some(hit) = watch.look()
+            && watch.look()
         {
+            self.record_ban_changes();
+            let Some((watch, hit)) = self.watch.as_ref().and_then(|watch| Some((watch, watch.hit()?))) else {
+                return orders;
+            };
             self.policy.ban = record::Ban::of(&hit);
             orders.push(Order::Stop(watch.order(id, &hit)));
         }

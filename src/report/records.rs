@@ -140,6 +140,9 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         })
         .collect();
     record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
+    record.grid.limits.memory = desk.request.memory;
+    record.grid.limits.cpus_milli = desk.request.cpus_milli;
+    record.grid.limits.pids = desk.request.pids;
     record.grid.limits.wall_time = facts.wall_time.map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
@@ -328,6 +331,7 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         Cause::Payload | Cause::InitLost => EndBy::Payload,
         Cause::PilotSignal(_) => EndBy::PilotSignal,
         Cause::WallTime => EndBy::WallTime,
+        Cause::Overuse => EndBy::Overuse,
         Cause::Ordered(by) => by.ends(),
     });
     let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);

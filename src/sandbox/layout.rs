@@ -2,10 +2,11 @@
 //! and what is covered because it is the pilot's or bailey's own.
 #![forbid(unsafe_code)]
 
-use super::tree::{Builder, HostObject, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
+use super::tree::{Builder, HostObject, Kind, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
 use crate::config;
 use crate::failure::{Failure, errno_text};
 use crate::image;
+use crate::policy::store;
 use crate::request::Bind;
 use crate::sys::mount::Attr;
 use std::ffi::{CStr, OsStr};
@@ -139,6 +140,8 @@ pub struct Protected {
     pub status_file: Option<PathBuf>,
     /// Files that the pilot's environment or custom names as credentials.
     pub credentials: Vec<PathBuf>,
+    /// The account, which has its copy of the site's policy in [`store::places`].
+    pub uid: u32,
 }
 
 /// Opens the working directory.
@@ -252,6 +255,8 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
     let own_places: Vec<Closed<'_>> = own_places.iter().map(|place| Closed::new(place)).collect();
     let log = protected.log_dir.as_deref().map(Closed::new);
     let status_file = protected.status_file.as_deref().map(Closed::new);
+    let [_, copy] = store::places(protected.uid);
+    let closed_copy = Closed::new(&copy);
     let credentials: Vec<Closed<'_>> = protected.credentials.iter().map(|path| Closed::new(path)).collect();
     let mut covers: Vec<PathBuf> = Vec::new();
     let mut covers_to_come: Vec<PathBuf> = Vec::new();
@@ -293,6 +298,22 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
             match below(status) {
                 Some(_) if exposed => return refuse("the status file", status.path),
                 Some(place) => covers.push(place),
+                None => {}
+            }
+        }
+        if closed_copy.holds(&shown) {
+            return refuse("it is bailey's own:", &copy);
+        }
+        if let Some(place) = below(&closed_copy) {
+            // A payload that could make it could plant lists in it.
+            if copy.symlink_metadata().is_err() {
+                store::make_directory(protected.uid);
+            }
+            match builder.kind(&place) {
+                Some(Kind::Link) => {
+                    return refuse("in place of bailey's own directory a symbolic link", &copy);
+                }
+                Some(_) => covers.push(place),
                 None => {}
             }
         }

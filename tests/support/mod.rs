@@ -12,6 +12,7 @@
 )]
 
 pub mod load;
+pub mod policy;
 pub mod raw;
 pub mod recorder;
 

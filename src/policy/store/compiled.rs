@@ -4,6 +4,7 @@
 //!    in it do. What cannot be read, or was written by another build, counts as absent.
 //! 2. It is trusted only as far as its owner: it lies in a directory of the account's own, and no payload sees that.
 //! 3. It is written aside and renamed, so a reader has the whole of one version or of another.
+//! 4. Every part is used only when its checksum fits: a bit that a disk or memory turned MUST NOT make a ban disappear.
 //!
 //! Layout, little-endian: a header of eight words, JSON with all that is not looked up by a key, a Bloom filter of the
 //! pieces of patterns (Bloom 1970), buckets of keys by hash, and the items as JSON, each behind hash and length.
@@ -26,10 +27,10 @@ use crate::failure::{Failure, io_text};
 use crate::input;
 
 /// Begins the file. The build's version follows in the JSON.
-const MAGIC: u64 = u64::from_le_bytes(*b"BLYTBL01");
+const MAGIC: u64 = u64::from_le_bytes(*b"BLYTBL02");
 const HEADER: usize = 64;
-/// Bytes of a bucket: offset and length of its items.
-const BUCKET: usize = 16;
+/// Bytes of a bucket: offset, length and checksum of its items.
+const BUCKET: usize = 24;
 /// Bits of the filter for each piece, and how many of them are set: about one wrong "maybe" in a thousand.
 const FILTER_BITS: usize = 16;
 const FILTER_PROBES: u64 = 6;
@@ -67,6 +68,20 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A checksum, a word at a time: enough against accidents, and nobody else's hand reaches the file.
+fn sum(seed: u64, bytes: &[u8]) -> u64 {
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum =
+        words.iter().fold(mix(seed, bytes.len() as u64), |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    mix(rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte))), 1)
+}
+
+/// That of a bucket: its items, in their place.
+fn sum_of_bucket(number: u64, at: u64, items: &[u8]) -> u64 {
+    sum(number.rotate_left(32) ^ at, items)
 }
 
 /// The bits of the filter that a piece sets.
@@ -116,15 +131,19 @@ fn encode(meta: &Meta, memory: &Memory) -> Result<Vec<u8>, serde_json::Error> {
     let items_at = buckets_at + count * BUCKET as u64;
     let length = items_at + buckets.iter().map(|bucket| bucket.len() as u64).sum::<u64>();
     let mut out = Vec::with_capacity(length as usize);
-    for word in [MAGIC, length, meta.len() as u64, filter.len() as u64, count, 0, 0, 0] {
+    let front = sum(sum(0, &meta), &filter);
+    for word in [MAGIC, length, meta.len() as u64, filter.len() as u64, count, front] {
         out.extend(word.to_le_bytes());
     }
+    out.extend(sum(0, &out).to_le_bytes());
+    out.resize(HEADER, 0);
     out.extend(meta);
     out.extend(filter);
     let mut at = items_at;
-    for bucket in &buckets {
+    for (number, bucket) in (0..).zip(&buckets) {
         out.extend(at.to_le_bytes());
         out.extend((bucket.len() as u64).to_le_bytes());
+        out.extend(sum_of_bucket(number, at, bucket).to_le_bytes());
         at += bucket.len() as u64;
     }
     for bucket in buckets {
@@ -162,14 +181,19 @@ pub(super) fn open(path: &Path, build: &str) -> Option<(Meta, Compiled)> {
     }
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0).ok()?;
-    let [magic, length, meta, filter, count] = std::array::from_fn(|index| word(&header, index));
+    let [magic, length, meta, filter, count, sum_of_front, sum_of_header] =
+        std::array::from_fn(|index| word(&header, index));
     let fits = meta <= LARGEST && filter <= LARGEST && count.is_power_of_two() && count <= LARGEST;
-    if magic != MAGIC || length != metadata.len() || !fits {
+    let is_whole = sum(0, header.get(..48)?) == sum_of_header && length == metadata.len();
+    if magic != MAGIC || !is_whole || !fits {
         return None;
     }
     let mut front = vec![0; (meta + filter) as usize];
     file.read_exact_at(&mut front, HEADER as u64).ok()?;
     let filter = front.split_off(meta as usize);
+    if sum(sum(0, &front), &filter) != sum_of_front {
+        return None;
+    }
     let meta: Meta = serde_json::from_slice(&front).ok()?;
     if meta.build != build {
         return None;
@@ -191,17 +215,20 @@ impl Source for Compiled {
         let wanted = hash(key.as_bytes());
         let (at, count) = self.buckets;
         let mut bucket = [0; BUCKET];
-        let bucket_at = at + (wanted & (count - 1)) * BUCKET as u64;
+        let number = wanted & (count - 1);
+        let bucket_at = at + number * BUCKET as u64;
         self.file.read_exact_at(&mut bucket, bucket_at).map_err(|error| broken(io_text(&error)))?;
         let (at, length) = (word(&bucket, 0), word(&bucket, 1));
-        if length == 0 {
-            return Ok(Vec::new());
-        }
         if length > LARGEST {
             return Err(broken(format!("a bucket of {length} bytes")));
         }
         let mut items = vec![0; length as usize];
-        self.file.read_exact_at(&mut items, at).map_err(|error| broken(io_text(&error)))?;
+        if length > 0 {
+            self.file.read_exact_at(&mut items, at).map_err(|error| broken(io_text(&error)))?;
+        }
+        if sum_of_bucket(number, at, &items) != word(&bucket, 2) {
+            return Err(broken("a checksum does not fit".to_owned()));
+        }
         let mut found = Vec::new();
         let mut rest = items.as_slice();
         while let Some((head, tail)) = rest.split_at_checked(16) {

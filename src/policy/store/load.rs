@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -71,6 +71,15 @@ pub(super) fn read(settings: &Settings, tables: &Tables, keep: Option<&Path>, no
     reader.read
 }
 
+/// A directory of lists.
+enum Directory {
+    Names(Vec<String>),
+    /// It is not there.
+    Gone,
+    /// It is there and says nothing, which was told.
+    Unreadable,
+}
+
 struct Reader<'a> {
     now: Timestamp,
     keep: Option<&'a Path>,
@@ -106,25 +115,28 @@ impl Reader<'_> {
         self.read.until = Some(self.read.until.map_or(at, |until| until.min(at)));
     }
 
-    /// The names of a directory; `None`: it is not there, or cannot be read, which is said.
-    fn directory(&mut self, path: &Path) -> Option<Vec<String>> {
+    /// The names of a directory.
+    fn directory(&mut self, path: &Path) -> Directory {
         let looked = std::fs::metadata(path).and_then(|metadata| Ok((metadata, names(path)?)));
         let (metadata, held) = match looked {
             Ok(looked) => looked,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 self.read.stamps.push(Stamp::absent(path));
-                return None;
+                return Directory::Gone;
             }
             Err(error) => {
+                self.read.stamps.push(Stamp::unread(path, self.now));
                 self.trouble(
                     Kind::Unreadable,
                     format!("cannot read {}: {}", path.display(), io_text(&error)),
                 );
-                return None;
+                return Directory::Unreadable;
             }
         };
         self.read.stamps.push(Stamp::of(path, &metadata, &held, self.now));
-        self.judge(path, &metadata);
+        if !self.judge(path, &metadata) {
+            return Directory::Unreadable;
+        }
         let mut found = Vec::new();
         for name in held.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             match std::str::from_utf8(name) {
@@ -140,7 +152,7 @@ impl Reader<'_> {
             self.trouble(Kind::Unreadable, format!("{} holds more than {MOST_FILES} files", path.display()));
             found.truncate(MOST_FILES);
         }
-        Some(found)
+        Directory::Names(found)
     }
 
     /// Who may write here decides who may run.
@@ -165,32 +177,38 @@ impl Reader<'_> {
 
     fn ban_lists(&mut self) {
         let dir = self.settings.bans.dir.clone();
-        let found = self.directory(&dir);
-        let is_there = found.is_some();
-        let mut found = found.unwrap_or_default();
-        let young = std::fs::metadata(&dir).ok().map(|metadata| Timestamp::new(metadata.mtime(), 0));
+        let directory = self.directory(&dir);
+        // When names may have gone from it, or it from the directory above.
+        let changed = match &directory {
+            Directory::Names(_) => std::fs::metadata(&dir).ok(),
+            Directory::Gone => dir.ancestors().skip(1).find_map(|above| std::fs::metadata(above).ok()),
+            Directory::Unreadable => None,
+        };
+        let settled = changed.and_then(|metadata| self.settled_at(&metadata));
+        let is_readable = !matches!(directory, Directory::Unreadable);
+        let mut found = if let Directory::Names(found) = directory { found } else { Vec::new() };
         for name in &found.clone() {
             self.ban_list(&dir, name);
         }
         for name in &self.settings.bans.required {
-            if !found.contains(name) {
+            if is_readable && !found.contains(name) {
                 self.trouble(
                     Kind::Missing,
                     format!("{} is required (bans.required) and not there", dir.join(name).display()),
                 );
             }
         }
-        // Lists that were there: what is required, and what went a moment ago, still holds.
+        // Lists that were there: what is required, what went a moment ago, and what nobody can look for, still holds.
         let kept = self.keep.and_then(|keep| names(keep).ok()).unwrap_or_default();
         for name in kept.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()) {
-            if name.is_empty() || found.iter().any(|found| found == name) {
+            // One with a dot is being written, by whoever else reads these lists.
+            if name.is_empty() || name.starts_with('.') || found.iter().any(|found| found == name) {
                 continue;
             }
             let required = self.settings.bans.required.iter().any(|required| required == name);
-            let settled = young.map(|young| young.plus_seconds(self.settle()));
-            let moment_ago = is_there && settled.is_some_and(|settled| settled > self.now);
-            if required || moment_ago {
-                if let (false, Some(settled)) = (required, settled) {
+            let holds = required || !is_readable;
+            if holds || settled.is_some() {
+                if let (false, Some(settled)) = (holds, settled) {
                     self.look_again(settled.plus_seconds(1));
                 }
                 self.last_good(name, None);
@@ -199,6 +217,19 @@ impl Reader<'_> {
                 let _ = std::fs::remove_file(keep.join(name)); // it is not missed
             }
         }
+    }
+
+    /// When what changed a moment ago is quiet; `None` if it is. A time that is still to come, set by a copying program or by
+    /// a clock that went back, says nothing.
+    fn settled_at(&self, metadata: &std::fs::Metadata) -> Option<Timestamp> {
+        let latest = self.now.plus_seconds(2);
+        let time = |secs: i64, nanos: i64| Timestamp::new(secs, u32::try_from(nanos).unwrap_or(0));
+        [time(metadata.mtime(), metadata.mtime_nsec()), time(metadata.ctime(), metadata.ctime_nsec())]
+            .into_iter()
+            .filter(|changed| *changed <= latest)
+            .max()
+            .map(|changed| changed.plus_seconds(self.settle()))
+            .filter(|settled| *settled > self.now)
     }
 
     fn settle(&self) -> i64 {
@@ -216,7 +247,7 @@ impl Reader<'_> {
             Ok(opened) => opened,
             Err(why) => {
                 state.trouble = bad(format!("cannot read {}: {why}", path.display()));
-                self.read.stamps.push(Stamp::absent(&path));
+                self.read.stamps.push(Stamp::unread(&path, self.now));
                 return self.last_good(name, Some(state));
             }
         };
@@ -259,8 +290,7 @@ impl Reader<'_> {
             );
         }
         let mut bans = list.bans;
-        let moment = Timestamp::new(metadata.mtime().max(metadata.ctime()), 0).plus_seconds(self.settle());
-        if moment > self.now && moment <= self.now.plus_seconds(self.settle() + 2) {
+        if let Some(settled) = self.settled_at(&metadata) {
             // What was banned and is not named any more stays banned until the file is quiet.
             let before = self.kept(name).and_then(|bytes| bans::parse(&bytes, format).ok());
             let named: HashSet<String> = bans.iter().map(|ban| ban.whom.to_string()).collect();
@@ -273,15 +303,23 @@ impl Reader<'_> {
             if gone.is_empty() {
                 self.put_away(name, &bytes);
             } else {
-                self.look_again(moment.plus_seconds(1));
+                self.look_again(settled.plus_seconds(1));
                 bans.extend(gone);
             }
         } else {
             self.put_away(name, &bytes);
         }
         (state.digest, state.bans) = (Some(digest(&bytes)), bans.len());
-        self.read.bans.extend(bans.into_iter().map(|ban| (name.to_owned(), ban)));
+        self.take(name, bans);
         self.read.lists.lists.push(state);
+    }
+
+    /// These bans hold. One that begins later must be noticed then, by what runs already.
+    fn take(&mut self, name: &str, bans: Vec<Ban>) {
+        if let Some(next) = bans.iter().filter_map(|ban| ban.from).filter(|from| *from > self.now).min() {
+            self.look_again(next);
+        }
+        self.read.bans.extend(bans.into_iter().map(|ban| (name.to_owned(), ban)));
     }
 
     /// The last good version, in place of a list in trouble.
@@ -292,7 +330,7 @@ impl Reader<'_> {
             && let Ok(list) = bans::parse(&bytes, format)
         {
             (state.digest, state.bans) = (Some(digest(&bytes)), list.bans.len());
-            self.read.bans.extend(list.bans.into_iter().map(|ban| (name.to_owned(), ban)));
+            self.take(name, list.bans);
         }
         self.read.lists.lists.push(state);
     }
@@ -327,7 +365,8 @@ impl Reader<'_> {
 
     fn groups(&mut self) {
         let dir = self.settings.groups_dir.clone();
-        for name in self.directory(&dir).unwrap_or_default() {
+        let Directory::Names(found) = self.directory(&dir) else { return };
+        for name in found {
             if Path::new(&name).extension().is_none_or(|extension| extension != "toml") {
                 continue;
             }
@@ -411,7 +450,7 @@ impl Reader<'_> {
                 }
             }
             Err(why) => {
-                self.read.stamps.push(Stamp::absent(path));
+                self.read.stamps.push(Stamp::unread(path, self.now));
                 Err(format!("cannot be read: {why}"))
             }
         }
@@ -439,9 +478,4 @@ struct GroupTable {
 /// Whether that is the recorder's own account, which writes the lists for `bailey ban`.
 fn is_bailey(uid: u32) -> bool {
     std::fs::metadata("/var/lib/bailey").is_ok_and(|metadata| metadata.uid() == uid)
-}
-
-/// The directory of last good versions below a directory of the account's own.
-pub(super) fn kept_below(dir: &Path) -> PathBuf {
-    dir.join("bans")
 }

@@ -2,15 +2,17 @@
 //!
 //! 1. Every launch looks at every file's identity. Nothing is believed for a while, and nothing is read twice.
 //! 2. The copy that makes launches cheap is this account's own, and no payload can reach it. It saves time and decides
-//!    nothing that the recorder does not decide again.
+//!    nothing that the recorder does not decide again. A broken one is as good as none.
 #![forbid(unsafe_code)]
 
 mod compiled;
 mod load;
 pub(crate) mod stamp;
 
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 pub(crate) use load::is_meant as is_list_name;
 pub use stamp::Stamp;
@@ -18,17 +20,21 @@ pub use stamp::Stamp;
 use super::decide;
 use super::facts::{Counts, Facts};
 use super::index::{self, Memory, Relevant, Source};
-use super::lists::Lists;
+use super::lists::{Change, Lists};
 use super::settings::Settings;
 use super::verdict::{Hit, Verdict};
 use crate::audit::time::Timestamp;
 use crate::config::{self, Config, Place};
 use crate::failure::Failure;
+use crate::sys::memory;
 
 /// What programs write and read the copy: another build has other tables.
-const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 2");
 /// Configurations smaller than this, on nodes without any list, are read faster than a copy of them.
 const WORTH_A_COPY: u64 = 16 << 10;
+/// How long one waits for another of this account that is making the copy. Longer than that takes; after that it is made once
+/// more, so that nobody who stands still can hold up the others.
+const TURN: Duration = Duration::from_millis(500);
 
 /// The policy of this node.
 pub struct Policy {
@@ -37,6 +43,17 @@ pub struct Policy {
     stamps: Vec<Stamp>,
     until: Option<Timestamp>,
     settings: Settings,
+    /// Where the tables come from that are a copy on disk.
+    copied: Option<Copied>,
+    /// Lists that are others than in the copy before, when this process made the new one.
+    changes: Vec<Change>,
+}
+
+/// A copy, and what it was made of.
+struct Copied {
+    path: PathBuf,
+    place: Place,
+    keep: PathBuf,
 }
 
 impl std::fmt::Debug for Policy {
@@ -49,7 +66,8 @@ impl std::fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// Reads the site's files. `keep`: a directory of this account's own for the last good versions of the lists.
+    /// Reads the site's files. `keep`: a directory of this account's own for the last good versions of the lists, and of
+    /// nothing else.
     pub fn read(config: &Config, keep: Option<&Path>, now: Timestamp) -> Self {
         let (memory, read) = Self::tables(config, keep, now);
         Self {
@@ -58,6 +76,8 @@ impl Policy {
             stamps: read.1,
             until: read.2,
             settings: config.policy.clone(),
+            copied: None,
+            changes: Vec::new(),
         }
     }
 
@@ -66,14 +86,18 @@ impl Policy {
         keep: Option<&Path>,
         now: Timestamp,
     ) -> (Memory, (Lists, Vec<Stamp>, Option<Timestamp>)) {
-        let keep = keep.map(load::kept_below);
-        let read = load::read(&config.policy, &config.tables, keep.as_deref(), now);
+        let read = load::read(&config.policy, &config.tables, keep, now);
         (Memory::new(&config.tables, read.bans, read.members), (read.lists, read.stamps, read.until))
     }
 
     /// Whether a file is another one by now, or its time has come.
     pub fn is_old(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now) || !self.stamps.iter().all(Stamp::holds)
+    }
+
+    /// Lists that this process was the first to see changed.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// How the lists stand.
@@ -96,7 +120,13 @@ impl Policy {
     /// # Errors
     /// The copy cannot be read.
     pub fn look_up(&self, facts: &Facts, now: Timestamp) -> Result<Relevant, Failure> {
-        index::gather(facts, &*self.source, now)
+        let (found, copied) = (index::gather(facts, &*self.source, now), &self.copied);
+        let (Err(_), Some(Copied { path, place, keep })) = (&found, copied) else { return found };
+        // A copy that is broken is of no use to anybody, and the files themselves are there.
+        let _ = std::fs::remove_file(path);
+        let (config, _) = config::load_stamped(place, now)?;
+        let (memory, _) = Self::tables(&config, Some(keep), now);
+        index::gather(facts, &memory, now)
     }
 
     /// Whether a launch may run, and how. `counts`: where they are known.
@@ -134,43 +164,90 @@ impl Policy {
 /// A configuration that cannot be used. Lists in trouble are no error here: [`Policy::decide`] says what they mean.
 pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy), Failure> {
     let dir = directory(uid);
-    let copy = dir.as_ref().map(|dir| dir.join(copy_name(place)));
-    if let Some((meta, source)) = copy.as_ref().and_then(|copy| compiled::open(copy, BUILD))
-        && meta.until.is_none_or(|until| now < until)
-        && meta.stamps.iter().all(Stamp::holds)
-    {
-        let compiled::Meta { config, lists, stamps, until, .. } = meta;
-        let settings = config.policy.clone();
-        return Ok((config, Policy { source: Box::new(source), lists, stamps, until, settings }));
+    if let Some(found) = dir.as_deref().and_then(|dir| copied(dir, place, now)) {
+        return Ok(found);
     }
-    let (config, mut stamps) = config::load_stamped(place, now)?;
+    let (config, stamps) = config::load_stamped(place, now)?;
     let size: u64 = stamps.iter().map(Stamp::size).sum();
-    let keeps = is_policed(&config);
-    if size < WORTH_A_COPY && !keeps {
-        let policy = Policy::read(&config, None, now);
+    // Lists that were there a moment ago hold without their directory, too.
+    let is_worth_it = size >= WORTH_A_COPY
+        || is_policed(&config)
+        || dir.as_deref().is_some_and(|dir| kept(dir, place).exists());
+    let Some(dir) = is_worth_it.then(|| dir.or_else(|| make_directory(uid))).flatten() else {
+        let mut policy = Policy::read(&config, None, now);
+        policy.stamps.extend(stamps);
+        return Ok((config, policy));
+    };
+    // Of many that see a change at one time one reads the files, and the others what it made of them.
+    let _turn = turn(&dir, place);
+    if let Some(found) = copied(&dir, place, Timestamp::now()) {
+        return Ok(found);
+    }
+    // What was read while others wrote may be older than what they read.
+    make(&dir, place, Timestamp::now())
+}
+
+/// Reads the site's files, and leaves a copy for the next.
+fn make(dir: &Path, place: &Place, now: Timestamp) -> Result<(Config, Policy), Failure> {
+    let (config, mut stamps) = config::load_stamped(place, now)?;
+    let (memory, (lists, read, until)) = Policy::tables(&config, Some(&kept(dir, place)), now);
+    stamps.extend(read);
+    let path = dir.join(copy_name(place));
+    let before = compiled::open(&path, BUILD).map(|(meta, _)| meta.lists);
+    let changes = before.map(|before| lists.changes_since(&before)).unwrap_or_default();
+    let settings = config.policy.clone();
+    let (config, tables) = split(config);
+    let trusts = memory.has_trusts();
+    let meta = compiled::Meta { build: BUILD.to_owned(), config, lists, stamps, until, trusts };
+    // A copy that cannot be written costs time at the next launch, and nothing else.
+    let _ = compiled::write(&path, &meta, &memory);
+    if let Some((config, mut policy)) = copied(dir, place, now) {
+        // The copy takes the place of the tables: whoever made it lives as long as its payload, and needs them no more.
+        drop(memory);
+        memory::give_back();
+        policy.changes = changes;
         return Ok((config, policy));
     }
-    let made = dir.or_else(|| make_directory(uid));
-    let (memory, (lists, read, until)) = Policy::tables(&config, made.as_deref(), now);
-    stamps.extend(read);
-    let settings = config.policy.clone();
-    if let Some(dir) = made {
-        let (config, tables) = split(config);
-        let meta = compiled::Meta {
-            build: BUILD.to_owned(),
-            config,
-            lists,
-            stamps,
-            until,
-            trusts: memory.has_trusts(),
-        };
-        // A copy that cannot be written costs time at the next launch, and nothing else.
-        let _ = compiled::write(&dir.join(copy_name(place)), &meta, &memory);
-        let compiled::Meta { mut config, lists, stamps, until, .. } = meta;
-        config.tables = tables;
-        return Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings }));
+    let compiled::Meta { mut config, lists, stamps, until, .. } = meta;
+    config.tables = tables;
+    Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings, copied: None, changes }))
+}
+
+/// What the copy says, while it holds.
+fn copied(dir: &Path, place: &Place, now: Timestamp) -> Option<(Config, Policy)> {
+    let path = dir.join(copy_name(place));
+    let (meta, source) = compiled::open(&path, BUILD)?;
+    if meta.until.is_some_and(|until| until <= now) || !meta.stamps.iter().all(Stamp::holds) {
+        return None;
     }
-    Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings }))
+    let compiled::Meta { config, lists, stamps, until, .. } = meta;
+    let settings = config.policy.clone();
+    let copied = Some(Copied { path, place: place.clone(), keep: kept(dir, place) });
+    Some((
+        config,
+        Policy { source: Box::new(source), lists, stamps, until, settings, copied, changes: Vec::new() },
+    ))
+}
+
+/// The lock of whoever makes the copy; `None`: it was not to be had.
+fn turn(dir: &Path, place: &Place) -> Option<File> {
+    let path = dir.join(copy_name(place)).with_extension("lock");
+    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(path).ok()?;
+    let start = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Some(lock),
+            Err(std::fs::TryLockError::WouldBlock) if start.elapsed() < TURN => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Where the last good versions of the lists are.
+fn kept(dir: &Path, place: &Place) -> PathBuf {
+    dir.join(copy_name(place)).with_extension("bans")
 }
 
 /// The configuration without its tables, which are looked up one by one.
@@ -207,7 +284,8 @@ fn directory(uid: u32) -> Option<PathBuf> {
     })
 }
 
-fn make_directory(uid: u32) -> Option<PathBuf> {
+/// The one of [`places`] for accounts for which the site made none. Made where a payload could make it otherwise.
+pub fn make_directory(uid: u32) -> Option<PathBuf> {
     let [_, path] = places(uid);
     let _ = std::fs::DirBuilder::new().mode(0o700).create(&path);
     directory(uid)

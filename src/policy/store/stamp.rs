@@ -52,6 +52,16 @@ impl Stamp {
         Self { path: path.to_owned(), is: Some(Is::of(metadata, young)) }
     }
 
+    /// Of what is there and cannot be read: its metadata are all there is to tell. While it is young, that is not enough.
+    pub fn unread(path: &Path, now: Timestamp) -> Self {
+        let Ok(metadata) = std::fs::metadata(path) else { return Self::absent(path) };
+        let mut stamp = Self::of(path, &metadata, &[], now);
+        if let Some(young) = stamp.is.as_mut().and_then(|is| is.young.as_mut()) {
+            young.clear(); // no digest is that
+        }
+        stamp
+    }
+
     /// Nothing is there.
     pub fn absent(path: &Path) -> Self {
         Self { path: path.to_owned(), is: None }
