@@ -162,10 +162,8 @@ pub(super) fn trace(options: Trace) -> Result<(String, u8), Failure> {
     }
     let told = Told { zone_assumed, vos: &home.config.tables.vos, resolved: &resolved };
     let shown = if options.json { answer.json(&told) } else { answer.human(&told) };
-    let code = match resolved.iter().any(|resolved| resolved.user.is_none()) {
-        true => 2,
-        false => u8::from(answer.is_empty()),
-    };
+    let unknown = resolved.iter().any(|resolved| resolved.user.is_none());
+    let code = if unknown { 2 } else { u8::from(answer.is_empty()) };
     Ok((shown, code))
 }
 

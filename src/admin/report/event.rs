@@ -242,23 +242,24 @@ mod tests {
         };
         let (site, user) = (Some(Fault::Site), Some(Fault::User));
         let told = |record: &Record| Event::of(record, &[]).map(|event| event.fault);
-        for (record, expected) in [
-            (record(Action::PayloadLaunch, None, None, ""), None),
-            (record(Action::PayloadDeny, None, user, "120"), Some(user)),
-            (record(Action::PayloadDeny, None, None, "120"), Some(None)),
-            (record(Action::LaunchFailed, None, site, "125"), Some(site)),
-            (record(Action::LaunchFailed, None, user, "125"), None),
-            (record(Action::LaunchFailed, None, None, "127"), None),
-            (record(Action::LaunchFailed, None, None, "122"), Some(site)),
-            (record(Action::PayloadNotice, None, None, ""), Some(None)),
-            (record(Action::PayloadStop, None, None, ""), Some(user)),
-            (record(Action::PayloadEnd, Some(EndBy::Payload), None, ""), None),
-            (record(Action::PayloadEnd, Some(EndBy::PilotSignal), None, ""), None),
-            (record(Action::PayloadEnd, Some(EndBy::Ban), None, ""), Some(user)),
-            (record(Action::PayloadEnd, Some(EndBy::Administrator), None, ""), Some(site)),
-            (record(Action::PayloadEnd, Some(EndBy::HostRestart), None, ""), Some(site)),
-            (record(Action::Query, None, None, ""), None),
+        for ((action, by, fault, code), expected) in [
+            ((Action::PayloadLaunch, None, None, ""), None),
+            ((Action::PayloadDeny, None, user, "120"), Some(user)),
+            ((Action::PayloadDeny, None, None, "120"), Some(None)),
+            ((Action::LaunchFailed, None, site, "125"), Some(site)),
+            ((Action::LaunchFailed, None, user, "125"), None),
+            ((Action::LaunchFailed, None, None, "127"), None),
+            ((Action::LaunchFailed, None, None, "122"), Some(site)),
+            ((Action::PayloadNotice, None, None, ""), Some(None)),
+            ((Action::PayloadStop, None, None, ""), Some(user)),
+            ((Action::PayloadEnd, Some(EndBy::Payload), None, ""), None),
+            ((Action::PayloadEnd, Some(EndBy::PilotSignal), None, ""), None),
+            ((Action::PayloadEnd, Some(EndBy::Ban), None, ""), Some(user)),
+            ((Action::PayloadEnd, Some(EndBy::Administrator), None, ""), Some(site)),
+            ((Action::PayloadEnd, Some(EndBy::HostRestart), None, ""), Some(site)),
+            ((Action::Query, None, None, ""), None),
         ] {
+            let record = record(action, by, fault, code);
             assert_eq!(told(&record), expected, "{:?} {:?}", record.event.action, record.grid.end.by);
         }
     }
