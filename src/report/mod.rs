@@ -13,7 +13,7 @@ pub use status::{Payload, Status};
 
 use crate::audit::client::Order;
 use crate::audit::log::Durability;
-use crate::audit::record::{self, Record, StopBy};
+use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
 use crate::audit::{Receipt, place};
 use crate::config::{self, Config};
@@ -254,10 +254,6 @@ impl Overseer for Desk<'_> {
                     None => "SIGKILL now".to_owned(),
                 };
                 let who = by.subject();
-                // What the recorder ordered, it has recorded.
-                if *by == StopBy::Ban && self.is_alone() {
-                    self.record_stop(reason);
-                }
                 say(&format!("launch {}: {who} stops the payload: {reason}; {how}", self.id));
             }
             Notice::Frozen { by, reason, processes } => {
@@ -307,8 +303,14 @@ impl Overseer for Desk<'_> {
         if let Some(watch) = self.watch.as_mut().filter(|_| alone)
             && let Some(hit) = watch.look()
         {
+            let order = watch.order(id, &hit);
             self.policy.ban = record::Ban::of(&hit);
-            orders.push(Order::Stop(watch.order(id, &hit)));
+            // The cause comes before the effect. Where the recorder is gone, the end says it.
+            let record = records::banned(self, &order, &hit.place());
+            if let Some(book) = &mut self.book {
+                book.note(&record, id);
+            }
+            orders.push(Order::Stop(order));
         }
         orders
     }
