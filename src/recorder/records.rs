@@ -70,6 +70,13 @@ pub(super) fn end(base: &Record, claim: &Record, id: LaunchId, node: &Host, stop
     end.error.code = claim.error.code.as_deref().map(short);
     end.error.message = claim.error.message.as_deref().map(short);
     end.grid.end.signal = claim.grid.end.signal.as_deref().map(short);
+    let ban = &claim.grid.policy.ban;
+    end.grid.policy.ban = Ban {
+        entry: ban.entry.as_deref().map(short),
+        whom: ban.whom.as_deref().map(short),
+        reason: ban.reason.as_deref().map(short),
+        ticket: ban.ticket.as_deref().map(short),
+    };
     end.grid.usage.clone_from(&claim.grid.usage);
     end.grid.usage.source = claim.grid.usage.source.as_deref().map(short);
     end.grid.end.by = match claim.grid.end.by {

@@ -17,7 +17,7 @@ pub use status::{Payload, Status};
 
 use crate::audit::client::Order;
 use crate::audit::log::Durability;
-use crate::audit::record::{self, Record, StopBy};
+use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
 use crate::audit::{Receipt, place};
 use crate::config::{self, Config};
@@ -284,10 +284,6 @@ impl Overseer for Desk<'_> {
                 self.record_stop(&sentence);
             }
             Notice::Stopped { by, reason, grace } => {
-                // What the recorder ordered, it has recorded.
-                if *by == StopBy::Ban && self.is_alone() {
-                    self.record_stop(reason);
-                }
                 say(&self.with_incident(&words::stops(*by, reason, *grace)));
             }
             Notice::Frozen { by, reason, processes } => {
@@ -344,11 +340,18 @@ impl Overseer for Desk<'_> {
             && watch.look()
         {
             self.record_ban_changes();
-            let Some((watch, hit)) = self.watch.as_ref().and_then(|watch| Some((watch, watch.hit()?))) else {
+            let Some((order, hit)) =
+                self.watch.as_ref().and_then(|watch| watch.hit().map(|hit| (watch.order(id, &hit), hit)))
+            else {
                 return orders;
             };
             self.policy.ban = record::Ban::of(&hit);
-            orders.push(Order::Stop(watch.order(id, &hit)));
+            // The cause comes before the effect. Where the recorder is gone, the end says it.
+            let record = records::banned(self, &order, &hit.place());
+            if let Some(book) = &mut self.book {
+                book.note(&record, id);
+            }
+            orders.push(Order::Stop(order));
         }
         orders
     }

@@ -9,6 +9,7 @@ use crate::audit::record::{
 };
 use crate::audit::redact;
 use crate::audit::time::Timestamp;
+use crate::audit::wire::Stop;
 use crate::audit::{record, redact::Args};
 use crate::config::Journald;
 use crate::failure::{Code, Failure};
@@ -356,6 +357,8 @@ fn closing(desk: &Desk<'_>, action: Action) -> Record {
     record.grid.sandbox.clear();
     record.grid.mounts.clear();
     record.grid.cgroup = record::Cgroup::default();
+    // Known only since then: what ends it.
+    record.grid.policy.ban.clone_from(&desk.policy.ban);
     record
 }
 
@@ -363,6 +366,14 @@ fn closing(desk: &Desk<'_>, action: Action) -> Record {
 pub(super) fn stop(desk: &Desk<'_>, reason: &str) -> Record {
     let mut record = closing(desk, Action::PayloadStop);
     record.event.reason = Some(reason.to_owned());
+    record
+}
+
+/// `payload-stop` of a ban that the launcher saw itself, as the recorder would have written it.
+pub(super) fn banned(desk: &Desk<'_>, order: &Stop, place: &str) -> Record {
+    let how = if order.freeze { "frozen" } else { "stopped" };
+    let mut record = stop(desk, &format!("{how} by {place}: {}", order.reason));
+    record.grid.stop = order.order();
     record
 }
 
