@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all bench bench-trace bench-large fuzz lint deny image install clean
+.PHONY: help setup run test test-all suspend-crowd bench bench-trace bench-large fuzz lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -18,6 +18,9 @@ test: setup ## every test that needs no virtual machine
 
 test-all: setup ## make test, a short benchmark and the test beds of their own
 	@bash tests/all.sh
+
+suspend-crowd: setup ## a changed list of ten thousand bans against five hundred payloads that run
+	@BAILEY_CROWD=500 bash tests/test.sh -E 'binary(suspend_crowd)' --no-capture
 
 bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to docs/benchmarks.md)
 	@bash tests/bench.sh $(ARGS)

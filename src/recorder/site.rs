@@ -52,7 +52,8 @@ impl Site {
     }
 
     fn is_old(&self, now: Timestamp) -> bool {
-        !self.stamps.iter().all(Stamp::holds) || self.policy.is_old(now)
+        let matured = |stamp: &Stamp| stamp.matures().is_some_and(|at| at <= now);
+        self.stamps.iter().any(|stamp| matured(stamp) || !stamp.holds()) || self.policy.is_old(now)
     }
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::index::{Item, Memory, Source};
 use super::super::lists::Lists;
-use super::stamp::Stamp;
+use super::stamp::{Stamp, sum};
 use crate::audit::time::Timestamp;
 use crate::config::Config;
 use crate::failure::{Failure, io_text};
@@ -68,15 +68,6 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// A checksum, a word at a time: enough against accidents, and nobody else's hand reaches the file.
-fn sum(seed: u64, bytes: &[u8]) -> u64 {
-    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    let (words, rest) = bytes.as_chunks::<8>();
-    let sum =
-        words.iter().fold(mix(seed, bytes.len() as u64), |sum, word| mix(sum, u64::from_le_bytes(*word)));
-    mix(rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte))), 1)
 }
 
 /// That of a bucket: its items, in their place.

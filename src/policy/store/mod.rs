@@ -31,9 +31,9 @@ use crate::failure::Failure;
 const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 2");
 /// Configurations smaller than this, on nodes without any list, are read faster than a copy of them.
 const WORTH_A_COPY: u64 = 16 << 10;
-/// How long one waits for another of this account that is making the copy. Longer than that takes; after that it is made once
-/// more, so that nobody who stands still can hold up the others.
-const TURN: Duration = Duration::from_millis(500);
+/// How long one waits for another of this account that is making the copy. Much longer than that takes: if hundreds that saw a
+/// change made it each for itself, none would be ready in time. Who holds it and stands still harms its own account alone.
+const TURN: Duration = Duration::from_secs(5);
 
 /// The policy of this node.
 pub struct Policy {
@@ -66,7 +66,12 @@ impl Policy {
     /// Reads the site's files. `keep`: a directory of this account's own for the last good versions of the lists, and of
     /// nothing else.
     pub fn read(config: &Config, keep: Option<&Path>, now: Timestamp) -> Self {
-        let (memory, read) = Self::tables(config, keep, now);
+        Self::with(config, keep, Vec::new(), now)
+    }
+
+    /// The same; `stamps`: of the configuration.
+    fn with(config: &Config, keep: Option<&Path>, stamps: Vec<Stamp>, now: Timestamp) -> Self {
+        let (memory, read) = Self::tables(config, keep, stamps, now);
         Self {
             source: Box::new(memory),
             lists: read.0,
@@ -80,10 +85,13 @@ impl Policy {
     fn tables(
         config: &Config,
         keep: Option<&Path>,
+        mut stamps: Vec<Stamp>,
         now: Timestamp,
     ) -> (Memory, (Lists, Vec<Stamp>, Option<Timestamp>)) {
         let read = load::read(&config.policy, &config.tables, keep, now);
-        (Memory::new(&config.tables, read.bans, read.members), (read.lists, read.stamps, read.until))
+        stamps.extend(read.stamps);
+        let until = stamps.iter().filter_map(Stamp::matures).chain(read.until).min();
+        (Memory::new(&config.tables, read.bans, read.members), (read.lists, stamps, until))
     }
 
     /// Whether a file is another one by now, or its time has come.
@@ -116,7 +124,7 @@ impl Policy {
         // A copy that is broken is of no use to anybody, and the files themselves are there.
         let _ = std::fs::remove_file(path);
         let (config, _) = config::load_stamped(place, now)?;
-        let (memory, _) = Self::tables(&config, Some(keep), now);
+        let (memory, _) = Self::tables(&config, Some(keep), Vec::new(), now);
         index::gather(facts, &memory, now)
     }
 
@@ -165,8 +173,7 @@ pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy),
         || is_policed(&config)
         || dir.as_deref().is_some_and(|dir| kept(dir, place).exists());
     let Some(dir) = is_worth_it.then(|| dir.or_else(|| make_directory(uid))).flatten() else {
-        let mut policy = Policy::read(&config, None, now);
-        policy.stamps.extend(stamps);
+        let policy = Policy::with(&config, None, stamps, now);
         return Ok((config, policy));
     };
     // Of many that see a change at one time one reads the files, and the others what it made of them.
@@ -180,9 +187,8 @@ pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy),
 
 /// Reads the site's files, and leaves a copy for the next.
 fn make(dir: &Path, place: &Place, now: Timestamp) -> Result<(Config, Policy), Failure> {
-    let (config, mut stamps) = config::load_stamped(place, now)?;
-    let (memory, (lists, read, until)) = Policy::tables(&config, Some(&kept(dir, place)), now);
-    stamps.extend(read);
+    let (config, stamps) = config::load_stamped(place, now)?;
+    let (memory, (lists, stamps, until)) = Policy::tables(&config, Some(&kept(dir, place)), stamps, now);
     let settings = config.policy.clone();
     let (config, tables) = split(config);
     let trusts = memory.has_trusts();

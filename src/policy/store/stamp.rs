@@ -2,6 +2,7 @@
 //!
 //! 1. A file is the same while device, inode, size and both times are. A file changed again within the same tick of the
 //!    clock shows the same times; so one that was young when it was read is told by its content until it is not.
+//!    Then it is read once more, so that nothing is told by its content for longer than that.
 //! 2. A directory is the same while its own times are; the files in it have stamps of their own.
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,8 @@ use crate::input;
 /// A file younger than this may be changed again without a change of its times. The coarsest clock of a file system in use
 /// counts two seconds (FAT; ext3 and old NFS servers count one).
 const YOUNG: i64 = 3;
+/// In place of what was not read. Should a file hold just that, it is read once more.
+const UNREAD: &[u8] = b"bailey could not read this";
 
 /// One file or directory, or that there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,31 +43,33 @@ pub struct Is {
     ctime: (i64, i64),
     owner: u32,
     mode: u32,
-    /// SHA-256 of what it held, where its times alone do not tell.
-    young: Option<String>,
+    /// A checksum of what it held, where its times alone do not tell.
+    young: Option<u64>,
 }
 
 impl Stamp {
     /// Of what was read: its metadata as they were before reading, and the bytes (of a directory: the names, see [`names`]).
     pub fn of(path: &Path, metadata: &Metadata, held: &[u8], now: Timestamp) -> Self {
         let changed = metadata.mtime().max(metadata.ctime());
-        let young = (changed + YOUNG >= now.secs()).then(|| digest(held));
+        let young = (changed + YOUNG >= now.secs()).then(|| sum(0, held));
         Self { path: path.to_owned(), is: Some(Is::of(metadata, young)) }
     }
 
     /// Of what is there and cannot be read: its metadata are all there is to tell. While it is young, that is not enough.
     pub fn unread(path: &Path, now: Timestamp) -> Self {
         let Ok(metadata) = std::fs::metadata(path) else { return Self::absent(path) };
-        let mut stamp = Self::of(path, &metadata, &[], now);
-        if let Some(young) = stamp.is.as_mut().and_then(|is| is.young.as_mut()) {
-            young.clear(); // no digest is that
-        }
-        stamp
+        Self::of(path, &metadata, UNREAD, now)
     }
 
     /// Nothing is there.
     pub fn absent(path: &Path) -> Self {
         Self { path: path.to_owned(), is: None }
+    }
+
+    /// When its times alone will tell, where they do not yet.
+    pub fn matures(&self) -> Option<Timestamp> {
+        let is = self.is.as_ref().filter(|is| is.young.is_some())?;
+        Some(Timestamp::new(is.mtime.0.max(is.ctime.0), 0).plus_seconds(YOUNG + 1))
     }
 
     /// Its bytes; none where it was not there.
@@ -78,14 +83,14 @@ impl Stamp {
         match (&self.is, metadata) {
             (None, Err(error)) => error.kind() == std::io::ErrorKind::NotFound,
             (Some(was), Ok(metadata)) => {
-                let is = Is::of(&metadata, was.young.clone());
-                is == *was && was.young.as_ref().is_none_or(|young| self.holds_the_same(&metadata, young))
+                let is = Is::of(&metadata, was.young);
+                is == *was && was.young.is_none_or(|young| self.holds_the_same(&metadata, young))
             }
             _ => false,
         }
     }
 
-    fn holds_the_same(&self, metadata: &Metadata, young: &str) -> bool {
+    fn holds_the_same(&self, metadata: &Metadata, young: u64) -> bool {
         let held = if metadata.is_dir() {
             names(&self.path).ok()
         } else {
@@ -95,12 +100,12 @@ impl Stamp {
                 .and_then(|file| input::read_small(&file, limit).ok())
                 .map(|(_, bytes)| bytes)
         };
-        held.is_some_and(|held| digest(&held) == young)
+        held.is_some_and(|held| sum(0, &held) == young)
     }
 }
 
 impl Is {
-    fn of(metadata: &Metadata, young: Option<String>) -> Self {
+    fn of(metadata: &Metadata, young: Option<u64>) -> Self {
         Self {
             dev: metadata.dev(),
             ino: metadata.ino(),
@@ -121,6 +126,15 @@ pub(crate) fn names(path: &Path) -> std::io::Result<Vec<u8>> {
         .collect::<Result<_, _>>()?;
     names.sort();
     Ok(names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect())
+}
+
+/// A checksum, a word at a time: enough against accidents, and quick.
+pub(super) fn sum(seed: u64, bytes: &[u8]) -> u64 {
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum =
+        words.iter().fold(mix(seed, bytes.len() as u64), |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    mix(rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte))), 1)
 }
 
 /// SHA-256, lowercase hex.
