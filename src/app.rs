@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What an administrator asks of `bailey-admin`.
-const ADMIN: [&str; 8] = ["trace", "verify", "ps", "stop", "drain", "ban", "policy", "config"];
+const ADMIN: [&str; 9] = ["trace", "verify", "report", "ps", "stop", "drain", "ban", "policy", "config"];
 
 const HELP: &str = "\
 bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
@@ -25,6 +25,7 @@ bailey runs one user's payload for a pilot job: walls around it, and a durable r
   bailey exec [OPTIONS] -- COMMAND [ARG...]   run a payload; bailey exec --help
   bailey trace --at TIME [...]                who ran here then; bailey trace --help
   bailey verify [DIR...]                      is the log whole
+  bailey report --since CURSOR [--json]       what happened that people outside should hear of
   bailey ps                                   what lives here
   bailey stop ID --reason TEXT [...]          stop one, or hold it; bailey stop --help
   bailey drain [--reason TEXT] | --off        take no new payloads, or take them again
@@ -77,34 +78,38 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
     let (config, policy) = match store::open(&Place::system(), caller.uid, Timestamp::now()) {
         Ok(opened) => opened,
         Err(failure) => {
-            if let Ok(Parsed::Request(request)) = &parsed {
-                refuse_unconfigured(request, &caller, id, &failure);
-            }
-            return Err(failure);
+            return Err(match &parsed {
+                Ok(Parsed::Request(request)) => refuse_unconfigured(request, &caller, id, failure),
+                _ => failure,
+            });
         }
     };
     match parsed {
         Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &policy, &caller, id),
         Ok(Parsed::Help(_)) => Ok(0),
-        Err(failure) => {
-            refuse_unread(&config, &caller, id, &failure);
-            Err(failure)
-        }
+        Err(failure) => Err(refuse_unread(&config, &caller, id, failure)),
     }
 }
 
 /// Without a configuration nobody knows where the log is; the pilot still learns whose fault it is.
-fn refuse_unconfigured(request: &Request, caller: &Caller, id: LaunchId, failure: &Failure) {
-    if !request.dry_run {
-        let config = Config::default();
-        pipeline::refuse_without_log(&mut Desk::new(&config, caller, request, id), failure);
+fn refuse_unconfigured(request: &Request, caller: &Caller, id: LaunchId, failure: Failure) -> Failure {
+    if request.dry_run {
+        return failure;
     }
+    let config = Config::default();
+    let mut desk = Desk::new(&config, caller, request, id);
+    let failure = desk.for_the_user(failure);
+    pipeline::refuse_without_log(&mut desk, &failure);
+    failure
 }
 
 /// A command line that could not be read leaves a record as well: somebody wanted to run something.
-fn refuse_unread(config: &Config, caller: &Caller, id: LaunchId, failure: &Failure) {
+fn refuse_unread(config: &Config, caller: &Caller, id: LaunchId, failure: Failure) -> Failure {
     let request = Request::default();
-    pipeline::refuse(&mut Desk::new(config, caller, &request, id), failure);
+    let mut desk = Desk::new(config, caller, &request, id);
+    let failure = desk.for_the_user(failure);
+    pipeline::refuse(&mut desk, &failure);
+    failure
 }
 
 fn new_id() -> Result<LaunchId, Failure> {

@@ -36,7 +36,8 @@ impl Code {
 }
 
 /// Who can cure a failure. It tells a pilot whether a retry on another site makes sense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Fault {
     /// The host or its configuration: retry elsewhere.

@@ -28,6 +28,7 @@ pub mod host;
 pub mod identity;
 pub mod image;
 mod input;
+pub mod overuse;
 pub mod pipeline;
 pub mod plan;
 pub mod policy;

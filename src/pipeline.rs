@@ -231,7 +231,7 @@ impl Running {
         if let Some(trouble) = end.not_executed {
             return Err(sandbox::explain::command(trouble, &explainer));
         }
-        let outcome = Outcome::of(&end, facts.pid);
+        let outcome = Outcome::of(&end, facts.pid, desk);
         if let Err(failure) = desk.record_end(&facts, &end, &outcome.status.message) {
             // The payload ran and its result stands; the next bailey on this log writes the missing end.
             report::say(&failure.to_string());
@@ -247,7 +247,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(end: &End, pid: i32) -> Self {
+    fn of(end: &End, pid: i32, desk: &Desk<'_>) -> Self {
         let (exit_code, signal) = match end.status {
             Some(status) if libc::WIFEXITED(status) => (Some(libc::WEXITSTATUS(status)), None),
             Some(status) => (None, Some(libc::WTERMSIG(status))),
@@ -266,19 +266,28 @@ impl Outcome {
                 (own(), false, None, "pilot-signal", message)
             }
             Cause::WallTime => {
-                let message = format!("the wall time was used up and bailey stopped the payload: {how}");
+                let message = report::words::ended_by_wall_time(&how);
                 (Code::WallTime.exit_code(), true, Some(Fault::User), "wall-time", message)
             }
             Cause::Ordered(by) => {
                 let why = end.reason.as_deref().unwrap_or("no reason was given");
-                let message = format!("{} stopped the payload ({why}): {how}", by.subject());
-                (Code::Stopped.exit_code(), true, Some(Fault::Site), by.ends().as_str(), message)
+                let message = report::words::ended_by(by, why, &how);
+                let fault = Some(report::words::fault(by));
+                (Code::Stopped.exit_code(), true, fault, by.ends().as_str(), message)
+            }
+            Cause::Overuse => {
+                let message = match &end.overuse {
+                    Some(event) => report::overuse::ended(event, &how),
+                    None => format!("a rule on overuse stopped the payload: {how}"),
+                };
+                (Code::Stopped.exit_code(), true, Some(Fault::User), "overuse", message)
             }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();
                 (own(), false, None, "payload", message)
             }
         };
+        let message = if from_bailey { desk.with_incident(&message) } else { message };
         let payload = report::Payload {
             pid,
             exit_code,
@@ -293,6 +302,7 @@ impl Outcome {
                 fault,
                 ended_by: Some(by),
                 message,
+                contact: if from_bailey { desk.contact() } else { None },
                 payload: Some(payload),
             },
         }

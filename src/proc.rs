@@ -11,6 +11,8 @@ use crate::sys::{Errno, fs};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+pub mod tree;
+
 /// The longest text that is taken from one file. An account with 65536 groups has a `status` of 720 KB.
 const LONGEST: usize = 1 << 20;
 /// Room for what is read at first.
@@ -104,6 +106,8 @@ pub struct Stat {
     pub state: u8,
     /// Field 4: the parent; 0 when that has no number here.
     pub ppid: i32,
+    /// Fields 14 to 17, together: CPU time in clock ticks, its own and that of children it waited for.
+    pub cpu_ticks: u64,
     /// Field 20: how many threads it has.
     pub threads: u32,
     /// Field 22: start time in clock ticks since boot.
@@ -115,10 +119,18 @@ impl Stat {
     pub fn parse(text: &[u8]) -> Option<Self> {
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(text.get(end + 1..)?).ok()?.split_ascii_whitespace();
+        let state = fields.next()?.bytes().next()?;
+        let ppid = fields.next()?.parse().ok()?;
+        let mut cpu_ticks = fields.nth(9)?.parse().ok()?;
+        for _ in 0..3 {
+            // Signed in the kernel's format, and never below zero.
+            cpu_ticks = u64::saturating_add(cpu_ticks, fields.next()?.parse().unwrap_or(0));
+        }
         Some(Self {
-            state: fields.next()?.bytes().next()?,
-            ppid: fields.next()?.parse().ok()?,
-            threads: fields.nth(15)?.parse().ok()?,
+            state,
+            ppid,
+            cpu_ticks,
+            threads: fields.nth(2)?.parse().ok()?,
             start_ticks: fields.nth(1)?.parse().ok()?,
         })
     }
@@ -364,7 +376,7 @@ mod tests {
             let text = format!("42 ({name}) {rest}");
             assert_eq!(
                 Stat::parse(text.as_bytes()),
-                Some(Stat { state: b'S', ppid: 17, threads: 1, start_ticks: 987_654 }),
+                Some(Stat { state: b'S', ppid: 17, cpu_ticks: 10, threads: 1, start_ticks: 987_654 }),
                 "{name:?}"
             );
         }

@@ -35,6 +35,12 @@ pub struct Request {
     pub nested: bool,
     /// `--scratch-size`, bytes.
     pub scratch_size: Option<u64>,
+    /// `--cpus`, thousandths of a core. This and the two below are recorded; nothing enforces them yet.
+    pub cpus_milli: Option<u64>,
+    /// `--memory`, bytes.
+    pub memory: Option<u64>,
+    /// `--pids`, processes and threads.
+    pub pids: Option<u64>,
     /// `--wall-time`.
     pub wall_time: Option<Duration>,
     /// `--grace`.
@@ -188,6 +194,40 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Thousandths of a core from text such as `1`, `0.5`, `2.25`.
+pub fn parse_cpus(text: &str) -> Result<u64, String> {
+    match parse_milli(text) {
+        Some(0) => Err(format!("'{text}' is zero: name a number of cores above zero")),
+        Some(milli) if milli <= 1_000_000_000 => Ok(milli),
+        Some(_) => Err(format!("'{text}' is more than a million cores")),
+        None => Err(format!("'{text}' is not a number of cores: write for example 1, 8 or 0.5")),
+    }
+}
+
+/// A count of at least one.
+pub fn parse_count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err(format!("'{text}' is zero: name a number above zero")),
+        Ok(count) if i64::try_from(count).is_ok() => Ok(count),
+        _ => Err(format!("'{text}' is not a whole number")),
+    }
+}
+
+/// A number with at most three digits behind the point, in thousandths.
+pub fn parse_milli(text: &str) -> Option<u64> {
+    let (whole, part) = text.split_once('.').map_or((text, None), |(whole, part)| (whole, Some(part)));
+    let digits =
+        |text: &str| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(());
+    digits(whole)?;
+    let mut milli = whole.parse::<u64>().ok()?.checked_mul(1000)?;
+    if let Some(part) = part {
+        digits(part)?;
+        let padded = format!("{part:0<3}");
+        milli = milli.checked_add(padded.parse().ok().filter(|_| padded.len() == 3)?)?;
+    }
+    Some(milli)
+}
+
 /// A time span from text such as `90`, `90s`, `15m`, `48h`, `7d`, or a sum of them: `1h30m`. Whole units only.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is not a time span: write for example 90s, 15m, 48h or 1h30m");
@@ -239,6 +279,34 @@ mod tests {
         assert_eq!(parse_size("2GiB"), Ok(2 << 30));
         for bad in ["", "0", "-1", "1.5G", "9X", "99999999999999999999", "16777216T", "G"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cores_and_counts() {
+        for (text, milli) in [("1", 1000), ("0.5", 500), ("2.25", 2250), ("64.001", 64_001), ("001", 1000)] {
+            assert_eq!(parse_cpus(text), Ok(milli), "{text}");
+        }
+        for bad in [
+            "",
+            "0",
+            "0.0",
+            "-1",
+            "+1",
+            "1.",
+            ".5",
+            "1.2345",
+            "1e3",
+            "1,5",
+            " 1",
+            "1000001",
+            "99999999999999999999",
+        ] {
+            assert!(parse_cpus(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_count("500"), Ok(500));
+        for bad in ["", "0", "-1", "1.5", "1K", "99999999999999999999"] {
+            assert!(parse_count(bad).is_err(), "{bad}");
         }
     }
 

@@ -92,7 +92,7 @@ fn every_format_and_kind_of_entry_is_refused() {
         let ban = &record["grid"]["policy"]["ban"];
         assert!(ban["entry"].as_str().unwrap().starts_with(&format!("{name}:")), "{record}");
         assert_eq!(record["grid"]["policy"]["bans_version"].as_str().map(str::len), Some(64), "{record}");
-        if name.ends_with(".toml") {
+        if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
             assert!(text(&refused.stderr).contains("it mines coins"), "{}", text(&refused.stderr));
         }
         fs::remove_file(path).unwrap();
@@ -134,7 +134,7 @@ const BREAKERS: [Breaker; 8] = [
         fs::remove_file(path).unwrap();
         fs::create_dir(path).unwrap();
     }),
-    ("unreadable", |path| fs::set_permissions(path, Permissions::from_mode(0)).unwrap()),
+    ("unreadable", |path| fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap()),
     ("written by others", |path| fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap()),
     ("a FIFO", |path| {
         fs::remove_file(path).unwrap();
@@ -321,7 +321,8 @@ fn a_list_that_is_being_written_lets_nobody_in() {
 #[test]
 fn a_corrupted_copy_is_no_answer() {
     let node = Node::embedded(&[SETTLED, PERSON]);
-    let names: String = (0..50).map(|n| format!("/DC=org/DC=example/CN=User {n}\n")).collect();
+    let names: Vec<String> = (0..50).map(|n| format!("/DC=org/DC=example/CN=User {n}\n")).collect();
+    let names = names.concat();
     node.ban("list.dn", &format!("{names}{JANE}\n"));
     node.ban("globs.db", "\"/DC=org/DC=evil/*\"\n");
     let token = ["--user", "5b1d", "--issuer", "https://iam.example.org/"];

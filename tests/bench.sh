@@ -4,7 +4,7 @@
 #
 #   tests/bench.sh [--rounds N] [--warmup N] [--only LABEL,...] [--write]
 #
-# --only   some of: plain, floor, bwrap, bailey, recorder, append, service (default: all)
+# --only   some of: plain, floor, bwrap, bailey, recorder, policy, append, service (default: all)
 # --write  also writes the report to docs/benchmarks.md (docs/benchmarks-peers.md with BAILEY_PEERS_ROOT)
 # In the environment:
 # BAILEY=PATH             times that program instead of building this tree's
@@ -16,7 +16,7 @@
 rounds=${BAILEY_BENCH_ROUNDS:-300}
 warmup=20
 peers=${BAILEY_PEERS_ROOT:-}
-only=plain,floor,bwrap,bailey,recorder,append,service
+only=plain,floor,bwrap,bailey,recorder,policy,append,service
 if [ -n "$peers" ]; then only=plain,floor,bwrap,bailey,append,apptainer; fi
 write=no
 while [ $# -gt 0 ]; do
@@ -38,7 +38,7 @@ image=$BAILEY_TEST_IMAGE
 bailey=${BAILEY:-$RELEASE/bailey}
 if wanted bailey && [ -z "${BAILEY:-}" ]; then build_release; fi
 # The same programs with the test hook: it lets them have a configuration, and so a recorder, of their own.
-hooked() { wanted recorder || wanted service; }
+hooked() { wanted recorder || wanted service || wanted policy; }
 if hooked; then
     cargo build --release --locked --features test-hooks --target-dir "$CARGO_TARGET_DIR/hooks" --bin bailey --bin bailey-recorder
 fi
@@ -91,6 +91,12 @@ bytes_per_day = "1T"
 # The load's client has no configuration.
 foreign_config = "record"
 EOF
+fi
+# Two nodes without a recorder: one that nobody configured, and one with a policy of some size.
+if wanted policy; then
+    mkdir "$tmp/free" "$tmp/policed"
+    printf '[audit]\nrecorder = "off"\n' >"$tmp/free/bailey.toml"
+    python3 tests/bench/policy.py "$tmp/policed" 10000 1000 1000
 fi
 if is_root; then chown -R "$BAILEY_TEST_USER:" "$tmp"; fi
 uid=$(as_user id -u)
@@ -153,6 +159,21 @@ fi
 if wanted recorder; then
     proof recorder "${recorder_exec[@]}"
     commands+=(---recorder "${recorder_exec[@]}" /bin/true)
+fi
+if wanted policy; then
+    free_exec=(/usr/bin/env "BAILEY_CONFIG=$tmp/free/bailey.toml" "${recorder_exec[@]}")
+    policed_exec=(/usr/bin/env "BAILEY_CONFIG=$tmp/policed/bailey.toml" "${recorder_exec[@]}")
+    proof unpoliced "${free_exec[@]}"
+    # The first launch after a change reads the lists; those that follow read what it left them.
+    first=$(timed "$tmp/bin/rounds" 1 0 ---first "${policed_exec[@]}" /bin/true | cut -f 2)
+    proof policed "${policed_exec[@]}"
+    refused=0
+    timed /usr/bin/env "BAILEY_CONFIG=$tmp/policed/bailey.toml" "$tmp/bin/bailey-hooked" exec \
+        --user "/DC=org/DC=example/CN=Banned 77" --image "$image" -- /bin/true 2>/dev/null || refused=$?
+    [ "$refused" -eq 120 ] || die "a banned user is not refused: exit code $refused"
+    sleep 4 # until the lists are no longer young: a young one is known by its content
+    timed "${policed_exec[@]}" /bin/true
+    commands+=(---unpoliced "${free_exec[@]}" /bin/true ---policed "${policed_exec[@]}" /bin/true)
 fi
 if wanted apptainer; then
     proof apptainer "${apptainer[@]}"
@@ -294,6 +315,8 @@ report() {
             name["bwrap"] = "bubblewrap with the same mounts, no record"
             name["bailey"] = "bailey exec, durable record"
             name["recorder"] = "bailey exec, durable record by the node recorder"
+            name["unpoliced"] = "bailey exec with a configuration of its own"
+            name["policed"] = "the same with 10 000 bans, 1 000 persons, 1 000 rules"
             name["apptainer"] = "Apptainer exec, no record"
             name["append"] = "the disk alone: append 3 KB, fdatasync"
         }
@@ -307,6 +330,12 @@ report() {
                     v[n, 5], ratio(label[n], "floor"), ratio(label[n], "bwrap")
         }' "$out/times.tsv"
     echo
+    if wanted policy; then
+        echo "Policy of that size: $(awk -F '\t' '{ m[$1] = $2 } END { printf "%+.3f ms", (m["policed"] - m["unpoliced"]) / 1000 }' \
+            "$out/times.tsv") a launch (limit 0.2 ms); the first launch after a change, which reads it all:" \
+            "$(awk -v n="$first" 'BEGIN { printf "%.0f ms", n / 1000 }')."
+        echo
+    fi
     if wanted bailey; then
         memory
         echo

@@ -452,7 +452,13 @@ fn every_error_of_the_log_is_a_refusal_or_harmless() {
             continue;
         }
         refused += 1;
-        assert!(matches!(code(&trial.output), 122 | 125), "{inject}: {} {said}", code(&trial.output));
+        // The same calls look for the site's lists, and a list that cannot be read lets nobody in (120).
+        let lists = code(&trial.output) == 120 && said.contains("lists of suspended users");
+        assert!(
+            lists || matches!(code(&trial.output), 122 | 125),
+            "{inject}: {} {said}",
+            code(&trial.output)
+        );
         assert_one_line(&said, &inject);
     }
     println!("{refused} refused; the launch went on without {without:#?}");

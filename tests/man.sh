@@ -55,6 +55,7 @@ man=docs/man
 same $man/bailey-exec.1 "$(documented $man/bailey-exec.1)" "$(options src/frontend/bailey.rs Exec)"
 same $man/bailey-trace.1 "$(documented $man/bailey-trace.1)" "$(options src/admin/ask_log.rs Trace)"
 same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/admin/ask_log.rs Verify)"
+same $man/bailey-report.1 "$(documented $man/bailey-report.1)" "$(options src/admin/report/mod.rs Report)"
 same $man/bailey-ps.1 "$(documented $man/bailey-ps.1)" "$(options src/admin/cli.rs Ps)"
 same $man/bailey-stop.1 "$(documented $man/bailey-stop.1)" "$(options src/admin/cli.rs Stop)"
 same $man/bailey-drain.1 "$(documented $man/bailey-drain.1)" "$(options src/admin/cli.rs Drain)"

@@ -267,9 +267,13 @@ fn the_right_receipts_release_their_payloads(stage: &Stage) {
     a_moment();
     assert!(traces.iter().all(|(marker, ..)| !marker.exists()), "ran before its release");
     let signals = Signals::take().unwrap();
-    let deadline = Deadline { wall_time: Some(Duration::from_secs(10)), grace: Duration::from_secs(1) };
+    let deadline = Deadline {
+        wall_time: Some(Duration::from_secs(10)),
+        grace: Duration::from_secs(1),
+        overuse: Vec::new(),
+    };
     for (frozen, receipt) in [(b.frozen, for_b), (a.frozen, for_a)] {
-        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline, &mut Nobody);
+        let end = supervise(frozen.release(receipt).unwrap(), &signals, deadline.clone(), &mut Nobody);
         assert_eq!((end.cause, end.status), (Cause::Payload, Some(7 << 8)), "{end:?}");
     }
     for (marker, ..) in &traces {

@@ -12,12 +12,13 @@ use common::ecs::{check, ecs};
 use common::{Scratch, id, lines, options};
 use serde_json::Value;
 
-const ACTIONS: [Action; 9] = [
+const ACTIONS: [Action; 10] = [
     Action::PayloadLaunch,
     Action::PayloadEnd,
     Action::PayloadDeny,
     Action::PayloadNotice,
     Action::PayloadStop,
+    Action::PayloadIdentity,
     Action::LaunchFailed,
     Action::SegmentOpen,
     Action::LogRepair,
@@ -85,6 +86,9 @@ fn full(action: Action) -> Record {
     r.grid.stop.reason = text("x");
     r.grid.stop.freeze = Some(true);
     r.grid.usage.cpu_user_us = Some(1);
+    r.grid.overuse.metric = Some(bailey::overuse::Metric::Cpu);
+    r.grid.overuse.step = Some(bailey::overuse::Step::Stop);
+    r.grid.overuse.value = Some(3.94);
     r
 }
 

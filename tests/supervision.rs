@@ -131,7 +131,7 @@ fn out_of_time(world: &World, grace: &str, script: &str) -> (String, Duration) {
     assert!(took >= Duration::from_secs(1), "{took:?}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(
-        said.starts_with("bailey: launch ") && said.contains("the wall time of 1 s is used up"),
+        said.starts_with("bailey: the wall time of 1 s is used up, so ") && said.contains(" (incident 0"),
         "{said}"
     );
     let end = the_end(world);

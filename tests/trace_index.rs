@@ -176,7 +176,7 @@ fn harm(dir: &Path, dice: &mut Dice) {
                 bytes[at..].fill(0);
                 fs::write(&path, &bytes).unwrap();
             }
-            4 => fs::write(&path, b"BLYIDX01 and nothing that follows").unwrap(),
+            4 => fs::write(&path, b"BLYIDX02 and nothing that follows").unwrap(),
             5 => {
                 // The index of another segment, which is sound in itself.
                 let others = indexes(dir);

@@ -86,6 +86,12 @@ fn messages() -> Vec<Message> {
         Message::Rows(Rows { rows: vec![row], last: true }),
         Message::Drain(Drain { reason: None }),
         Message::Query(Query { text: text(), matches: 3 }),
+        Message::Identity(wire::Identity {
+            id: text(),
+            user: text(),
+            issuer: Some(text()),
+            groups: vec![text()],
+        }),
         Message::Obeyed(Obeyed { id: text(), held: true, within: Some(u64::MAX) }),
         Message::BanTold(BanTold { list: text(), digest: text(), bans: Some(text()) }),
     ]

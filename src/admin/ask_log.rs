@@ -1,6 +1,7 @@
 //! `bailey trace` and `bailey verify`: which logs are meant, with which key, and the record that somebody asked.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -9,16 +10,20 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::ask::Ask;
+use super::resolve;
 use super::verify::{Kept, KeyFrom, Options, Trust, verify_with};
 use crate::audit::sign::PublicKey;
-use crate::audit::wire::{Message, Query};
+use crate::audit::wire::{Identity, Message, Query};
 use crate::audit::{Timestamp, place};
 use crate::config::{self, Config};
 use crate::failure::{Failure, Printable};
-use crate::trace::{self, Question, Settings, when};
+use crate::trace::person::{self, Person};
+use crate::trace::{self, Answer, Question, Resolved, Settings, Told, vo, when};
 
 /// How long the recorder may take to note the question.
 const NOTE: Duration = Duration::from_secs(2);
+/// How many different jobs are asked for in one question.
+const MOST_RESOLVED: usize = 16;
 /// How often a person at a terminal is told how far it is.
 const TELL: Duration = Duration::from_millis(200);
 
@@ -48,6 +53,9 @@ pub(super) struct Trace {
     /// Any of the person's names, or a part of one
     #[arg(long)]
     user: Option<String>,
+    /// The id of a person of the site's ([[person]]), or the one in records: any of the person's names
+    #[arg(long, value_name = "ID")]
+    person: Option<String>,
     /// Who vouches for the person: a token's or certificate's issuer
     #[arg(long)]
     issuer: Option<String>,
@@ -69,6 +77,9 @@ pub(super) struct Trace {
     /// Also name the launches that were refused or failed
     #[arg(long)]
     denied: bool,
+    /// Of payloads that only a job names, ask the VO's resolver whose they are, and store the answer
+    #[arg(long)]
+    resolve: bool,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -108,7 +119,8 @@ pub(super) fn trace(options: Trace) -> Result<(String, u8), Failure> {
     };
     let zone_assumed = [from, to].into_iter().flatten().any(|moment| moment.zone_assumed);
     let text = asked(&options, from.map(|moment| moment.time), to.map(|moment| moment.time));
-    let question = Question {
+    let mut question = Question {
+        person: options.person.as_deref().map(Person::recorded),
         from: from.map(|moment| moment.time),
         to: to.map(|moment| moment.time),
         pid: options.pid,
@@ -126,6 +138,7 @@ pub(super) fn trace(options: Trace) -> Result<(String, u8), Failure> {
     };
     question.check()?;
     let home = Home::new(&options.log)?;
+    question.person = options.person.as_deref().map(|id| home.person(id));
     let waiting = Waiting::new();
     let settings = Settings {
         verify: options.verify,
@@ -133,13 +146,25 @@ pub(super) fn trace(options: Trace) -> Result<(String, u8), Failure> {
         progress: waiting.as_ref().map(Waiting::teller),
         ..Settings::default()
     };
-    let answer = trace::ask(&home.logs, &question, &settings)?;
+    let mut answer = trace::ask(&home.logs, &question, &settings)?;
+    if let Some(person) = question.person.as_ref().filter(|person| person.names.is_empty())
+        && answer.is_empty()
+    {
+        home.check_recorded(&person.id, &settings)?;
+    }
+    let resolved = if options.resolve { home.resolve(&answer)? } else { Vec::new() };
+    if resolved.iter().any(|resolved| resolved.stored) {
+        answer = trace::ask(&home.logs, &question, &settings)?;
+    }
     drop(waiting);
     if home.is_recorders {
         note(&home.config, text, answer.count() as u64);
     }
-    let shown = if options.json { answer.json(zone_assumed) } else { answer.human(zone_assumed) };
-    Ok((shown, u8::from(answer.is_empty())))
+    let told = Told { zone_assumed, vos: &home.config.tables.vos, resolved: &resolved };
+    let shown = if options.json { answer.json(&told) } else { answer.human(&told) };
+    let unknown = resolved.iter().any(|resolved| resolved.user.is_none());
+    let code = if unknown { 2 } else { u8::from(answer.is_empty()) };
+    Ok((shown, code))
 }
 
 pub(super) fn verify(options: &Verify) -> Result<(String, u8), Failure> {
@@ -176,15 +201,15 @@ pub(super) fn verify(options: &Verify) -> Result<(String, u8), Failure> {
 }
 
 /// Which logs are meant.
-struct Home {
-    config: Config,
-    logs: Vec<PathBuf>,
+pub(super) struct Home {
+    pub(super) config: Config,
+    pub(super) logs: Vec<PathBuf>,
     /// They are the log that this host's recorder writes.
-    is_recorders: bool,
+    pub(super) is_recorders: bool,
 }
 
 impl Home {
-    fn new(named: &[PathBuf]) -> Result<Self, Failure> {
+    pub(super) fn new(named: &[PathBuf]) -> Result<Self, Failure> {
         let config = config::load(&config::Place::system());
         if named.is_empty() {
             let config = config?;
@@ -201,6 +226,89 @@ impl Home {
         let own = std::fs::canonicalize(&config.recorder.dir).ok();
         let is_recorders = own.is_some() && logs.iter().any(|log| std::fs::canonicalize(log).ok() == own);
         Ok(Self { config, logs, is_recorders })
+    }
+
+    /// Whom an id means.
+    fn person(&self, id: &str) -> Person {
+        let known = self.config.tables.persons.iter().find(|person| person.id == id);
+        known.map_or_else(|| Person::recorded(id), Person::of)
+    }
+
+    /// A failure when neither the configuration nor a record knows the person.
+    fn check_recorded(&self, id: &str, settings: &Settings<'_>) -> Result<(), Failure> {
+        let anywhere = Question { person: Some(Person::recorded(id)), ..Question::default() };
+        if !trace::ask(&self.logs, &anywhere, settings)?.is_empty() {
+            return Ok(());
+        }
+        let near = person::near(id, self.config.tables.persons.iter().map(|person| person.id.as_str()));
+        Err(Failure::usage(
+            format!("cannot ask for the person {}", Printable(id)),
+            "no [[person]] of this host's configuration has that id, and no record names it",
+            if near.is_empty() {
+                "see 'bailey config show', or ask with --user for one of the names".to_owned()
+            } else {
+                format!("did you mean {}?", near.join(", "))
+            },
+        ))
+    }
+
+    /// Asks the VOs' resolvers for the payloads of an answer that only a job names, and has the recorder store what they say.
+    fn resolve(&self, answer: &Answer) -> Result<Vec<Resolved>, Failure> {
+        let vos = &self.config.tables.vos;
+        let mut asked: BTreeMap<(String, String), Result<resolve::Named, Failure>> = BTreeMap::new();
+        let mut all = Vec::new();
+        for payload in answer.logs.iter().flat_map(|log| &log.payloads) {
+            let record = &payload.launch;
+            let Some(vo) = vo::of(record, vos).filter(|vo| {
+                !vo.resolver.is_empty() && payload.learned.is_empty() && vo::is_nameless(record)
+            }) else {
+                continue;
+            };
+            let (Some(id), Some(job)) = (record.event.id.clone(), vo::job(record)) else { continue };
+            let key = (vo.name.clone(), job.to_owned());
+            if asked.len() >= MOST_RESOLVED && !asked.contains_key(&key) {
+                return Err(Failure::usage(
+                    "cannot resolve all of these jobs",
+                    format!("the answer names more than {MOST_RESOLVED} that nobody is known of"),
+                    "narrow the question: add a time, a job or a launch id",
+                ));
+            }
+            let told = asked.entry(key).or_insert_with(|| resolve::ask(&vo.resolver, job));
+            let mut resolved = Resolved { id, ..Resolved::default() };
+            match told {
+                Ok(named) => {
+                    resolved.user = Some(named.user.clone());
+                    resolved.issuer.clone_from(&named.issuer);
+                    resolved.groups.clone_from(&named.groups);
+                    match self.store(&resolved) {
+                        Ok(()) => resolved.stored = true,
+                        Err(failure) => resolved.trouble = Some(failure.to_string()),
+                    }
+                }
+                Err(failure) => resolved.trouble = Some(failure.to_string()),
+            }
+            all.push(resolved);
+        }
+        Ok(all)
+    }
+
+    /// Has the recorder write a name that was learned.
+    fn store(&self, resolved: &Resolved) -> Result<(), Failure> {
+        if !self.is_recorders {
+            return Err(Failure::usage(
+                "cannot store the name",
+                "the log is not that of this host's recorder",
+                "ask on the node itself, where its recorder runs",
+            ));
+        }
+        let learned = Identity {
+            id: resolved.id.clone(),
+            user: resolved.user.clone().unwrap_or_default(),
+            issuer: resolved.issuer.clone(),
+            groups: resolved.groups.clone(),
+        };
+        let mut ask = Ask::connect_within(&self.config.audit.socket, NOTE)?;
+        ask.ask(&Message::Identity(learned)).map(drop)
     }
 
     /// The key to check with: the one that is named, or the one beside the recorder's own key when its log is asked.
@@ -226,7 +334,7 @@ fn default_log(config: &Config) -> Result<PathBuf, Failure> {
 }
 
 /// Leaves a record of the question with the recorder. An answer is not withheld because nobody noted the question.
-fn note(config: &Config, text: String, matches: u64) {
+pub(super) fn note(config: &Config, text: String, matches: u64) {
     let told = Ask::connect_within(&config.audit.socket, NOTE)
         .and_then(|mut ask| ask.ask(&Message::Query(Query { text, matches })));
     if let Err(failure) = told {
@@ -249,6 +357,7 @@ fn asked(options: &Trace, from: Option<Timestamp>, to: Option<Timestamp>) -> Str
         ("--vpid", number(options.vpid)),
         ("--cgroup", options.cgroup.clone()),
         ("--user", options.user.clone()),
+        ("--person", options.person.clone()),
         ("--issuer", options.issuer.clone()),
         ("--vo", options.vo.clone()),
         ("--job", options.job.clone()),
@@ -256,6 +365,7 @@ fn asked(options: &Trace, from: Option<Timestamp>, to: Option<Timestamp>) -> Str
         ("--image", options.image.clone()),
         ("--id", options.id.clone()),
         ("--denied", options.denied.then(String::new)),
+        ("--resolve", options.resolve.then(String::new)),
     ];
     let words: Vec<String> = said
         .into_iter()

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::ask_log;
 use super::live::{self, Draining};
+use super::report;
 use crate::failure::Code;
 
 /// Exit code when the answer is no: not there, or not allowed.
@@ -29,6 +30,8 @@ enum Command {
     Trace(Box<ask_log::Trace>),
     /// Is the log whole? Exit code 0: yes, 1: broken, 2: it cannot be read
     Verify(ask_log::Verify),
+    /// What happened that people outside should hear of? Exit code 1: the chain was changed, 2: it cannot be read
+    Report(report::Report),
     /// Which payloads live here?
     Ps(Ps),
     /// Stop a payload. Exit code 0: its launcher was told, 1: no, 2: the recorder cannot be asked
@@ -116,6 +119,7 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
     let answer = match cli.command {
         Command::Trace(options) => ask_log::trace(*options),
         Command::Verify(options) => ask_log::verify(&options),
+        Command::Report(options) => report::report(&options),
         Command::Ps(options) => live::ps(options.json).map(|text| (text, 0)),
         Command::Stop(Stop { id, reason, freeze, preserve }) => {
             live::stop(&id, reason, freeze, preserve).map(|text| (text, 0))

@@ -465,7 +465,12 @@ impl Client {
     fn dial(&mut self, until: Instant) -> Result<(), Dial> {
         self.connect().map_err(Dial::Trouble)?;
         let until = until.max(Instant::now() + SHORTEST_WAIT);
-        let answer = self.hello().and_then(|serial| self.answer(serial, until));
+        let answer = match self.hello() {
+            Ok(serial) => self.answer(serial, until),
+            // It hung up before it was greeted, perhaps with a word why.
+            Err(Broken::Line(errno)) => self.answer(0, Instant::now()).map_err(|_| Broken::Line(errno)),
+            Err(broken) => Err(broken),
+        };
         match answer {
             Ok(Message::Welcome(welcome)) if self.welcomed(&welcome) => Ok(()),
             Ok(Message::Refused(refused)) => {

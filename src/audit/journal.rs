@@ -84,6 +84,7 @@ fn sentence(action: Action) -> &'static str {
         Action::PayloadEnd => "a payload ended",
         Action::PayloadDeny => "a payload was refused",
         Action::PayloadNotice => "a payload's user was given notice",
+        Action::PayloadIdentity => "a payload's user became known",
         Action::PayloadStop => "a payload is being stopped",
         Action::LaunchFailed => "a payload could not be started",
         Action::SegmentOpen => "a segment of the audit log begins",

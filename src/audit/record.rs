@@ -79,6 +79,8 @@ pub enum Action {
     PayloadDeny,
     /// The user was told of something: an overuse rule, a coming stop.
     PayloadNotice,
+    /// A name that was learned later: the VO's answer to a job's id.
+    PayloadIdentity,
     /// bailey stops a running payload.
     PayloadStop,
     /// Set-up or execve failed.
@@ -118,6 +120,7 @@ impl Action {
             Self::Query => ("access", Some(Outcome::Success)),
             Self::PayloadStop | Self::NodeDrain | Self::BanChange => ("change", Some(Outcome::Success)),
             Self::PayloadNotice
+            | Self::PayloadIdentity
             | Self::SegmentOpen
             | Self::LogRepair
             | Self::Checkpoint
@@ -208,6 +211,8 @@ pub enum EndBy {
     Ban,
     /// The site's administrator.
     Administrator,
+    /// A rule on overuse.
+    Overuse,
     /// A signal that the pilot sent and bailey passed on.
     PilotSignal,
     /// The launcher died; the next bailey on this log wrote the record.
@@ -228,6 +233,7 @@ impl EndBy {
             Self::WallTime => "wall-time",
             Self::Ban => "ban",
             Self::Administrator => "administrator",
+            Self::Overuse => "overuse",
             Self::PilotSignal => "pilot-signal",
             Self::LauncherLost => "launcher-lost",
             Self::RecorderRestart => "recorder-restart",
@@ -253,11 +259,12 @@ pub enum StopBy {
 }
 
 impl StopBy {
-    /// `grid.end.by` of the payload that ends by it: rules and limits are the administrator's.
+    /// `grid.end.by` of the payload that ends by it: limits are the administrator's.
     pub const fn ends(self) -> EndBy {
         match self {
             Self::Ban => EndBy::Ban,
-            Self::Administrator | Self::Overuse | Self::Limit => EndBy::Administrator,
+            Self::Overuse => EndBy::Overuse,
+            Self::Administrator | Self::Limit => EndBy::Administrator,
         }
     }
 

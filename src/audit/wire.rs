@@ -222,6 +222,21 @@ pub struct Query {
     pub matches: u64,
 }
 
+/// Whose payload it was, as the VO answered to its job's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The launch id.
+    pub id: String,
+    /// The user.
+    pub user: String,
+    /// Who vouches for that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
 /// One live payload, for `bailey ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveRow {
@@ -336,6 +351,8 @@ messages! {
     14 Obeyed(Obeyed),
     /// Administrator: I change a list of bans. Answered with the live payloads that new bans mean.
     15 BanTold(BanTold),
+    /// Administrator: the VO says whose it was.
+    16 Identity(Identity),
 }
 
 /// A packet that is no message.

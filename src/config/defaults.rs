@@ -4,10 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::overuse::default_until;
 use super::{
     Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
     Root, Sandbox, Site, Undeclared,
 };
+use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
 /// SHA-256 of no bytes at all (FIPS 180-4): the hash of "no file was there", spared at every start.
 pub(crate) const HASH_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -145,13 +147,45 @@ impl Default for Config {
                 allow_nested: false,
                 umask: 0o022,
             },
-            limits: Limits { wall_time: None, grace: Duration::from_secs(10) },
+            limits: Limits { wall_time: None, grace: Duration::from_secs(10), overuse_off: Vec::new() },
+            overuse: overuse(),
             policy: crate::policy::settings::Settings::defaults(),
             tables: crate::policy::settings::Tables::default(),
             hash: HASH_OF_NOTHING.to_owned(),
             files: Vec::new(),
         }
     }
+}
+
+/// Rules on overuse that hold unless the site says otherwise (docs/overuse.md). All of them only notice: what is right to stop
+/// is for the site to say.
+fn overuse() -> Vec<Rule> {
+    let rule = |id: &str, metric, bound, over| Rule {
+        id: id.to_owned(),
+        metric,
+        bound,
+        until: default_until(metric, bound),
+        over: Duration::from_secs(over),
+        over_end: Duration::from_secs(over),
+        min_cpu: Duration::ZERO,
+        steps: vec![Step::Notice],
+        every: Duration::from_secs(over),
+        grace: None,
+    };
+    vec![
+        // A fifth more than was asked for: helper threads and the start take some per cent, and no neighbour suffers.
+        rule("cpu-over-request", Metric::Cpu, Bound::Above(Milli(1200)), 600),
+        // The next allocation may be the one that a batch system kills for; a minute, because peaks are normal.
+        rule("memory-near-request", Metric::Memory, Bound::Above(Milli(900)), 60),
+        // Multi-process payloads of the experiments have some hundreds; a fork bomb is there at once, and stays.
+        rule("many-processes", Metric::Processes, Bound::Above(Milli(1_000_000)), 300),
+        // Who works on data reads kilobytes for each CPU second at the very least. What does not is a simulation, waits for
+        // nothing, or is no physics at all (a miner). Two hours, so that a long start is over.
+        Rule {
+            min_cpu: Duration::from_secs(3600),
+            ..rule("hardly-reads", Metric::Reading, Bound::Below(Milli(1_024_000)), 7200)
+        },
+    ]
 }
 
 fn paths(texts: &[&str]) -> Vec<PathBuf> {

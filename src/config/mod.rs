@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 mod defaults;
 pub(crate) mod diagnose;
 mod file;
+mod overuse;
 mod policy;
 mod schema;
 mod show;
@@ -55,6 +56,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// `[limits]`
     pub limits: Limits,
+    /// `[[overuse]]`, shipped ones included.
+    pub overuse: Vec<crate::overuse::Rule>,
     /// `[policy]`, `[image]`, `[bans]`
     pub policy: crate::policy::settings::Settings,
     /// `[[rule]]`, `[[person]]`, `[[trust]]`, `[[vo]]`
@@ -230,6 +233,8 @@ pub struct Limits {
     pub wall_time: Option<Duration>,
     /// `grace`: between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// `overuse_off`: ids of `[[overuse]]` rules that do not hold, shipped ones too.
+    pub overuse_off: Vec<String>,
 }
 
 fn set<T>(slot: &mut T, said: Option<T>) {

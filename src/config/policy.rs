@@ -383,7 +383,7 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
 
 /// What can never take effect, or is likely to be meant otherwise; in words, for `bailey config validate`.
 pub fn warnings(config: &Config) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = super::overuse::warnings(config);
     let persons: HashSet<&str> = config.tables.persons.iter().map(|person| person.id.as_str()).collect();
     let mut closed: Option<&str> = None;
     for rule in &config.tables.rules {

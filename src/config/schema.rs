@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
     Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
@@ -29,6 +30,7 @@ pub(super) struct Keys {
     environment: Environment,
     sandbox: Sandbox,
     limits: Limits,
+    overuse: Vec<OveruseKeys>,
     policy: Policy,
     image: Image,
     bans: Bans,
@@ -123,6 +125,7 @@ struct Sandbox {
 struct Limits {
     wall_time: One<WallTime>,
     grace: One<Duration>,
+    overuse_off: List<Id>,
 }
 
 impl Keys {
@@ -160,7 +163,8 @@ impl Keys {
                     nested_namespaces,
                     umask,
                 },
-            limits: Limits { wall_time, grace },
+            limits: Limits { wall_time, grace, overuse_off },
+            overuse,
             policy,
             image,
             bans,
@@ -169,6 +173,9 @@ impl Keys {
             trust,
             vo,
         } = self;
+        for rule in overuse {
+            rule.apply(&mut config.overuse);
+        }
         policy.apply(config);
         image.apply(config);
         bans.apply(config);
@@ -220,6 +227,7 @@ impl Keys {
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
+        set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
     }
 }
 

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::overuse::amount_text;
 use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared};
+use crate::overuse;
 use crate::policy::rule::{Named, NetworkGrant, Parallel, Rule};
 use crate::policy::settings::{Settings, Tables};
 
@@ -21,6 +23,7 @@ pub fn show(config: &Config) -> String {
         environment,
         sandbox,
         limits,
+        overuse,
         policy,
         tables,
         hash,
@@ -96,10 +99,35 @@ pub fn show(config: &Config) -> String {
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));
     out.text("grace", &span(limits.grace));
+    out.list("overuse_off", limits.overuse_off.iter().cloned());
+
+    for rule in overuse {
+        show_overuse(&mut out, rule);
+    }
 
     show_policy(&mut out, policy);
     show_tables(&mut out, tables);
     out.0
+}
+
+fn show_overuse(out: &mut Text, rule: &overuse::Rule) {
+    let overuse::Rule { id, metric, bound, until, over, over_end, min_cpu, steps, every, grace } = rule;
+    out.line(format_args!("\n[[overuse]]"));
+    out.text("id", id);
+    out.text("metric", metric.as_str());
+    let side = if matches!(bound, overuse::Bound::Above(_)) { "above" } else { "below" };
+    out.text(side, &amount_text(*metric, bound.threshold()));
+    out.text("until", &amount_text(*metric, *until));
+    out.text("for", &span(*over));
+    out.text("for_end", &span(*over_end));
+    if *metric == overuse::Metric::Reading {
+        out.text("min_cpu", &span(*min_cpu));
+    }
+    out.list("steps", steps.iter().map(|step| step.as_str().to_owned()));
+    out.text("every", &span(*every));
+    if let Some(grace) = grace {
+        out.text("grace", &span(*grace));
+    }
 }
 
 fn show_policy(out: &mut Text, policy: &Settings) {

@@ -127,6 +127,23 @@ umask = "0077"
 [limits]
 wall_time = "2d"
 grace = "0s"
+overuse_off = ["hardly-reads", "many-processes"]
+[[overuse]]
+id = "cpu-over-request"
+metric = "cpu"
+above = "150%"
+until = "1.25"
+for = "90s"
+for_end = "1m"
+steps = ["notice", "throttle", "stop"]
+every = "5m"
+grace = "2m"
+[[overuse]]
+id = "site.reads"
+metric = "reading"
+below = "2K"
+for = "3h"
+min_cpu = "20m"
 [policy]
 default = "deny"
 parallel_person = 3
@@ -223,12 +240,42 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.sandbox.umask, 0o077);
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
     assert_eq!(config.limits.grace, Duration::ZERO);
+    assert_eq!(config.limits.overuse_off, ["hardly-reads", "many-processes"]);
 
     let text = show(&config);
     assert!(text.contains("# from /x/bailey.toml\n"), "{text}");
     assert!(text.contains(&config.hash));
     assert_eq!(values(from_text(&text).unwrap()), values(config));
     assert_eq!(keys(EVERYTHING), keys(&uncommented()), "a key is not tested here");
+}
+
+#[test]
+fn a_rule_on_overuse_takes_the_place_of_its_namesake() {
+    use crate::overuse::{Bound, Milli, Step};
+    let config = from_text(EVERYTHING).unwrap();
+    let ids: Vec<&str> = config.overuse.iter().map(|rule| rule.id.as_str()).collect();
+    let shipped = ["cpu-over-request", "memory-near-request", "many-processes", "hardly-reads"];
+    assert_eq!(ids, [&shipped[..], &["site.reads"]].concat());
+    let [cpu, .., reads] = config.overuse.as_slice() else { panic!("{ids:?}") };
+    assert_eq!((cpu.bound, cpu.until), (Bound::Above(Milli(1500)), Milli(1250)));
+    assert_eq!((cpu.over.as_secs(), cpu.over_end.as_secs(), cpu.every.as_secs()), (90, 60, 300));
+    assert_eq!((cpu.steps.len(), cpu.grace), (3, Some(Duration::from_secs(120))));
+    // What was not said: hysteresis, spans, the one step.
+    assert_eq!((reads.bound, reads.until), (Bound::Below(Milli(2_048_000)), Milli(2_276_000)));
+    assert_eq!((reads.over_end, reads.every, &reads.steps), (reads.over, reads.over, &vec![Step::Notice]));
+    // The shipped ones only notice.
+    assert!(Config::default().overuse.iter().all(|rule| rule.steps == [Step::Notice]));
+    // Of two files the later one counts.
+    let text = |above: &str| {
+        format!("[[overuse]]\nid = \"x\"\nmetric = \"processes\"\nabove = \"{above}\"\nfor = \"1m\"\n")
+            .into_bytes()
+    };
+    let config = merge(&[("/x/a".into(), text("5")), ("/x/b".into(), text("7"))]).unwrap();
+    assert_eq!(
+        config.overuse.last().map(|rule| (rule.bound, rule.until)),
+        Some((Bound::Above(Milli(7000)), Milli(6000)))
+    );
+    assert_eq!(config.overuse.len(), 5);
 }
 
 #[test]
@@ -285,6 +332,28 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[site]\nname = \"a\\nb\"\n", "line 2, column 8", "control characters", ""),
     ("[audit]\ndir = \"log\"\n", "line 2, column 7", "relative path", ""),
     ("[audit]\ndir = \"/\"\n", "line 2, column 7", "no place for a log", ""),
+    ("[limits]\noveruse_off = [\"a b\"]\n", "line 2, column 16", "no name of a rule", ""),
+    ("[overuse]\nid = \"x\"\n", "line 1, column 1", "invalid type: map", ""),
+    ("\n[[overuse]]\n", "line 2, column 1", "needs an id", ""),
+    ("[[overuse]]\nid = \"\"\n", "line 2, column 6", "no name of a rule", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"disk\"\n", "line 3, column 10", "unknown value `disk`", ""),
+    ("[[overuse]]\nid = \"x\"\nabov = \"1\"\n", "line 3, column 1", "unknown key `abov`", "did you mean 'above'?"),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nfor = \"1m\"\n", "line 1, column 1", "the rule 'x' needs 'above'", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nfor = \"1m\"\nbelow = \"1\"\n", "line 1", "needs 'above', and no 'below'", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"reading\"\nfor = \"1m\"\nabove = \"1\"\n", "line 1", "needs 'below'", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\n", "line 1", "needs 'for'", ""),
+    ("[[overuse]]\nid = \"x\"\nabove = \"1\"\nfor = \"1m\"\n", "line 1", "needs a metric", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1.2345\"\nfor = \"1m\"\n", "line 1", "'1.2345' is no part", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"memory\"\nabove = \"2G\"\nfor = \"1m\"\n", "line 1", "'2G' is no part", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"processes\"\nabove = \"90%\"\nfor = \"1m\"\n", "line 1", "'90%'", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\nuntil = \"1.1\"\nfor = \"1m\"\n", "line 1", "other side", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\nfor = \"0s\"\n", "line 1", "zero", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\nfor = \"1m\"\nsteps = []\n", "line 1", "limits.overuse_off", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\nfor = \"1m\"\nsteps = [\"stop\", \"notice\"]\n", "line 1", "in no order", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\nfor = \"1m\"\nsteps = [\"kill\"]\n", "line 6", "unknown value `kill`", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"reading\"\nbelow = \"1K\"\nfor = \"1h\"\nsteps = [\"notice\", \"stop\"]\n", "line 1", "may only notice", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\nfor = \"1m\"\ngrace = \"1s\"\n", "line 1", "no step \"stop\"", ""),
+    ("[[overuse]]\nid = \"x\"\nmetric = \"cpu\"\nabove = \"1\"\nfor = \"1m\"\nmin_cpu = \"1s\"\n", "line 1", "'min_cpu', which is for reading", ""),
     ("\u{feff}x = 1\n", "line 1, column 1", "unknown section `x`", ""),
 ];
 

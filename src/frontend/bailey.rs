@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::failure::Failure;
-use crate::request::{Bind, DeclaredIdentity, EnvName, Network, Request, parse_duration, parse_size};
+use crate::request::{
+    Bind, DeclaredIdentity, EnvName, Network, Request, parse_count, parse_cpus, parse_duration, parse_size,
+};
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -77,6 +79,15 @@ struct Exec {
     /// Let it make namespaces of its own, where the site allows that
     #[arg(long, help_heading = "Walls and limits")]
     nested: bool,
+    /// Cores it asks for, for rules on overuse; not enforced yet
+    #[arg(long, value_name = "N", value_parser = parse_cpus, allow_hyphen_values = true, help_heading = "Walls and limits")]
+    cpus: Option<u64>,
+    /// Memory it asks for; likewise
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "Walls and limits")]
+    memory: Option<u64>,
+    /// Processes it asks for; recorded only
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_hyphen_values = true, help_heading = "Walls and limits")]
+    pids: Option<u64>,
     /// Stop it after this time
     #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true, help_heading = "Walls and limits")]
     wall_time: Option<Duration>,
@@ -136,6 +147,9 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         pass_env,
         network,
         nested,
+        cpus,
+        memory,
+        pids,
         wall_time,
         grace,
         status_file,
@@ -156,6 +170,9 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         network,
         nested,
         scratch_size,
+        cpus_milli: cpus,
+        memory,
+        pids,
         wall_time,
         grace,
         status_file,

@@ -7,6 +7,7 @@ use crate::config::{Config, Demand};
 use crate::failure::Failure;
 use crate::host::Caller;
 use crate::image::{self, facts::Told};
+use crate::overuse::{self, Requests, Selection, sample};
 use crate::policy::rule::Profile;
 use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request};
@@ -96,7 +97,8 @@ pub fn decide(
             "leave it out, or ask the site to set sandbox.nested_namespaces = true",
         ));
     }
-    let deadline = deadline(request, config, obligations)?;
+    let mut deadline = deadline(request, config, obligations)?;
+    let watch = watch(request, config, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
     let scratch = obligations.scratch.map_or(scratch, |most| scratch.min(most));
     if scratch < LEAST_SCRATCH {
@@ -152,6 +154,8 @@ pub fn decide(
     let commands = commands(request, &env)?;
     let namespaces = namespaces(request, config);
     let mut walls = walls(request, config, image_path.is_some());
+    walls.insert("overuse", watch.describe());
+    deadline.overuse = watch.watched;
     walls.insert("profile", obligations.profile.as_str().to_owned());
 
     let blueprint = Blueprint {
@@ -232,7 +236,13 @@ fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Re
             "name a longer one",
         ));
     }
-    Ok(Deadline { wall_time, grace: request.grace.unwrap_or(config.limits.grace) })
+    Ok(Deadline { wall_time, grace: request.grace.unwrap_or(config.limits.grace), overuse: Vec::new() })
+}
+
+/// The rules on overuse that are judged while it runs; `exempt` are those that the policy lifts for it.
+fn watch(request: &Request, config: &Config, exempt: &[String]) -> Selection {
+    let requests = Requests { cpus_milli: request.cpus_milli, memory: request.memory };
+    overuse::select(&config.overuse, &config.limits.overuse_off, requests, sample::tells(), exempt)
 }
 
 /// A path of the command line, from the caller's directory.
@@ -370,8 +380,24 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("init_undumpable", on()),
         ("seccomp", "off: not in this version".to_owned()),
         ("landlock", "off: not in this version".to_owned()),
-        ("cgroup", "off: not in this version; no limit on memory or processes".to_owned()),
+        ("cgroup", cgroup(request)),
     ])
+}
+
+/// Without a control group what was asked for is recorded, and nobody holds the payload to it.
+fn cgroup(request: &Request) -> String {
+    let asked = [
+        ("--cpus", request.cpus_milli.is_some()),
+        ("--memory", request.memory.is_some()),
+        ("--pids", request.pids.is_some()),
+    ];
+    let asked: Vec<&str> = asked.iter().filter(|(_, asked)| *asked).map(|(option, _)| *option).collect();
+    let mut text = "off: not in this version; no limit on memory or processes".to_owned();
+    if !asked.is_empty() {
+        text.push_str("; recorded and not enforced: ");
+        text.push_str(&asked.join(", "));
+    }
+    text
 }
 
 /// The atime flags of the host's /proc: the kernel refuses a new proc that shows more than the one in view

@@ -249,7 +249,7 @@ fn look_at_image(
         let os = image.os.as_deref().unwrap_or("its system");
         found.push((
             rules.end_of_life,
-            format!("the image's system {os} gets no security updates since {}", end.day()),
+            format!("the image's system {os} has had no security updates since {}", end.day()),
         ));
     }
     let remarks = found
@@ -305,7 +305,7 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
         })
     };
     if asks.nested && (strict || grant.nested == Some(false)) {
-        return no("--nested (namespaces of its own)", "leave it out, or ask the site");
+        return no("--nested (containers of its own)", "leave it out, or ask the site");
     }
     if asks.writable && (strict || grant.writable == Some(false)) {
         return no("--writable (a writable layer over the image)", "leave it out, or ask the site");

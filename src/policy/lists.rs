@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::{BanSettings, OnTrouble};
+use crate::audit::record::{Action, BanChange, Host, Record};
 use crate::audit::time::Timestamp;
 
 /// All of them.
@@ -85,5 +86,62 @@ impl Lists {
     pub fn remarks(&self, settings: &BanSettings) -> Vec<String> {
         let goes_on = |trouble: &&Trouble| trouble.kind.measure(settings) != OnTrouble::Closed;
         self.troubles().filter(goes_on).map(|trouble| format!("ban list: {}", trouble.text)).collect()
+    }
+}
+
+/// One list that is another one than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// As it was; `None`: there was none.
+    pub was: Option<ListState>,
+    /// As it is; `None`: it is gone.
+    pub is: Option<ListState>,
+}
+
+impl Lists {
+    /// What of these is another version than in `before`, by name.
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let named = |lists: &Self, name: &str| lists.lists.iter().find(|list| list.name == name).cloned();
+        let mut changes: Vec<Change> = self
+            .lists
+            .iter()
+            .map(|list| Change { was: named(before, &list.name), is: Some(list.clone()) })
+            .filter(|Change { was, is }| {
+                was.as_ref().and_then(|was| was.digest.as_ref())
+                    != is.as_ref().and_then(|is| is.digest.as_ref())
+            })
+            .collect();
+        let gone = before.lists.iter().filter(|was| named(self, &was.name).is_none());
+        changes.extend(gone.map(|was| Change { was: Some(was.clone()), is: None }));
+        changes
+    }
+}
+
+impl Change {
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        self.is.as_ref().or(self.was.as_ref()).map(|list| list.name.as_str()).unwrap_or_default()
+    }
+
+    /// As `ban-change`, made by whoever changed the file.
+    pub fn record(&self, node: Host) -> Record {
+        let mut record = Record::of_log(Action::BanChange, node);
+        record.grid.ban_change = BanChange {
+            list: Some(self.name().to_owned()),
+            before: self.was.as_ref().and_then(|list| list.digest.clone()),
+            after: self.is.as_ref().and_then(|list| list.digest.clone()),
+            entries: self.is.as_ref().map(|list| list.bans as u64),
+            by: Some("file".to_owned()),
+            owner: self.is.as_ref().map(|list| list.owner),
+            changed: self.is.as_ref().and_then(|list| list.changed),
+        };
+        record.event.reason = Some(match &self.is {
+            Some(list) => match &list.trouble {
+                Some(trouble) => trouble.text.clone(),
+                None => format!("{} has {} bans now", list.name, list.bans),
+            },
+            None => format!("{} is there no more", self.name()),
+        });
+        record
     }
 }

@@ -99,7 +99,7 @@ impl Accounts {
                 code: Code::ParallelLimit,
                 ..refused(
                     format!("uid {uid} has {most} payloads live on this node (recorder.live_per_uid)"),
-                    "wait for one to end",
+                    "wait for one to end, or use another node",
                 )
             });
         }
@@ -175,7 +175,22 @@ impl Accounts {
 }
 
 fn refused(why: String, next: &str) -> Failure {
-    Failure::new(Code::RecordFailed, Fault::User, "the recorder takes no more of this account", why, next)
+    Failure::new(Code::RecordFailed, Fault::Site, "this node takes no more of this account", why, next)
+}
+
+/// Each refusal of an account, for the list of what users read.
+#[cfg(test)]
+pub(crate) fn refusals() -> Vec<Failure> {
+    let now = Instant::now();
+    let of = |live, rate, bytes| {
+        let mut limits = config::Config::default().recorder;
+        (limits.live_per_uid, limits.launches_per_second, limits.bytes_per_day) = (live, rate, bytes);
+        let mut accounts = Accounts::new(limits, 16);
+        let _ = accounts.launch(7, now);
+        accounts.filled(7, 1);
+        (0..100).find_map(|_| accounts.launch(7, now).err()).expect("a limit")
+    };
+    vec![of(0, 1000, 1 << 20), of(10, 1, 1 << 20), of(10, 1000, 1)]
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ impl Server {
                 Fault::Site,
                 "refused a launch whose claims the kernel does not confirm",
                 contradictions.join("; "),
-                "report this as a defect; nothing has run",
+                "nothing has run, and this is not your fault: try another site, and report it as a defect",
             ));
         }
         let (facts, person, crowd) = self.allow(launch, uid)?;
@@ -233,7 +233,8 @@ impl Server {
                 Fault::Site,
                 "this payload may not run here",
                 "its launcher has another configuration than this node's recorder",
-                "give both the same files in /etc/bailey, or set recorder.foreign_config = \"record\"",
+                "this is not your fault: try another site; its administrator gives both the same files in /etc/bailey, or \
+                 sets recorder.foreign_config = \"record\"",
             ));
         }
         let at = now();
@@ -255,7 +256,7 @@ impl Server {
                 Fault::Site,
                 "this payload may not run as its launcher prepared it",
                 why,
-                "report this as a defect; nothing has run",
+                "nothing has run, and this is not your fault: try another site, and report it as a defect",
             ));
         }
         Ok((facts, verdict.person, crowd))

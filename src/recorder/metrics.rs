@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::log::{Latency, SYNC_BOUNDS, Stats};
 use crate::failure::{Failure, io_text};
+use crate::overuse::{Metric, Step};
 
 /// What is counted since the start.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Counters {
     pub(super) ends: BTreeMap<&'static str, u64>,
     /// Refusals by bailey's exit code.
     pub(super) refusals: BTreeMap<u8, u64>,
+    /// Steps that rules on overuse took. Their ids are the launcher's to choose, so they are no labels.
+    pub(super) overuse: BTreeMap<(Metric, Step), u64>,
     /// Packets that were no message.
     pub(super) malformed: u64,
     /// Connections now.
@@ -61,6 +64,15 @@ pub(super) fn text(counters: &Counters, log: &Stats) -> String {
     let refusals =
         counters.refusals.iter().map(|(code, count)| (format!("{{code=\"{code}\"}}"), *count as f64));
     family("bailey_refusals_total", "counter", "Refused launches, by exit code.", refusals.collect());
+    let steps = counters.overuse.iter().map(|((metric, step), count)| {
+        (format!("{{metric=\"{}\",step=\"{}\"}}", metric.as_str(), step.as_str()), *count as f64)
+    });
+    family(
+        "bailey_overuse_total",
+        "counter",
+        "Steps of rules on overuse, as launchers told.",
+        steps.collect(),
+    );
     family(
         "bailey_malformed_total",
         "counter",
@@ -144,6 +156,7 @@ mod tests {
     fn the_text_is_prometheus_format() {
         let mut counters = Counters { launches: 3, ..Counters::default() };
         counters.refusals.insert(122, 2);
+        counters.overuse.insert((Metric::Cpu, Step::Stop), 4);
         let mut syncs = Latency { count: 3, ..Latency::default() };
         (syncs.buckets[0], syncs.buckets[1], syncs.buckets[12]) = (1, 1, 1);
         let log = Stats {
@@ -159,6 +172,7 @@ mod tests {
         let text = text(&counters, &log);
         assert!(text.contains("\nbailey_launches_total 3\n"), "{text}");
         assert!(text.contains("\nbailey_refusals_total{code=\"122\"} 2\n"), "{text}");
+        assert!(text.contains("\nbailey_overuse_total{metric=\"cpu\",step=\"stop\"} 4\n"), "{text}");
         assert!(text.contains("# TYPE bailey_log_free_bytes gauge\nbailey_log_free_bytes 5\n"), "{text}");
         assert!(
             text.contains(

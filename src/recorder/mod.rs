@@ -41,3 +41,6 @@ mod server;
 mod site;
 mod stops;
 mod suspend;
+
+#[cfg(test)]
+pub(crate) use accounts::refusals as refusals_of_accounts;

@@ -7,12 +7,12 @@
 use super::observe::confine;
 use crate::audit::Timestamp;
 use crate::audit::record::{
-    Action, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, LiveEntry, Observed, Outcome, Peer as PeerField,
-    Preserved, Query, Record, Recorder, Usage,
+    Action, Assurance, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, Identity, LiveEntry, Observed,
+    Outcome, Overuse, Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
 };
 use crate::audit::wire;
 use crate::failure::Failure;
-use crate::policy::lists::ListState;
+use crate::policy::lists::Change;
 use crate::policy::verdict::Hit;
 use crate::request::LaunchId;
 use crate::supervisor::signal_name;
@@ -66,6 +66,7 @@ pub(super) fn end(base: &Record, claim: &Record, id: LaunchId, node: &Host, stop
     }
     end.process.exit_code = claim.process.exit_code;
     end.process.end = claim.process.end;
+    end.grid.fault = claim.grid.fault.filter(|_| action == Action::LaunchFailed);
     end.error.code = claim.error.code.as_deref().map(short);
     end.error.message = claim.error.message.as_deref().map(short);
     end.grid.end.signal = claim.grid.end.signal.as_deref().map(short);
@@ -145,6 +146,7 @@ pub(super) fn deny(claim: &Record, failure: &Failure, node: &Host, asker: Asker)
     record.event.created = claim.event.created;
     record.event.category = vec!["process".to_owned()];
     record.event.reason = Some(failure.to_string());
+    record.grid.fault = Some(failure.fault);
     record.ecs = made.ecs;
     record.host.clone_from(node);
     record.process.real_user = Id { id: Some(asker.uid.to_string()) };
@@ -168,6 +170,8 @@ pub(super) fn note(
         (Action::PayloadNotice | Action::PayloadStop, Some(base)) => {
             let mut record = base.about(action, id);
             record.grid.preserved.clone_from(&claim.grid.preserved);
+            record.grid.overuse.clone_from(&claim.grid.overuse);
+            record.grid.overuse.rule = record.grid.overuse.rule.as_deref().map(short);
             record
         }
         (Action::PayloadDeny | Action::LaunchFailed, None) => {
@@ -178,6 +182,7 @@ pub(super) fn note(
             record.grid.end = End::default();
             record.grid.usage = Usage::default();
             record.grid.preserved = Preserved::default();
+            record.grid.overuse = Overuse::default();
             record.error.code = claim.error.code.as_deref().map(short);
             record.error.message = claim.error.message.as_deref().map(short);
             record
@@ -219,31 +224,12 @@ pub(super) fn banned(base: &Record, id: LaunchId, stop: &wire::Stop, hit: &Hit, 
 }
 
 /// `ban-change`. `by`: who said so, if it was done with `bailey ban`.
-pub(super) fn ban_change(
-    was: Option<&ListState>,
-    is: Option<&ListState>,
-    node: &Host,
-    by: Option<Asker>,
-) -> Record {
-    let mut record = Record::of_log(Action::BanChange, node.clone());
-    record.grid.ban_change = BanChange {
-        list: is.or(was).map(|list| list.name.clone()),
-        before: was.and_then(|list| list.digest.clone()),
-        after: is.and_then(|list| list.digest.clone()),
-        entries: is.map(|list| list.bans as u64),
-        by: Some(if by.is_some() { "bailey-ban" } else { "file" }.to_owned()),
-        owner: is.map(|list| list.owner),
-        changed: is.and_then(|list| list.changed),
-    };
-    let name = is.or(was).map(|list| list.name.as_str()).unwrap_or_default();
-    record.event.reason = Some(match is {
-        Some(list) => match &list.trouble {
-            Some(trouble) => trouble.text.clone(),
-            None => format!("{name} has {} bans now", list.bans),
-        },
-        None => format!("{name} is there no more"),
-    });
-    record.grid.peer = by.map(Asker::field).unwrap_or_default();
+pub(super) fn ban_change(change: &Change, node: &Host, by: Option<Asker>) -> Record {
+    let mut record = change.record(node.clone());
+    if let Some(by) = by {
+        record.grid.ban_change.by = Some("bailey-ban".to_owned());
+        record.grid.peer = by.field();
+    }
     record
 }
 
@@ -291,6 +277,39 @@ pub(super) fn query(query: &wire::Query, node: &Host, asker: Asker) -> Record {
     record
 }
 
+/// `payload-identity`: about a launch that lives (`base`), or about one that ended.
+pub(super) fn identity(
+    base: Option<&Record>,
+    id: LaunchId,
+    learned: &wire::Identity,
+    node: &Host,
+    asker: Asker,
+) -> Record {
+    let mut record = match base {
+        Some(base) => base.about(Action::PayloadIdentity, id),
+        None => Record::new(Action::PayloadIdentity, id),
+    };
+    record.host.clone_from(node);
+    let user = short(&learned.user);
+    let groups: Vec<String> = learned.groups.iter().take(64).map(|group| short(group)).collect();
+    record.event.reason = Some(format!("the VO's resolver names {user}"));
+    record.user.id = Some(user.clone());
+    record.user.domain = learned.issuer.as_deref().map(short);
+    record.user.roles.clone_from(&groups);
+    record.related.user = vec![user.clone()];
+    record.grid.identity = Identity {
+        assurance: Some(Assurance::Declared),
+        source: Some("resolver".to_owned()),
+        issuer: record.user.domain.clone(),
+        subject: Some(user),
+        groups,
+        ..Identity::default()
+    };
+    record.grid.peer = asker.field();
+    shorten(&mut record);
+    record
+}
+
 /// `recorder-start`, `recorder-stop`.
 pub(super) fn service(action: Action, node: &Host, recorder: Recorder, reason: Option<String>) -> Record {
     let mut record = Record::of_log(action, node.clone());
@@ -322,6 +341,7 @@ fn small(claim: &Record) -> Record {
     shorten(&mut record);
     record.event.id.clone_from(&claim.event.id);
     record.event.created = claim.event.created;
+    record.grid.fault = claim.grid.fault;
     record
 }
 

@@ -8,7 +8,7 @@ use super::connections::Stage;
 use super::launches::defect;
 use super::log::Live;
 use super::observe::{self, Submitted};
-use super::records;
+use super::records::{self, Asker};
 use super::server::{After, Server, now};
 use crate::audit::drain;
 use crate::audit::record::{Action, Record};
@@ -55,7 +55,8 @@ impl Server {
                         | Message::Stop(_)
                         | Message::Drain(_)
                         | Message::Query(_)
-                        | Message::BanTold(_),
+                        | Message::BanTold(_)
+                        | Message::Identity(_),
                     ) if inside.is_some() => {
                         // What the pilot may do, a payload of its account may not.
                         let failure = Failure::refused(
@@ -72,6 +73,7 @@ impl Server {
                     (Stage::Greeted, Message::Drain(drain)) => self.drain(token, serial, drain),
                     (Stage::Greeted, Message::Query(query)) => self.query(token, serial, &query),
                     (Stage::Greeted, Message::BanTold(told)) => self.ban_told(token, serial, told),
+                    (Stage::Greeted, Message::Identity(learned)) => self.learned(token, serial, &learned),
                     (Stage::Live(id), Message::Obeyed(obeyed)) => self.obeyed(id, &obeyed),
                     (_, message) => self.refuse(token, serial, &not_now(&message)),
                 }
@@ -166,6 +168,9 @@ impl Server {
         let base = self.payloads.get(&id).map(|live| &live.base);
         match base.and_then(|base| records::note(Some(base), &note.record, id, &node, asker)) {
             Some(record) => {
+                if let (Some(metric), Some(step)) = (record.grid.overuse.metric, record.grid.overuse.step) {
+                    *self.counters.overuse.entry((metric, step)).or_default() += 1;
+                }
                 let answer = Message::Done(Done { text: String::new() });
                 self.stage(record, Live::Same, false, false, After::Answer { token, serial, answer }, uid);
             }
@@ -291,25 +296,54 @@ impl Server {
     }
 
     fn query(&mut self, token: u64, serial: u32, query: &wire::Query) {
-        let Some(connection) = self.connections.get(&token) else { return };
-        let (asker, reader) = (connection.asker(), connection.peer.in_group);
-        if !reader && !is_administrator(asker.uid) {
-            let failure = Failure::refused(
-                "cannot record the question",
-                format!("uid {} may not read the log, so it cannot have asked it", asker.uid),
-                "ask as root or as a member of the log's group",
-            );
-            return self.refuse(token, serial, &failure);
-        }
-        if !is_administrator(asker.uid)
-            && let Err(failure) = self.accounts.spend(asker.uid, Instant::now())
-        {
-            return self.refuse(token, serial, &failure);
-        }
+        let Some(asker) = self.reader(token, serial, "cannot record the question", "it cannot have asked it")
+        else {
+            return;
+        };
         let node = self.node().clone();
         let record = records::query(query, &node, asker);
         let answer = Message::Done(Done { text: now().to_string() });
         self.stage(record, Live::Same, true, true, After::Answer { token, serial, answer }, asker.uid);
+    }
+
+    /// A name that the VO told of a payload, which may have ended long ago.
+    fn learned(&mut self, token: u64, serial: u32, learned: &wire::Identity) {
+        let what = "cannot record whose payload it was";
+        let Some(asker) = self.reader(token, serial, what, "it cannot have learned that here") else {
+            return;
+        };
+        let named = !learned.user.trim().is_empty() && !learned.user.chars().any(char::is_control);
+        let Some(id) = LaunchId::parse(&learned.id).filter(|_| named) else {
+            let failure = Failure::usage(what, "it names no launch, or no user", "see bailey-trace(1)");
+            return self.refuse(token, serial, &failure);
+        };
+        let node = self.node().clone();
+        let base = self.payloads.get(&id).map(|live| &live.base);
+        let record = records::identity(base, id, learned, &node, asker);
+        let answer = Message::Done(Done { text: now().to_string() });
+        self.stage(record, Live::Same, true, false, After::Answer { token, serial, answer }, asker.uid);
+    }
+
+    /// Who asks, if it may read the log; else it is refused.
+    fn reader(&mut self, token: u64, serial: u32, what: &str, so: &str) -> Option<Asker> {
+        let connection = self.connections.get(&token)?;
+        let (asker, reader) = (connection.asker(), connection.peer.in_group);
+        if !reader && !is_administrator(asker.uid) {
+            let failure = Failure::refused(
+                what,
+                format!("uid {} may not read the log, so {so}", asker.uid),
+                "ask as root or as a member of the log's group",
+            );
+            self.refuse(token, serial, &failure);
+            return None;
+        }
+        if !is_administrator(asker.uid)
+            && let Err(failure) = self.accounts.spend(asker.uid, Instant::now())
+        {
+            self.refuse(token, serial, &failure);
+            return None;
+        }
+        Some(asker)
     }
 }
 

@@ -19,7 +19,6 @@ use crate::failure::Failure;
 use crate::policy::bans::{self, Format, Measure};
 use crate::policy::decide::means;
 use crate::policy::facts::{Counts, Facts};
-use crate::policy::lists::ListState;
 use crate::policy::name::Name;
 use crate::policy::verdict::Hit;
 use crate::request::LaunchId;
@@ -105,21 +104,13 @@ impl Server {
         let (old, new) = (before.policy.lists(), site.policy.lists());
         let node = self.node().clone();
         self.told_bans.retain(|_, told| told.at.elapsed() < TOLD);
-        for list in &new.lists {
-            let was = old.lists.iter().find(|was| was.name == list.name);
-            if was.and_then(|was| was.digest.as_ref()) != list.digest.as_ref() {
-                let told = list.digest.as_ref().and_then(|digest| self.told_bans.remove(digest));
-                if let Some(told) = &told {
-                    self.record_unseen(told);
-                }
-                let by = told.map(|told| told.asker);
-                let record = records::ban_change(was, Some(list), &node, by);
-                self.stage(record, Live::Same, true, true, After::Nothing, 0);
+        for change in new.changes_since(old) {
+            let digest = change.is.as_ref().and_then(|list| list.digest.as_ref());
+            let told = digest.and_then(|digest| self.told_bans.remove(digest));
+            if let Some(told) = &told {
+                self.record_unseen(told);
             }
-        }
-        let gone = |was: &&ListState| !new.lists.iter().any(|list| list.name == was.name);
-        for was in old.lists.iter().filter(gone) {
-            let record = records::ban_change(Some(was), None, &node, None);
+            let record = records::ban_change(&change, &node, told.map(|told| told.asker));
             self.stage(record, Live::Same, true, true, After::Nothing, 0);
         }
         for trouble in new.troubles().filter(|trouble| !old.troubles().any(|known| known == *trouble)) {

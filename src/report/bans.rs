@@ -13,6 +13,7 @@ use crate::audit::wire::Stop;
 use crate::config::Place;
 use crate::policy::bans::Measure;
 use crate::policy::facts::Facts;
+use crate::policy::lists::Change;
 use crate::policy::store::{self, Policy};
 use crate::policy::verdict::Hit;
 use crate::request::LaunchId;
@@ -44,25 +45,40 @@ impl<'a> Watch<'a> {
         self.next
     }
 
-    /// The ban that holds now and did not when the payload began, if it is time to look and there is one.
-    pub(super) fn look(&mut self) -> Option<Hit> {
+    /// Looks, if it is time for that: whether the files are others now.
+    pub(super) fn look(&mut self) -> bool {
         let (at, now) = (Instant::now(), Timestamp::now());
         if at < self.next {
-            return None;
+            return false;
         }
         self.next = at + self.period;
-        if !self.newer.as_ref().unwrap_or(self.first).is_old(now) {
-            return None;
+        if !self.newest().is_old(now) {
+            return false;
         }
-        let (_, policy) = store::open(&Place::system(), self.facts.who.uid, now).ok()?;
-        let hit = policy.banned(&self.facts, now).ok().flatten();
-        self.newer = Some(policy);
-        hit
+        match store::open(&Place::system(), self.facts.who.uid, now) {
+            Ok((_, policy)) => self.newer = Some(policy),
+            Err(_) => return false, // rule 2
+        }
+        true
+    }
+
+    fn newest(&self) -> &Policy {
+        self.newer.as_ref().unwrap_or(self.first)
+    }
+
+    /// The ban that holds now.
+    pub(super) fn hit(&self) -> Option<Hit> {
+        self.newest().banned(&self.facts, Timestamp::now()).ok().flatten()
+    }
+
+    /// Lists that this launcher was the first to see changed.
+    pub(super) fn changes(&self) -> &[Change] {
+        self.newest().changes()
     }
 
     /// What is to be done about a ban.
     pub(super) fn order(&self, id: LaunchId, hit: &Hit) -> Stop {
-        let bans = &self.newer.as_ref().unwrap_or(self.first).settings().bans;
+        let bans = &self.newest().settings().bans;
         let grace = hit.grace.unwrap_or(bans.grace);
         Stop {
             id: id.to_string(),

@@ -5,8 +5,12 @@
 
 mod bans;
 mod book;
+#[cfg(test)]
+mod messages;
+pub mod overuse;
 mod records;
 mod status;
+pub mod words;
 
 pub use records::{Frozen, handed_over_hash, start_time};
 pub use status::{Payload, Status};
@@ -17,9 +21,11 @@ use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
 use crate::audit::{Receipt, place};
 use crate::config::{self, Config};
-use crate::failure::{Code, Failure, Fault, Printable};
+use crate::failure::{Code, Failure, Fault, Incident, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
+use crate::overuse::Step;
+use crate::overuse::engine::Event;
 use crate::plan::{Facts, HandedOver};
 use crate::policy::facts;
 use crate::policy::rule::Parallel;
@@ -102,7 +108,17 @@ impl<'a> Desk<'a> {
 
     /// The failure as its user reads it: with the id to ask about, and whom to ask.
     pub fn for_the_user(&self, failure: Failure) -> Failure {
-        failure.of_incident(self.id.as_str(), self.contact.as_deref())
+        words::plain(failure).of_incident(self.id.as_str(), self.contact.as_deref())
+    }
+
+    /// A sentence with what its user names when asking about it.
+    pub fn with_incident(&self, sentence: &str) -> String {
+        format!("{sentence} ({})", Incident { id: self.id.to_string(), contact: self.contact.clone() })
+    }
+
+    /// Whom the user asks, in the VO.
+    pub fn contact(&self) -> Option<String> {
+        self.contact.clone()
     }
 
     /// What was decided, once that is known.
@@ -132,7 +148,18 @@ impl<'a> Desk<'a> {
         base.grid.sandbox.insert("recorder".to_owned(), book.recorder_state().to_owned());
         self.base = Some(base);
         self.book = Some(book);
+        self.record_ban_changes();
         Ok(())
+    }
+
+    /// Lists that this launcher was the first to see changed go into the log that it writes itself. (A recorder has its own eyes.)
+    fn record_ban_changes(&mut self) {
+        let (Some(book), Some(watch), Some(base)) = (&mut self.book, &self.watch, &self.base) else { return };
+        if book.is_embedded() {
+            for change in watch.changes() {
+                book.note(&change.record(base.host.clone()), self.id);
+            }
+        }
     }
 
     /// Makes the launch record durable and brings its receipt.
@@ -172,6 +199,18 @@ impl<'a> Desk<'a> {
     /// Records what an administrator's order came to.
     fn record_notice(&mut self, reason: &str, preserved: Option<&record::Preserved>) {
         let record = records::notice(self, reason, preserved);
+        if let Some(book) = &mut self.book {
+            book.note(&record, self.id);
+        }
+    }
+
+    /// Records the step of a rule on overuse.
+    fn record_overuse(&mut self, reason: &str, event: &Event) {
+        let mut record = match event.step {
+            Step::Notice | Step::Throttle => records::notice(self, reason, None),
+            Step::Stop => records::stop(self, reason),
+        };
+        record.grid.overuse = overuse::field(event);
         if let Some(book) = &mut self.book {
             book.note(&record, self.id);
         }
@@ -240,25 +279,16 @@ impl Overseer for Desk<'_> {
     fn notice(&mut self, notice: &Notice) {
         match notice {
             Notice::WallTime { limit, grace } => {
-                let reason = format!(
-                    "the wall time of {} s is used up; the payload gets SIGTERM now and SIGKILL in {} s",
-                    limit.as_secs(),
-                    grace.as_secs()
-                );
-                say(&format!("launch {}: {reason}", self.id));
-                self.record_stop(&reason);
+                let sentence = words::wall_time(*limit, *grace);
+                say(&self.with_incident(&sentence));
+                self.record_stop(&sentence);
             }
             Notice::Stopped { by, reason, grace } => {
-                let how = match grace {
-                    Some(grace) => format!("SIGTERM now, SIGKILL in {} s", grace.as_secs()),
-                    None => "SIGKILL now".to_owned(),
-                };
-                let who = by.subject();
-                say(&format!("launch {}: {who} stops the payload: {reason}; {how}", self.id));
+                say(&self.with_incident(&words::stops(*by, reason, *grace)));
             }
             Notice::Frozen { by, reason, processes } => {
                 let text = format!("the payload is held, {processes} processes of it: {reason}");
-                say(&format!("launch {}: {} holds the payload: {reason}", self.id, by.subject()));
+                say(&self.with_incident(&words::holds(*by, reason)));
                 self.record_notice(&text, None);
             }
             Notice::Preserved(preserved) => {
@@ -276,6 +306,12 @@ impl Overseer for Desk<'_> {
                     }
                 };
                 self.record_notice(&text, Some(&preserved));
+            }
+            Notice::Overuse { event, grace, cannot } => {
+                let reason = overuse::reason(event, *grace, *cannot);
+                self.record_overuse(&reason, event);
+                let sentence = overuse::sentence(&reason, self.contact.as_deref());
+                say(&format!("launch {}: {sentence}", self.id));
             }
         }
     }
@@ -301,9 +337,14 @@ impl Overseer for Desk<'_> {
         let alone = self.is_alone();
         let id = self.id;
         if let Some(watch) = self.watch.as_mut().filter(|_| alone)
-            && let Some(hit) = watch.look()
+            && watch.look()
         {
-            let order = watch.order(id, &hit);
+            self.record_ban_changes();
+            let Some((order, hit)) =
+                self.watch.as_ref().and_then(|watch| watch.hit().map(|hit| (watch.order(id, &hit), hit)))
+            else {
+                return orders;
+            };
             self.policy.ban = record::Ban::of(&hit);
             // The cause comes before the effect. Where the recorder is gone, the end says it.
             let record = records::banned(self, &order, &hit.place());

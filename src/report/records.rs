@@ -141,6 +141,9 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         })
         .collect();
     record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
+    record.grid.limits.memory = desk.request.memory;
+    record.grid.limits.cpus_milli = desk.request.cpus_milli;
+    record.grid.limits.pids = desk.request.pids;
     record.grid.limits.wall_time = facts.wall_time.map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
@@ -329,6 +332,7 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         Cause::Payload | Cause::InitLost => EndBy::Payload,
         Cause::PilotSignal(_) => EndBy::PilotSignal,
         Cause::WallTime => EndBy::WallTime,
+        Cause::Overuse => EndBy::Overuse,
         Cause::Ordered(by) => by.ends(),
     });
     let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);
@@ -388,6 +392,7 @@ pub(super) fn failure(desk: &Desk<'_>, failure: &Failure) -> Record {
     let action = if denied && !desk.has_launch_record() { Action::PayloadDeny } else { Action::LaunchFailed };
     let mut record = closing(desk, action);
     record.event.reason = Some(failure.to_string());
+    record.grid.fault = Some(failure.fault);
     record.error =
         ErrorInfo { code: Some(failure.code.exit_code().to_string()), message: Some(failure.to_string()) };
     record

@@ -25,6 +25,9 @@ pub struct Status {
     pub ended_by: Option<&'static str>,
     /// The sentence that was printed, or how it ended.
     pub message: String,
+    /// Whom the user asks, in the VO, where the site knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contact: Option<String>,
     /// The payload's process, when it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
@@ -56,6 +59,7 @@ impl Status {
             fault: Some(fault(failure)),
             ended_by: None,
             message: failure.to_string(),
+            contact: failure.incident.as_ref().and_then(|incident| incident.contact.clone()),
             payload: None,
         }
     }

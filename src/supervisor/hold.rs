@@ -8,22 +8,16 @@
 //!    got the number meanwhile is stopped.
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::proc::tree::{Member, look};
 use crate::proc::{Process, Stat};
 use crate::sys::pidfd;
 
 /// Between two rounds that found somebody running.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// A process of the payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) pid: i32,
-    pub(super) stat: Stat,
-}
 
 /// How it stands with the payload's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,38 +57,6 @@ fn by_signal(init: i32, patience: Duration) -> Held {
     }
 }
 
-/// The payload's processes: every descendant of init, zombies included, by rising pid.
-pub(super) fn members(init: i32) -> Vec<Member> {
-    look(init, &mut Vec::new()).0
-}
-
-/// The same, and whether the picture is whole: a process whose parent ended while /proc was read hangs in the air.
-fn look(init: i32, buffer: &mut Vec<u8>) -> (Vec<Member>, bool) {
-    let mut children: HashMap<i32, Vec<Member>> = HashMap::new();
-    let mut pids = HashSet::from([0]); // the parent of the first, and of those that came from another pid namespace
-    let Ok(entries) = std::fs::read_dir("/proc") else { return (Vec::new(), false) };
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Who is gone meanwhile is not held, and need not be.
-        if let Ok(stat) = Process::open(pid).and_then(|process| process.stat(buffer)) {
-            children.entry(stat.ppid).or_default().push(Member { pid, stat });
-            pids.insert(pid);
-        }
-    }
-    let whole = children.keys().all(|parent| pids.contains(parent));
-    let mut found: Vec<Member> = Vec::new();
-    let mut parents = vec![init];
-    while let Some(parent) = parents.pop() {
-        // Taken out, so that a parent that changed while this was read cannot make a circle.
-        for child in children.remove(&parent).unwrap_or_default() {
-            parents.push(child.pid);
-            found.push(child);
-        }
-    }
-    found.sort_unstable_by_key(|member| member.pid);
-    (found, whole)
-}
-
 /// Can no thread of it reach its own code before it is continued? One that sleeps in the kernel (`D`, for example a vfork(2)
 /// that waits for its child) stops when it comes out, if it was signalled.
 fn is_held(member: &Member, signalled: bool) -> bool {
@@ -131,6 +93,7 @@ fn open(member: &Member, buffer: &mut Vec<u8>) -> Option<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proc::tree::members;
     use std::process::{Child, Command, Stdio};
 
     struct Tree(Child);
@@ -198,8 +161,10 @@ mod tests {
     #[test]
     fn a_process_that_got_the_number_is_left_alone() {
         let mut tree = Tree::start("read line");
-        let member =
-            Member { pid: tree.pid(), stat: Stat { state: b'S', ppid: 0, threads: 1, start_ticks: 1 } };
+        let member = Member {
+            pid: tree.pid(),
+            stat: Stat { state: b'S', ppid: 0, cpu_ticks: 0, threads: 1, start_ticks: 1 },
+        };
         send(&member, libc::SIGKILL, &mut Vec::new());
         std::thread::sleep(Duration::from_millis(20));
         assert!(tree.0.try_wait().unwrap().is_none(), "it was killed");

@@ -9,12 +9,15 @@
 #![forbid(unsafe_code)]
 
 mod hold;
+mod overuse;
 mod preserve;
 
 use crate::audit::client::Order;
 use crate::audit::record::{Preserved, StopBy};
 use crate::audit::wire::Stop;
 use crate::failure::Failure;
+use crate::overuse::engine::Event;
+use crate::overuse::{Step, Watched, sample};
 use crate::sandbox::protocol::{Ended, Trouble};
 use crate::sandbox::{News, Running};
 use crate::sys::memory;
@@ -55,13 +58,15 @@ impl Signals {
     }
 }
 
-/// How long it may run, and how it is stopped.
-#[derive(Debug, Clone, Copy)]
+/// How long it may run, how it is stopped, and what it may not do for long.
+#[derive(Debug, Clone)]
 pub struct Deadline {
     /// From the release on.
     pub wall_time: Option<Duration>,
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// The rules on overuse that are judged.
+    pub overuse: Vec<Watched>,
 }
 
 const SETTLED: Duration = Duration::from_millis(100);
@@ -83,6 +88,8 @@ pub enum Cause {
     PilotSignal(i32),
     /// The wall time.
     WallTime,
+    /// A rule on overuse.
+    Overuse,
     /// An order that came by the recorder.
     Ordered(StopBy),
     /// init was killed: nobody is left to say how the payload ended.
@@ -96,6 +103,8 @@ pub struct End {
     pub cause: Cause,
     /// Why, in the words of whoever ordered it.
     pub reason: Option<String>,
+    /// What stopped it, when that was a rule on overuse.
+    pub overuse: Option<Box<Event>>,
     /// Wait status of the payload's process, when init could tell.
     pub status: Option<i32>,
     /// I/O of the tree, when init could tell.
@@ -140,6 +149,15 @@ pub enum Notice {
     },
     /// What there was to keep was kept.
     Preserved(Box<Preserved>),
+    /// A rule on overuse takes a step. A stop is about to be made: SIGTERM, and SIGKILL after the grace.
+    Overuse {
+        /// The rule and its step.
+        event: Box<Event>,
+        /// Of a stop.
+        grace: Duration,
+        /// Why the step cannot be taken here; the next one still comes.
+        cannot: Option<&'static str>,
+    },
 }
 
 /// Whoever stands behind the supervisor: hears what it does, and brings orders from the recorder.
@@ -196,6 +214,8 @@ struct Watch<'a> {
     start: Instant,
     phase: Phase,
     settle_at: Option<Instant>,
+    overuse: Option<overuse::Overuse>,
+    overused: Option<Box<Event>>,
     stop_at: Option<Instant>,
     passed_on: SignalSet,
     stopped: Option<Cause>,
@@ -213,11 +233,18 @@ impl<'a> Watch<'a> {
     fn new(
         running: Running,
         signals: &'a Signals,
-        deadline: Deadline,
+        mut deadline: Deadline,
         overseer: &'a mut dyn Overseer,
     ) -> Self {
         let start = Instant::now();
+        let settle_at = start.checked_add(SETTLED);
+        let watched = std::mem::take(&mut deadline.overuse);
+        // Short payloads are not measured at all.
+        let overuse = settle_at.filter(|_| !watched.is_empty()).and_then(|first| {
+            overuse::Overuse::new(watched, Box::new(sample::Tree::new(running.init_pid())), first)
+        });
         Self {
+            stop_at: deadline.wall_time.and_then(|limit| start.checked_add(limit)),
             running,
             signals,
             deadline,
@@ -225,8 +252,9 @@ impl<'a> Watch<'a> {
             start,
             phase: Phase::Running,
             // A payload that is still there after this time will be for long: this process then only waits.
-            settle_at: start.checked_add(SETTLED),
-            stop_at: deadline.wall_time.and_then(|limit| start.checked_add(limit)),
+            settle_at,
+            overuse,
+            overused: None,
             passed_on: SignalSet::default(),
             stopped: None,
             reason: None,
@@ -247,13 +275,17 @@ impl<'a> Watch<'a> {
             Phase::Running | Phase::Killed => None,
         };
         let wake_at = self.overseer.wake_at();
-        let next = [self.stop_at, phase_at, self.settle_at, wake_at].into_iter().flatten().min();
+        let measure_at = self.overuse.as_ref().and_then(overuse::Overuse::wake_at);
+        let next = [self.stop_at, phase_at, self.settle_at, wake_at, measure_at].into_iter().flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(now));
         let Ready { on_signal, on_control, on_gate, on_order } =
             wait(&self.running, self.signals, self.overseer.descriptor(), timeout);
         if on_order || wake_at.is_some_and(|at| Instant::now() >= at) {
             for Order::Stop(stop) in self.overseer.orders() {
                 self.order(stop);
+            }
+            if self.settle_at.is_none() {
+                memory::drop_own_file_pages(); // what looked is not needed until it looks again
             }
         }
         if on_signal {
@@ -291,6 +323,16 @@ impl<'a> Watch<'a> {
             self.terminate(now, grace);
             return true;
         }
+        if self.phase != Phase::Running {
+            self.overuse = None; // it is held, or ends: it uses nothing up any more that could be helped
+        } else if let Some(events) = self.overuse.as_mut().and_then(|overuse| overuse.look(now)) {
+            for event in events {
+                self.overused(event, now);
+            }
+            // The code that just ran is not needed for long: its pages go again, as after the start.
+            self.settle_at = Some(now);
+            return true;
+        }
         match self.phase {
             Phase::Ending(Some(at)) if now >= at => self.kill(),
             Phase::Held { look_at, settled } if now >= look_at => {
@@ -300,6 +342,24 @@ impl<'a> Watch<'a> {
             _ => return false,
         }
         true
+    }
+
+    /// A rule on overuse takes its step.
+    fn overused(&mut self, event: Event, now: Instant) {
+        if self.phase != Phase::Running {
+            return; // another rule ended it in this very moment
+        }
+        let grace = event.rule.grace.unwrap_or(self.deadline.grace);
+        let cannot = self.overuse.as_mut().and_then(|overuse| overuse.throttle(&event).err());
+        let stop = event.step == Step::Stop;
+        let event = Box::new(event);
+        // The record of a stop comes before the stop.
+        self.overseer.notice(&Notice::Overuse { event: event.clone(), grace, cannot });
+        if stop {
+            self.stopped.get_or_insert(Cause::Overuse);
+            self.overused = Some(event);
+            self.terminate(now, grace);
+        }
     }
 
     /// SIGTERM, and SIGKILL after the grace.
@@ -425,16 +485,28 @@ impl<'a> Watch<'a> {
         };
         let cause = self.stopped.unwrap_or(own);
         let reason = self.reason.filter(|_| matches!(cause, Cause::Ordered(_)));
+        let overuse = self.overused.filter(|_| cause == Cause::Overuse);
         let duration = self.start.elapsed();
         let running = self.running;
         let Some(ended) = ended else {
             let usage = running.reap();
-            return End { cause, reason, status, io: None, usage, not_executed, duration, teardown: None };
+            return End {
+                cause,
+                reason,
+                overuse,
+                status,
+                io: None,
+                usage,
+                not_executed,
+                duration,
+                teardown: None,
+            };
         };
         // The kernel takes init's namespaces apart now; there is time to write the end record meanwhile.
         End {
             cause,
             reason,
+            overuse,
             status,
             io: Some(ended),
             usage: ended.usage,

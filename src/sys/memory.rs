@@ -10,6 +10,14 @@ pub fn drop_own_file_pages() {
     }
 }
 
+/// Gives freed memory of the heap back to the kernel (malloc_trim(3)), after much was needed for a moment.
+pub fn give_back() {
+    // SAFETY: malloc_trim touches nothing but the allocator's own free memory.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 unsafe extern "C" fn drop_segments(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,

@@ -7,9 +7,11 @@
 pub mod around;
 pub mod index;
 pub mod log;
+pub mod person;
 pub mod question;
 mod search;
 mod show;
+pub mod vo;
 pub mod when;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ use crate::failure::{Failure, io_text};
 use around::{Chain, Limits};
 use log::{Log, Trouble};
 pub use question::Question;
+pub use show::{Resolved, Told};
 
 /// One payload of the answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,6 +41,9 @@ pub struct Payload {
     /// The end record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed: Option<Record>,
+    /// Names that were learned later, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<Record>,
     /// Retention removed the launch record; `launch` is what a live list still says.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pruned: bool,

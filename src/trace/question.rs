@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::person::Person;
 use crate::audit::Timestamp;
 use crate::audit::record::Record;
 use crate::failure::Failure;
@@ -91,6 +92,8 @@ pub struct Question {
     pub vpid: Option<i64>,
     /// Part of any of the person's names; letters' case does not count.
     pub user: Option<String>,
+    /// Any of this person's names.
+    pub person: Option<Person>,
     /// Issuer of an identity.
     pub issuer: Option<String>,
     /// Address of the host or its site.
@@ -134,7 +137,7 @@ impl Question {
             return Err(Failure::usage(
                 "cannot ask the log",
                 "nothing says which payload is meant",
-                "name at least one of --at, --from, --pid, --user, --ip, --vo, --job, --id and their like",
+                "name at least one of --at, --from, --pid, --user, --person, --ip, --vo, --job, --id and their like",
             ));
         }
         if self.from.zip(self.to).is_some_and(|(from, to)| from > to) {
@@ -198,9 +201,28 @@ impl Question {
             && self.vpid.is_none_or(|wanted| vpid == Some(wanted))
     }
 
+    /// Whether it asks for somebody.
+    pub fn has_who(&self) -> bool {
+        self.user.is_some() || self.person.is_some()
+    }
+
+    /// Whether a record that a name was learned in names whom it asks for.
+    pub fn names_learned(&self, learned: &Record) -> bool {
+        let texts = Field::User.texts(learned);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        self.fits(Field::User, &texts) && self.person.as_ref().is_none_or(|person| person.is_in(learned))
+    }
+
+    /// The same question without whom it asks for: a name that was learned later has answered that.
+    #[must_use]
+    pub fn without_who(&self) -> Self {
+        Self { user: None, person: None, ..self.clone() }
+    }
+
     /// Whether a record is meant, its time apart.
     pub fn meets(&self, record: &Record) -> bool {
-        self.fits_pids(record.process.pid, record.process.vpid)
+        self.person.as_ref().is_none_or(|person| person.is_in(record))
+            && self.fits_pids(record.process.pid, record.process.vpid)
             && self.id.as_ref().is_none_or(|id| record.event.id.as_ref() == Some(id))
             && self.fields().all(|field| {
                 let texts = field.texts(record);

@@ -7,7 +7,8 @@
 //!    segments before are asked too, back to the last one that has a list, or to the beginning.
 //! 3. A launch record stands whatever comes after it. That its command could not be executed only its launcher says
 //!    (`launch-failed`), so it is an answer too; and the first record that closes it counts, whatever follows.
-//! 4. Indexes choose, records decide: each record is read, and what does not fit it makes the index stale.
+//! 4. A name that was learned later (`payload-identity`) is a name of the payload: it is found by it, and shown with it.
+//! 5. Indexes choose, records decide: each record is read, and what does not fit it makes the index stale.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
@@ -15,7 +16,8 @@ use std::collections::{HashMap, HashSet};
 use super::Payload;
 use super::index::table::{self, Close, Key, Kind, Other, Section, Values, key};
 use super::log::{Log, Trouble, at_once};
-use super::question::Question;
+use super::person::Person;
+use super::question::{Field, Question};
 use crate::audit::Timestamp;
 use crate::audit::record::{Action, LiveEntry, Record};
 use crate::request::LaunchId;
@@ -64,8 +66,9 @@ struct Chosen {
 pub(super) fn search(log: &Log, question: &Question) -> Result<Found, Trouble> {
     let clock = Clock::of(log);
     let plan = Plan::of(log, question, &clock);
+    let learned = Learned::of(log, question)?;
     let numbers: Vec<usize> = (0..log.segments.len()).filter(|number| plan.read.contains(number)).collect();
-    let chosen = at_once(&numbers, |number| choose(log, question, &clock, *number))?;
+    let chosen = at_once(&numbers, |number| choose(log, question, &clock, &learned, *number))?;
     let mut candidates = Vec::new();
     let mut closings = HashMap::new();
     let mut others = Vec::new();
@@ -81,7 +84,7 @@ pub(super) fn search(log: &Log, question: &Question) -> Result<Found, Trouble> {
         question.touches(begin, end)
     });
     let mut found = Found { segments: segments.max(numbers.len()), ..Found::default() };
-    for read in at_once(&candidates, |candidate| read(log, question, candidate))? {
+    for read in at_once(&candidates, |candidate| read(log, question, &learned, candidate))? {
         found.unreadable += read.unreadable;
         if let Some(payload) = read.payload {
             found.payloads.push(payload);
@@ -91,6 +94,42 @@ pub(super) fn search(log: &Log, question: &Question) -> Result<Found, Trouble> {
     found.payloads.sort_by(|a, b| (a.start, &a.launch.event.id).cmp(&(b.start, &b.launch.event.id)));
     other_records(log, question, &others, &mut found)?;
     Ok(found)
+}
+
+/// Names that were learned later, by launch.
+#[derive(Debug, Default)]
+struct Learned {
+    of: HashMap<Key, Vec<(Place, Record)>>,
+    /// Launches that are meant by such a name.
+    meant: HashSet<Key>,
+}
+
+impl Learned {
+    /// They may stand in any segment, and nearly none has one: the summaries say which.
+    fn of(log: &Log, question: &Question) -> Result<Self, Trouble> {
+        let mut learned = Self::default();
+        for (number, _) in
+            log.segments.iter().enumerate().filter(|(_, segment)| segment.summary.identities > 0)
+        {
+            for (key, offset, time, _) in log
+                .section(number, Section::Others, table::take_others)?
+                .into_iter()
+                .filter(|(_, _, _, kind)| *kind == Kind::Identity)
+            {
+                let record = log.record(number, offset)?.filter(|record| {
+                    record.timestamp == Some(time)
+                        && record.event.action == Action::PayloadIdentity
+                        && record.event.id.as_deref().map(table::key) == Some(key)
+                });
+                let record = record.ok_or(Trouble::Stale(number))?;
+                if question.has_who() && question.names_learned(&record) {
+                    learned.meant.insert(key);
+                }
+                learned.of.entry(key).or_default().push(((number, offset), record));
+            }
+        }
+        Ok(learned)
+    }
 }
 
 /// The log's clock: where it went back.
@@ -181,7 +220,13 @@ impl Plan {
 }
 
 /// The launches of one segment that fit, as far as its index tells.
-fn choose(log: &Log, question: &Question, clock: &Clock, number: usize) -> Result<Chosen, Trouble> {
+fn choose(
+    log: &Log,
+    question: &Question,
+    clock: &Clock,
+    learned: &Learned,
+    number: usize,
+) -> Result<Chosen, Trouble> {
     let stale = Trouble::Stale(number);
     let rows = log.section(number, Section::Rows, table::take_rows)?;
     let mut fits = vec![true; rows.len()];
@@ -201,11 +246,25 @@ fn choose(log: &Log, question: &Question, clock: &Clock, number: usize) -> Resul
     if !narrow(keys.iter().map(|key| wanted.is_none_or(|wanted| *key == wanted)).collect()) {
         return Err(stale);
     }
+    let is_meant = |judged: Vec<bool>| -> Vec<bool> {
+        judged.iter().zip(&keys).map(|(fits, key)| *fits || learned.meant.contains(key)).collect()
+    };
     for field in question.fields() {
-        let judged = log.section(number, Section::Field(field), |bytes| {
-            Values::judge(bytes, |texts| question.fits(field, texts))
-        })?;
-        if !narrow(judged) {
+        let judged = judge(log, number, field, |texts| question.fits(field, texts))?;
+        let same = judged.len() == keys.len();
+        if !same || !narrow(if field == Field::User { is_meant(judged) } else { judged }) {
+            return Err(stale);
+        }
+    }
+    if let Some(person) = &question.person {
+        let mut judged = judge(log, number, Field::User, |texts| person.fits(texts))?;
+        for (issuer, subject) in person.tokens() {
+            let users = judge(log, number, Field::User, |texts| texts.contains(&subject.as_str()))?;
+            let issuers = judge(log, number, Field::Issuer, |texts| Person::vouches(issuer, texts))?;
+            let both = users.iter().zip(&issuers).map(|(user, issuer)| *user && *issuer);
+            judged.iter_mut().zip(both).for_each(|(fits, both)| *fits |= both);
+        }
+        if judged.len() != keys.len() || !narrow(is_meant(judged)) {
             return Err(stale);
         }
     }
@@ -238,10 +297,21 @@ fn choose(log: &Log, question: &Question, clock: &Clock, number: usize) -> Resul
                 && match kind {
                     Kind::Denied => question.denied,
                     Kind::Note => wanted.is_some(),
+                    Kind::Identity => false, // it is shown with its payload
                 }
         });
     }
     Ok(chosen)
+}
+
+/// Of each launch of a segment whether its texts of a field fit.
+fn judge(
+    log: &Log,
+    number: usize,
+    field: Field,
+    fits: impl Fn(&[&str]) -> bool,
+) -> Result<Vec<bool>, Trouble> {
+    log.section(number, Section::Field(field), |bytes| Values::judge(bytes, fits))
 }
 
 /// Adds the launches that the live lists name and that began before what is read.
@@ -347,7 +417,7 @@ struct Read {
 }
 
 /// Reads the records of a candidate and asks them.
-fn read(log: &Log, question: &Question, candidate: &Candidate) -> Result<Read, Trouble> {
+fn read(log: &Log, question: &Question, learned: &Learned, candidate: &Candidate) -> Result<Read, Trouble> {
     let mut out = Read::default();
     let is_it = |record: &Record, closes: bool| {
         record.event.id.as_deref().map(key) == Some(candidate.key)
@@ -379,7 +449,9 @@ fn read(log: &Log, question: &Question, candidate: &Candidate) -> Result<Read, T
         },
         (None, None) => return Ok(Read { unreadable: 1, ..out }),
     };
-    if !question.meets(&launch) {
+    let told = learned.of.get(&candidate.key).map(Vec::as_slice).unwrap_or_default();
+    let by_name = learned.meant.contains(&candidate.key);
+    if !(question.meets(&launch) || by_name && question.without_who().meets(&launch)) {
         // A live list says less than an index, so only an index can be wrong here.
         return match (candidate.place, &candidate.entry) {
             (Some((number, _)), None) => Err(Trouble::Stale(number)),
@@ -395,7 +467,9 @@ fn read(log: &Log, question: &Question, candidate: &Candidate) -> Result<Read, T
         }
         None => None,
     };
+    out.places.extend(told.iter().map(|(place, _)| *place));
     out.payload = Some(Payload {
+        learned: told.iter().map(|(_, record)| record.clone()).collect(),
         start: candidate.time,
         end: candidate.close.map(|(_, close)| close.time),
         launch,

@@ -4,10 +4,12 @@
 use std::fmt::Write as _;
 
 use super::around::{Around, Chain};
-use super::{Answer, OfLog, Payload};
+use super::person::Person;
+use super::{Answer, OfLog, Payload, vo};
 use crate::admin::verify::{KeyFrom, Report};
 use crate::audit::record::{Action, Record};
 use crate::failure::Printable;
+use crate::policy::settings::Vo;
 
 /// The widest line.
 const WIDTH: usize = 100;
@@ -16,9 +18,21 @@ const FULL: usize = 8;
 /// The most payloads that are shown at all.
 const LISTED: usize = 200;
 
+/// What is told besides the logs' own records.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Told<'a> {
+    /// No zone was named with the time.
+    pub zone_assumed: bool,
+    /// `[[vo]]` of this host's configuration.
+    pub vos: &'a [Vo],
+    /// What resolvers answered to this question.
+    pub resolved: &'a [Resolved],
+}
+
 impl Answer {
     /// For a person: the answer in words first, then the payloads, then whether the logs can be trusted.
-    pub fn human(&self, zone_assumed: bool) -> String {
+    pub fn human(&self, told: &Told<'_>) -> String {
+        let zone_assumed = told.zone_assumed;
         let count = self.count();
         let mut text = match count {
             0 if self.question.has_time() => {
@@ -46,6 +60,12 @@ impl Answer {
                 let _ = writeln!(text, "Asked for {from} to {to}{read}.");
             }
         }
+        if let Some(person) = &self.question.person {
+            line(&mut text, &format!("Names of {}: ", Printable(&person.id)), &self.names(person));
+        }
+        for resolved in told.resolved {
+            resolved.line(&mut text);
+        }
         let several = self.logs.len() > 1;
         let mut listed = 0;
         for log in &self.logs {
@@ -57,7 +77,7 @@ impl Answer {
                 listed += 1;
                 if count <= FULL {
                     text.push('\n');
-                    full(&mut text, payload);
+                    full(&mut text, payload, told.vos);
                 } else if listed <= LISTED {
                     short(&mut text, payload);
                 }
@@ -87,8 +107,21 @@ impl Answer {
         }
     }
 
+    /// The person's names, each once: those of the configuration, or where it has none those that the records give.
+    fn names(&self, person: &Person) -> String {
+        if !person.names.is_empty() {
+            return person.names.join("; ");
+        }
+        let payloads = self.logs.iter().flat_map(|log| &log.payloads);
+        let mut names: Vec<&str> = payloads.filter_map(|payload| payload.launch.user.id.as_deref()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join("; ")
+    }
+
     /// For a program: one JSON object on one line.
-    pub fn json(&self, zone_assumed: bool) -> String {
+    pub fn json(&self, told: &Told<'_>) -> String {
+        let zone_assumed = told.zone_assumed;
         let payloads: Vec<serde_json::Value> = self
             .logs
             .iter()
@@ -97,6 +130,11 @@ impl Answer {
                     let mut value = serde_json::json!(payload);
                     if let Some(object) = value.as_object_mut() {
                         object.insert("log".to_owned(), serde_json::json!(log.log));
+                        if let Some((vo, page)) = whom_to_ask(payload, told.vos) {
+                            let ask =
+                                serde_json::json!({ "page": page, "security_contact": vo.security_contact });
+                            object.insert("ask".to_owned(), ask);
+                        }
                     }
                     value
                 })
@@ -114,13 +152,67 @@ impl Answer {
             })
             .collect();
         let question = &self.question;
-        let value = serde_json::json!({
+        let mut value = serde_json::json!({
             "asked": { "from": question.from, "to": question.to, "zone_assumed": zone_assumed },
             "payloads": payloads,
             "logs": logs,
         });
+        if let Some(object) = value.as_object_mut() {
+            if let Some(person) = &question.person {
+                let of = serde_json::json!({ "id": person.id, "names": person.names });
+                object.insert("person".to_owned(), of);
+            }
+            if !told.resolved.is_empty() {
+                object.insert("resolved".to_owned(), serde_json::json!(told.resolved));
+            }
+        }
         format!("{value}\n")
     }
+}
+
+/// What one resolver answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Resolved {
+    /// The launch.
+    pub id: String,
+    /// The user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Who vouches for the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// The answer is in the log now.
+    pub stored: bool,
+    /// Why there is no answer, or why it is not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl Resolved {
+    fn line(&self, text: &mut String) {
+        let label = format!("{}: ", self.id);
+        match (&self.user, &self.trouble) {
+            (Some(user), None) => line(text, &label, &format!("{user}, by the VO's resolver")),
+            (Some(user), Some(trouble)) => {
+                line(text, &label, &format!("{user}, by the VO's resolver"));
+                line(text, "  not stored: ", trouble);
+            }
+            (None, trouble) => {
+                line(text, &label, "the VO's resolver gave no name");
+                line(text, "  ", trouble.as_deref().unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// Of a payload that only a job names: its VO, and the job's page.
+fn whom_to_ask<'a>(payload: &Payload, vos: &'a [Vo]) -> Option<(&'a Vo, Option<String>)> {
+    let record = &payload.launch;
+    let vo = vo::of(record, vos).filter(|_| vo::is_nameless(record))?;
+    Some((vo, vo::job(record).and_then(|job| vo::page(vo, job))))
 }
 
 impl OfLog {
@@ -225,7 +317,7 @@ fn others(text: &mut String, records: &[Record]) {
     }
 }
 
-fn full(text: &mut String, payload: &Payload) {
+fn full(text: &mut String, payload: &Payload, vos: &[Vo]) {
     let record = &payload.launch;
     let none = || "unknown".to_owned();
     line(text, "launch  ", record.event.id.as_deref().unwrap_or_default());
@@ -236,6 +328,13 @@ fn full(text: &mut String, payload: &Payload) {
         .map_or_else(String::new, |assurance| format!(" ({})", format!("{assurance:?}").to_lowercase()));
     let who = record.user.id.clone().unwrap_or_else(none);
     line(text, "who     ", &format!("{who}{assurance}"));
+    for learned in &payload.learned {
+        let time: String =
+            learned.timestamp.map(|time| time.to_string().chars().take(19).collect()).unwrap_or_default();
+        let by = learned.grid.identity.source.as_deref().unwrap_or("unknown");
+        let user = learned.user.id.as_deref().unwrap_or("unknown");
+        line(text, &format!("learned {time}Z: "), &format!("{user}, by {by}"));
+    }
     for (label, value) in [
         ("vo      ", &record.grid.vo),
         ("job     ", &record.grid.job.id),
@@ -245,6 +344,13 @@ fn full(text: &mut String, payload: &Payload) {
     ] {
         if let Some(value) = value {
             line(text, label, value);
+        }
+    }
+    if let Some((vo, page)) = whom_to_ask(payload, vos) {
+        for (label, value) in [("page    ", page.as_ref()), ("ask     ", vo.security_contact.as_ref())] {
+            if let Some(value) = value {
+                line(text, label, value);
+            }
         }
     }
     let host = record.host.name.clone().unwrap_or_else(none);
@@ -287,7 +393,8 @@ fn short(text: &mut String, payload: &Payload) {
         None => "open  ",
     };
     let start: String = payload.start.to_string().chars().take(19).collect();
-    let who = record.user.id.as_deref().unwrap_or("unknown");
+    let learned = payload.learned.last().and_then(|learned| learned.user.id.as_deref());
+    let who = record.user.id.as_deref().or(learned).unwrap_or("unknown");
     line(text, &format!("{start}Z {end} pid {pid:<8} "), who);
 }
 

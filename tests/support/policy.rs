@@ -34,7 +34,8 @@ impl Node {
             text.push('\n');
         }
         let tables = sections.remove("").unwrap_or_default();
-        let text: String = sections.iter().map(|(name, lines)| format!("[{name}]\n{lines}\n")).collect();
+        let text: Vec<String> = sections.iter().map(|(name, lines)| format!("[{name}]\n{lines}\n")).collect();
+        let text = text.concat();
         let config = world.config(&format!("{text}{tables}"));
         Self { config, bans, recorder: None, world }
     }
@@ -56,7 +57,8 @@ impl Node {
             .map(|(section, line)| (*section, line.as_str()))
             .partition(|(section, _)| section.is_empty());
         let recorder = Recorder::not_started(&world, &lines);
-        let tables: String = tables.into_iter().map(|(_, line)| format!("{line}\n")).collect();
+        let tables: Vec<String> = tables.into_iter().map(|(_, line)| format!("{line}\n")).collect();
+        let tables = tables.concat();
         let text = fs::read_to_string(&recorder.config).unwrap();
         fs::write(&recorder.config, format!("{text}\n{tables}")).unwrap();
         Self { config: recorder.config.clone(), bans, recorder: Some(recorder), world }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Absent, Assurance, EndBy, Role, StopBy};
 use crate::audit::time::Timestamp;
+use crate::failure::Fault;
+use crate::overuse::{Metric, Step};
 
 objects! {
     /// `grid.*`: what ECS has no name for.
@@ -76,6 +78,10 @@ objects! {
         pub recorder: Recorder,
         /// What `bailey stop --preserve` kept.
         pub preserved: Preserved,
+        /// Who can cure it, in `payload-deny` and `launch-failed`: the site, so that another one may run it, or the user.
+        pub fault: Option<Fault>,
+        /// A rule on overuse, in the `payload-notice` or `payload-stop` that it causes.
+        pub overuse: Overuse,
     }
 
     /// `grid.identity.*`
@@ -220,7 +226,7 @@ objects! {
         pub contradictions: Vec<String>,
     }
 
-    /// `grid.limits.*`; absent means no limit of bailey's.
+    /// `grid.limits.*`; absent means that there is none. Memory, CPUs and processes are what was asked for.
     pub struct Limits {
         /// Bytes.
         pub memory: Option<u64>,
@@ -488,6 +494,22 @@ objects! {
         pub config_hash: Option<String>,
         /// `grid.checkpoint.key` of the key that it signs with.
         pub key: Option<String>,
+    }
+
+    /// `grid.overuse.*`
+    pub struct Overuse {
+        /// The rule's id.
+        pub rule: Option<String>,
+        /// What it looks at.
+        pub metric: Option<Metric>,
+        /// What was measured, in the unit of the threshold.
+        pub value: Option<f64>,
+        /// Parts of what was asked for, processes, or bytes per CPU second.
+        pub threshold: Option<f64>,
+        /// How long it went on.
+        pub for_seconds: Option<u64>,
+        /// What is done about it.
+        pub step: Option<Step>,
     }
 
     /// `grid.preserved.*`

@@ -20,15 +20,16 @@ pub use stamp::Stamp;
 use super::decide;
 use super::facts::{Counts, Facts};
 use super::index::{self, Memory, Relevant, Source};
-use super::lists::Lists;
+use super::lists::{Change, Lists};
 use super::settings::Settings;
 use super::verdict::{Hit, Verdict};
 use crate::audit::time::Timestamp;
 use crate::config::{self, Config, Place};
 use crate::failure::Failure;
+use crate::sys::memory;
 
 /// What programs write and read the copy: another build has other tables.
-const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 2");
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 3");
 /// Configurations smaller than this, on nodes without any list, are read faster than a copy of them.
 const WORTH_A_COPY: u64 = 16 << 10;
 /// How long one waits for another of this account that is making the copy. Much longer than that takes: if hundreds that saw a
@@ -44,6 +45,8 @@ pub struct Policy {
     settings: Settings,
     /// Where the tables come from that are a copy on disk.
     copied: Option<Copied>,
+    /// Lists that are others than in the copy before, when this process made the new one.
+    changes: Vec<Change>,
 }
 
 /// A copy, and what it was made of.
@@ -79,6 +82,7 @@ impl Policy {
             until: read.2,
             settings: config.policy.clone(),
             copied: None,
+            changes: Vec::new(),
         }
     }
 
@@ -97,6 +101,11 @@ impl Policy {
     /// Whether a file is another one by now, or its time has come.
     pub fn is_old(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now) || !self.stamps.iter().all(Stamp::holds)
+    }
+
+    /// Lists that this process was the first to see changed.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// How the lists stand.
@@ -189,15 +198,25 @@ pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy),
 fn make(dir: &Path, place: &Place, now: Timestamp) -> Result<(Config, Policy), Failure> {
     let (config, stamps) = config::load_stamped(place, now)?;
     let (memory, (lists, stamps, until)) = Policy::tables(&config, Some(&kept(dir, place)), stamps, now);
+    let path = dir.join(copy_name(place));
+    let before = compiled::open(&path, BUILD).map(|(meta, _)| meta.lists);
+    let changes = before.map(|before| lists.changes_since(&before)).unwrap_or_default();
     let settings = config.policy.clone();
     let (config, tables) = split(config);
     let trusts = memory.has_trusts();
     let meta = compiled::Meta { build: BUILD.to_owned(), config, lists, stamps, until, trusts };
     // A copy that cannot be written costs time at the next launch, and nothing else.
-    let _ = compiled::write(&dir.join(copy_name(place)), &meta, &memory);
+    let _ = compiled::write(&path, &meta, &memory);
+    if let Some((config, mut policy)) = copied(dir, place, now) {
+        // The copy takes the place of the tables: whoever made it lives as long as its payload, and needs them no more.
+        drop(memory);
+        memory::give_back();
+        policy.changes = changes;
+        return Ok((config, policy));
+    }
     let compiled::Meta { mut config, lists, stamps, until, .. } = meta;
     config.tables = tables;
-    Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings, copied: None }))
+    Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings, copied: None, changes }))
 }
 
 /// What the copy says, while it holds.
@@ -210,7 +229,10 @@ fn copied(dir: &Path, place: &Place, now: Timestamp) -> Option<(Config, Policy)>
     let compiled::Meta { config, lists, stamps, until, .. } = meta;
     let settings = config.policy.clone();
     let copied = Some(Copied { path, place: place.clone(), keep: kept(dir, place) });
-    Some((config, Policy { source: Box::new(source), lists, stamps, until, settings, copied }))
+    Some((
+        config,
+        Policy { source: Box::new(source), lists, stamps, until, settings, copied, changes: Vec::new() },
+    ))
 }
 
 /// The lock of whoever makes the copy; `None`: it was not to be had.

@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::hold::{self, Member};
 use crate::audit::record::Preserved;
 use crate::audit::redact;
 use crate::config;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::proc::Process;
+use crate::proc::tree::{self, Member};
 use crate::sandbox::Running;
 
 /// Entries of each list that go into the record.
@@ -38,7 +38,7 @@ pub(super) fn preserve(
     into: Result<PathBuf, Failure>,
     interrupted: &mut dyn FnMut() -> bool,
 ) -> Preserved {
-    let members = hold::members(running.init_pid());
+    let members = tree::members(running.init_pid());
     let mut missing = Vec::new();
     let processes: Vec<String> = members.iter().map(|member| process(member, &mut missing)).collect();
     let main = running.payload_pid();

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Member;
 use crate::audit::redact;
 use crate::failure::io_text;
+use crate::proc::tree::Member;
 
 /// `PROTOCOL LOCAL REMOTE STATE` of each, sorted.
 pub(super) fn of(members: &[Member], main: Option<i32>, missing: &mut Vec<String>) -> Vec<String> {

@@ -123,6 +123,10 @@ impl Builder {
             ("payload-stop" | "payload-notice", Some(id)) => {
                 self.others.push((key(id), offset, time, Kind::Note));
             }
+            ("payload-identity", Some(id)) => {
+                self.summary.identities += 1;
+                self.others.push((key(id), offset, time, Kind::Identity));
+            }
             ("checkpoint", _) => self.checkpoints.push(offset),
             ("live-list", _) => self.live_list(offset, line),
             (action, _) => {

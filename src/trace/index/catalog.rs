@@ -16,7 +16,7 @@ use crate::audit::segment::{Directory, parse_name};
 /// Its file name.
 pub const NAME: &str = "segments.idx";
 
-const MAGIC: &[u8; 8] = b"BLYCAT01";
+const MAGIC: &[u8; 8] = b"BLYCAT02";
 /// The longest that is read.
 const MAX: u64 = 256 << 20;
 

@@ -18,7 +18,7 @@ use crate::audit::chain::{MAX_LINE, hash};
 use crate::audit::lines::each_line;
 use crate::audit::segment::Directory;
 
-pub(super) const MAGIC: &[u8; 8] = b"BLYIDX01";
+pub(super) const MAGIC: &[u8; 8] = b"BLYIDX02";
 /// The longest head that is believed: a summary with a million jumps of the clock.
 const MAX_HEAD: usize = 64 << 20;
 /// What is read at once at the beginning of a file: nearly always the whole head.

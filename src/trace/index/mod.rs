@@ -9,10 +9,10 @@
 //! What it cannot show: a line inside the segment that was changed after the index was made. The chain shows that.
 //!
 //! ```text
-//! file      "BLYIDX01"  u32 length of the head  checksum of the head  HEAD  sections…
+//! file      "BLYIDX02"  u32 length of the head  checksum of the head  HEAD  sections…
 //! checksum  the first 16 bytes of the SHA-256
 //! HEAD      SUMMARY  u32 number of sections, for each: u32 kind  u64 offset in the file  u64 length  checksum
-//! catalog   "BLYCAT01"  u32 length  checksum  u32 number of entries, for each:
+//! catalog   "BLYCAT02"  u32 length  checksum  u32 number of entries, for each:
 //!           text name of the segment  i64 i64 its modification time (seconds, nanoseconds)  SUMMARY
 //! text      u32 length, bytes (UTF-8)
 //! time      i64 seconds  u32 nanoseconds

@@ -5,7 +5,7 @@
 //!          u64 chain.seq of the first line  u64 of the last  32 bytes hash of the last  u64 its offset
 //!          time of the first line  of the last  earliest  latest
 //!          u64 offset of the live list at the head  u64 bytes of it (0: none)
-//!          u32 launches  u32 number of jumps, for each: u64 offset  time before  time after
+//!          u32 launches  u32 payload-identity records  u32 number of jumps, for each: u64 offset  time before  time after
 //! ```
 #![forbid(unsafe_code)]
 
@@ -47,6 +47,8 @@ pub struct Summary {
     pub live: Option<(u64, u64)>,
     /// Launch records.
     pub launches: u32,
+    /// Records of names that were learned later.
+    pub identities: u32,
     /// Where the clock went back.
     pub jumps: Vec<Jump>,
 }
@@ -81,6 +83,7 @@ impl Summary {
         out.u64(offset);
         out.u64(length);
         out.u32(self.launches);
+        out.u32(self.identities);
         out.u32(self.jumps.len() as u32);
         for jump in &self.jumps {
             out.u64(jump.offset);
@@ -107,6 +110,7 @@ impl Summary {
         let (offset, length) = (from.u64()?, from.u64()?);
         summary.live = (length > 0).then_some((offset, length));
         summary.launches = from.u32()?;
+        summary.identities = from.u32()?;
         let jumps = from.u32()?;
         for _ in 0..jumps {
             let jump = Jump { offset: from.u64()?, before: from.time()?, after: from.time()? };

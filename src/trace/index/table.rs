@@ -6,7 +6,8 @@
 //! PIDS         of each launch: i64 pid  i64 vpid  i64 uid (the least number: unknown)
 //! KEYS         of each launch: 16 bytes, the first of the SHA-256 of its id
 //! CLOSINGS     of each record that closes a launch of an earlier segment: 16 bytes key  u64 offset  time  u8 as above
-//! OTHERS       of each payload-deny, payload-stop, payload-notice and launch-failed: 16 bytes key  u64 offset  time  u8 kind
+//! OTHERS       of each payload-deny, payload-stop, payload-notice, payload-identity and launch-failed:
+//!              16 bytes key  u64 offset  time  u8 kind
 //! CHECKPOINTS  u64 offset of each checkpoint
 //! a FIELD      u32 number of different values, for each: u32 number of texts, each a text; then of each launch u32 which
 //!              value it has
@@ -112,6 +113,22 @@ pub enum Kind {
     Denied,
     /// Stopped, or its user was told something.
     Note,
+    /// A name that was learned later.
+    Identity,
+}
+
+impl Kind {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Denied => 0,
+            Self::Note => 1,
+            Self::Identity => 2,
+        }
+    }
+
+    fn of(number: u8) -> Option<Self> {
+        [Self::Denied, Self::Note, Self::Identity].into_iter().find(|kind| kind.number() == number)
+    }
 }
 
 impl Close {
@@ -203,7 +220,7 @@ pub(super) fn put_others(all: &[Other]) -> Vec<u8> {
         out.raw(key);
         out.u64(*offset);
         out.time(*time);
-        out.u8(u8::from(*kind == Kind::Note));
+        out.u8(kind.number());
     }
     out
 }
@@ -212,7 +229,7 @@ pub(super) fn put_others(all: &[Other]) -> Vec<u8> {
 pub fn take_others(bytes: &[u8]) -> Option<Vec<Other>> {
     rows(bytes, 37, |from| {
         let (key, offset, time) = (from.array()?, from.u64()?, from.time()?);
-        Some((key, offset, time, if from.u8()? == 0 { Kind::Denied } else { Kind::Note }))
+        Some((key, offset, time, Kind::of(from.u8()?)?))
     })
 }
 
