@@ -20,7 +20,7 @@ test-all: setup ## make test, a short benchmark and the test beds of their own
 	@bash tests/all.sh
 
 suspend-crowd: setup ## a changed list of ten thousand bans against five hundred payloads that run
-	@BAILEY_CROWD=500 bash tests/test.sh -E 'binary(suspend_crowd)' --no-capture
+	@BAILEY_CROWD=500 bash tests/test.sh --cargo-profile release -E 'binary(suspend_crowd)' --no-capture
 
 bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to docs/benchmarks.md)
 	@bash tests/bench.sh $(ARGS)

@@ -14,7 +14,8 @@ use support::policy::Node;
 use support::{Guard, wait_for};
 
 const BANS: usize = 10_000;
-const DEAD: Duration = Duration::from_secs(2);
+/// What the issue says holds for the program as it is delivered; one without optimization reads a list ten times as slowly.
+const DEAD: Duration = Duration::from_secs(if cfg!(debug_assertions) { 6 } else { 2 });
 
 fn payloads() -> usize {
     std::env::var("BAILEY_CROWD").map_or(60, |count| count.parse().expect("BAILEY_CROWD is a number"))

@@ -1,4 +1,5 @@
 //! `docs/messages.md` and the program say the same: each sentence is made by the code that makes it in earnest, and looked up.
+#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

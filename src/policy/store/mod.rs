@@ -29,12 +29,12 @@ use crate::failure::Failure;
 use crate::sys::memory;
 
 /// What programs write and read the copy: another build has other tables.
-const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 2");
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 3");
 /// Configurations smaller than this, on nodes without any list, are read faster than a copy of them.
 const WORTH_A_COPY: u64 = 16 << 10;
-/// How long one waits for another of this account that is making the copy. Longer than that takes; after that it is made once
-/// more, so that nobody who stands still can hold up the others.
-const TURN: Duration = Duration::from_millis(500);
+/// How long one waits for another of this account that is making the copy. Much longer than that takes: if hundreds that saw a
+/// change made it each for itself, none would be ready in time. Who holds it and stands still harms its own account alone.
+const TURN: Duration = Duration::from_secs(5);
 
 /// The policy of this node.
 pub struct Policy {
