@@ -340,6 +340,9 @@ impl Overseer for Desk<'_> {
             && watch.look()
         {
             self.record_ban_changes();
+            if self.policy.ban != record::Ban::default() {
+                return orders; // it is being stopped for a ban, once
+            }
             let Some((order, hit)) =
                 self.watch.as_ref().and_then(|watch| watch.hit().map(|hit| (watch.order(id, &hit), hit)))
             else {
