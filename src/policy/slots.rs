@@ -39,7 +39,7 @@ pub fn take(dir: &Path, limits: Parallel, facts: &Facts, person: Option<&str>) -
         (limits.person, named, person.or(who.user.as_deref()).unwrap_or_default().to_owned()),
         (
             limits.vo,
-            who.vo.as_ref().map(|vo| format!("vo {vo}")),
+            who.vo.as_ref().map(|vo| format!("vo {}", vo.to_ascii_lowercase())),
             format!("the VO {}", who.vo.as_deref().unwrap_or_default()),
         ),
         (limits.uid, Some("uid".to_owned()), format!("uid {}", who.uid)),
