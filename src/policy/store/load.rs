@@ -292,7 +292,8 @@ impl Reader<'_> {
         let mut bans = list.bans;
         if let Some(settled) = self.settled_at(&metadata) {
             // What was banned and is not named any more stays banned until the file is quiet.
-            let before = self.kept(name).and_then(|bytes| bans::parse(&bytes, format).ok());
+            let before = self.kept(name).filter(|kept| *kept != bytes);
+            let before = before.and_then(|bytes| bans::parse(&bytes, format).ok());
             let named: HashSet<String> = bans.iter().map(|ban| ban.whom.to_string()).collect();
             let gone: Vec<Ban> = before
                 .map(|before| before.bans)
