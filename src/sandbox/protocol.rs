@@ -137,29 +137,29 @@ pub struct Ended {
 }
 
 /// Size of every message on the wire.
-pub const SIZE: usize = 80;
+pub const SIZE: usize = WORDS * 8;
+/// Numbers in a message; more than any needs.
+const WORDS: usize = 16;
+
+/// The numbers of a message, and zeros.
+fn words(said: &[u64]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    for (word, said) in words.iter_mut().zip(said) {
+        *word = *said;
+    }
+    words
+}
 
 impl Message {
     /// The bytes of the message.
     pub fn encode(self) -> [u8; SIZE] {
-        let words: [u64; 10] = match self {
-            Self::Namespaces => [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            Self::Failed(t) => {
-                [2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64, 0, 0, 0, 0, 0, 0]
+        let words: [u64; WORDS] = match self {
+            Self::Namespaces => words(&[1]),
+            Self::Failed(t) => words(&[2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64]),
+            Self::Ready(r) => {
+                words(&[3, u64::from(r.command), u64::from(r.securebits), r.keyring as u64, r.vpid as u64])
             }
-            Self::Ready(r) => [
-                3,
-                u64::from(r.command),
-                u64::from(r.securebits),
-                r.keyring as u64,
-                r.vpid as u64,
-                0,
-                0,
-                0,
-                0,
-                0,
-            ],
-            Self::Ended(e) => [
+            Self::Ended(e) => words(&[
                 4,
                 e.status as u64,
                 e.read_chars,
@@ -170,7 +170,7 @@ impl Message {
                 e.usage.cpu_system_us,
                 e.usage.memory_peak_bytes,
                 e.usage.page_faults_major,
-            ],
+            ]),
         };
         let mut bytes = [0_u8; SIZE];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -184,11 +184,11 @@ impl Message {
         if bytes.len() != SIZE {
             return None;
         }
-        let mut words = [0_u64; 10];
+        let mut words = [0_u64; WORDS];
         for (word, from) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_ne_bytes(from.try_into().ok()?);
         }
-        let [kind, first, second, third, fourth, fifth, user, system, memory, faults] = words;
+        let [kind, first, second, third, fourth, fifth, user, system, memory, faults, ..] = words;
         match kind {
             1 => Some(Self::Namespaces),
             2 => {

@@ -35,6 +35,8 @@ const WORTH_A_COPY: u64 = 16 << 10;
 /// How long one waits for another of this account that is making the copy. Much longer than that takes: if hundreds that saw a
 /// change made it each for itself, none would be ready in time. Who holds it and stands still harms its own account alone.
 const TURN: Duration = Duration::from_secs(5);
+/// How often one that waits looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The policy of this node.
 pub struct Policy {
@@ -185,13 +187,18 @@ pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy),
         let policy = Policy::with(&config, None, stamps, now);
         return Ok((config, policy));
     };
-    // Of many that see a change at one time one reads the files, and the others what it made of them.
-    let _turn = turn(&dir, place);
-    if let Some(found) = copied(&dir, place, Timestamp::now()) {
-        return Ok(found);
+    // Of many that see a change at one time one reads the files, and the others what it made of them, all at once.
+    let mut waiting = Waiting::begin(&dir, place);
+    loop {
+        let turn = waiting.turn_or_copy();
+        if let Some(found) = copied(&dir, place, Timestamp::now()) {
+            return Ok(found);
+        }
+        if !matches!(turn, Turn::Copy) {
+            // What was read while others wrote may be older than what they read.
+            return make(&dir, place, Timestamp::now());
+        }
     }
-    // What was read while others wrote may be older than what they read.
-    make(&dir, place, Timestamp::now())
 }
 
 /// Reads the site's files, and leaves a copy for the next.
@@ -235,18 +242,55 @@ fn copied(dir: &Path, place: &Place, now: Timestamp) -> Option<(Config, Policy)>
     ))
 }
 
-/// The lock of whoever makes the copy; `None`: it was not to be had.
-fn turn(dir: &Path, place: &Place) -> Option<File> {
-    let path = dir.join(copy_name(place)).with_extension("lock");
-    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(path).ok()?;
-    let start = Instant::now();
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Some(lock),
-            Err(std::fs::TryLockError::WouldBlock) if start.elapsed() < TURN => {
-                std::thread::sleep(Duration::from_millis(2));
+/// What a launcher waits for that saw the copy to be old.
+struct Waiting {
+    lock: Option<File>,
+    copy: PathBuf,
+    seen: Option<(u64, u64)>,
+    until: Instant,
+}
+
+/// What came.
+enum Turn {
+    /// The lock, held as long as the file is open: it is for this process to make the copy.
+    Own { _lock: File },
+    /// Another copy than the one that was old.
+    Copy,
+    /// Neither.
+    None,
+}
+
+impl Waiting {
+    fn begin(dir: &Path, place: &Place) -> Self {
+        let copy = dir.join(copy_name(place));
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(copy.with_extension("lock"))
+            .ok();
+        Self { lock, seen: Self::inode(&copy), copy, until: Instant::now() + TURN }
+    }
+
+    fn inode(copy: &Path) -> Option<(u64, u64)> {
+        std::fs::metadata(copy).ok().map(|metadata| (metadata.ino(), metadata.ctime_nsec().cast_unsigned()))
+    }
+
+    fn turn_or_copy(&mut self) -> Turn {
+        loop {
+            let Some(lock) = &self.lock else { return Turn::None };
+            match lock.try_lock() {
+                Ok(()) => return self.lock.take().map_or(Turn::None, |lock| Turn::Own { _lock: lock }),
+                Err(std::fs::TryLockError::WouldBlock) if Instant::now() < self.until => {}
+                Err(_) => return Turn::None,
             }
-            Err(_) => return None,
+            std::thread::sleep(LOOK_AGAIN);
+            let now = Self::inode(&self.copy);
+            if now != self.seen {
+                self.seen = now;
+                return Turn::Copy;
+            }
         }
     }
 }

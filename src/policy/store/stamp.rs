@@ -21,6 +21,9 @@ use crate::input;
 /// A file younger than this may be changed again without a change of its times. The coarsest clock of a file system in use
 /// counts two seconds (FAT; ext3 and old NFS servers count one).
 const YOUNG: i64 = 3;
+/// The same, nanoseconds, where both times have more digits than milliseconds: such a clock ticks at least 100 times a second
+/// (`current_time` of the kernel takes the time of the last tick). The rest is for clocks of servers that go wrong.
+const YOUNG_FINE: u32 = 500_000_000;
 /// In place of what was not read. Should a file hold just that, it is read once more.
 const UNREAD: &[u8] = b"bailey could not read this";
 
@@ -50,8 +53,12 @@ pub struct Is {
 impl Stamp {
     /// Of what was read: its metadata as they were before reading, and the bytes (of a directory: the names, see [`names`]).
     pub fn of(path: &Path, metadata: &Metadata, held: &[u8], now: Timestamp) -> Self {
-        let changed = metadata.mtime().max(metadata.ctime());
-        let young = (changed + YOUNG >= now.secs()).then(|| sum(0, held));
+        let young = (now
+            <= tells_from(
+                time(metadata.mtime(), metadata.mtime_nsec()),
+                time(metadata.ctime(), metadata.ctime_nsec()),
+            ))
+        .then(|| sum(0, held));
         Self { path: path.to_owned(), is: Some(Is::of(metadata, young)) }
     }
 
@@ -69,7 +76,7 @@ impl Stamp {
     /// When its times alone will tell, where they do not yet.
     pub fn matures(&self) -> Option<Timestamp> {
         let is = self.is.as_ref().filter(|is| is.young.is_some())?;
-        Some(Timestamp::new(is.mtime.0.max(is.ctime.0), 0).plus_seconds(YOUNG + 1))
+        Some(tells_from(time(is.mtime.0, is.mtime.1), time(is.ctime.0, is.ctime.1)))
     }
 
     /// Its bytes; none where it was not there.
@@ -116,6 +123,20 @@ impl Is {
             mode: metadata.mode(),
             young,
         }
+    }
+}
+
+fn time(secs: i64, nanos: i64) -> Timestamp {
+    Timestamp::new(secs, u32::try_from(nanos).unwrap_or(0))
+}
+
+/// From when on the times of a file tell whether it is the same.
+fn tells_from(mtime: Timestamp, ctime: Timestamp) -> Timestamp {
+    let latest = mtime.max(ctime);
+    if ctime.nanos().is_multiple_of(1_000_000) {
+        Timestamp::new(latest.secs(), 0).plus_seconds(YOUNG + 1)
+    } else {
+        Timestamp::new(latest.secs(), latest.nanos() + YOUNG_FINE)
     }
 }
 
@@ -166,6 +187,15 @@ mod tests {
         let old = stamp(&path, Timestamp::now().plus_seconds(60));
         assert!(old.is.as_ref().unwrap().young.is_none());
         assert!(old.holds());
+    }
+
+    #[test]
+    fn a_coarse_clock_needs_longer() {
+        let at = |secs, nanos| Timestamp::new(secs, nanos);
+        assert_eq!(tells_from(at(90, 5), at(100, 123_456_789)), at(100, 623_456_789));
+        assert_eq!(tells_from(at(101, 7), at(100, 123_456_789)), at(101, 500_000_007));
+        assert_eq!(tells_from(at(90, 5), at(100, 0)), at(104, 0), "whole seconds");
+        assert_eq!(tells_from(at(90, 5), at(100, 120_000_000)), at(104, 0), "hundredths, as FAT has them");
     }
 
     #[test]
