@@ -52,7 +52,8 @@ const INSIDE: &str = "/tmp/attacks";
 
 impl Stage<'_> {
     pub fn new<'a>(world: &'a World, head: &'a Head, programs: PathBuf) -> Stage<'a> {
-        let (dir, root) = (world.directory("pilot"), if head.own_image { world.directory("image") } else { image() });
+        let (dir, root) =
+            (world.directory("pilot"), if head.own_image { world.directory("image") } else { image() });
         Stage { world, head, programs, dir, root }
     }
 
@@ -125,7 +126,9 @@ impl Stage<'_> {
             // An option taken away.
             Some("options") => {}
             Some(line) if line.contains('=') => {
-                command.env("BAILEY_CONFIG", self.world.config(&format!("{line}\n"))).args(&self.head.options);
+                command
+                    .env("BAILEY_CONFIG", self.world.config(&format!("{line}\n")))
+                    .args(&self.head.options);
             }
             _ => {
                 command.args(&self.head.options);
@@ -138,7 +141,13 @@ impl Stage<'_> {
     fn bubblewrap(&self) -> Command {
         let (uid, gid) = (nix::unistd::geteuid().to_string(), nix::unistd::getegid().to_string());
         let mut command = self.world.command("bwrap");
-        command.args(["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup"]);
+        command.args([
+            "--unshare-user",
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-uts",
+            "--unshare-cgroup",
+        ]);
         if self.head.no_network {
             command.arg("--unshare-net");
         }
@@ -150,7 +159,16 @@ impl Stage<'_> {
         for (source, target, writable) in self.binds() {
             command.args([if writable { "--bind" } else { "--ro-bind" }, &source, &target]);
         }
-        command.args(["--chdir", "/", "--new-session", "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]);
+        command.args([
+            "--chdir",
+            "/",
+            "--new-session",
+            "--die-with-parent",
+            "--clearenv",
+            "--setenv",
+            "PATH",
+            "/usr/bin:/bin",
+        ]);
         for pair in &self.head.env {
             let (name, value) = pair.split_once('=').unwrap();
             command.args(["--setenv", name, value]);
@@ -161,7 +179,16 @@ impl Stage<'_> {
 
     fn apptainer(&self) -> Command {
         let mut command = self.world.command("apptainer");
-        command.args(["--silent", "exec", "--userns", "--contain", "--ipc", "--pid", "--no-home", "--cleanenv"]);
+        command.args([
+            "--silent",
+            "exec",
+            "--userns",
+            "--contain",
+            "--ipc",
+            "--pid",
+            "--no-home",
+            "--cleanenv",
+        ]);
         if self.head.no_network {
             command.args(["--net", "--network", "none"]);
         }
@@ -178,7 +205,8 @@ impl Stage<'_> {
     /// crun's own default configuration for an ordinary user, without capabilities, control groups and a terminal.
     fn crun(&self) -> Command {
         let bundle = self.world.directory("bundle");
-        let made = self.world.command("crun").args(["spec", "--rootless"]).current_dir(&bundle).output().unwrap();
+        let made =
+            self.world.command("crun").args(["spec", "--rootless"]).current_dir(&bundle).output().unwrap();
         assert!(made.status.success(), "crun spec: {}", text(&made.stderr));
         let path = bundle.join("config.json");
         let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -214,7 +242,11 @@ impl Stage<'_> {
         }
         fs::write(&path, config.to_string()).unwrap();
         let mut command = self.world.command("crun");
-        command.arg("--root").arg(self.world.directory("crun")).args(["--cgroup-manager=disabled", "run", "--bundle"]);
+        command.arg("--root").arg(self.world.directory("crun")).args([
+            "--cgroup-manager=disabled",
+            "run",
+            "--bundle",
+        ]);
         let name = format!("attack-{}", std::process::id());
         command.arg(&bundle).arg(name);
         command

@@ -86,11 +86,19 @@ impl Head {
             unreached: all("kernel")
                 .iter()
                 .flat_map(|line| {
-                    line.split_once(": ").expect("NAME...: WHY").0.split(' ').map(str::to_owned).collect::<Vec<_>>()
+                    line.split_once(": ")
+                        .expect("NAME...: WHY")
+                        .0
+                        .split(' ')
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>()
                 })
                 .collect(),
             off: all("off"),
-            options: all("option").iter().flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect(),
+            options: all("option")
+                .iter()
+                .flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+                .collect(),
             binds: all("bind").iter().map(|bind| parse_bind(bind)).collect(),
             env: all("env"),
             no_network: all("network").concat() == "none",

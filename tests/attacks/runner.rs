@@ -3,12 +3,13 @@
 use super::adapters::{Launcher, Stage};
 use super::head::{Control, Head, folder};
 use super::support::{Guard, World, behind, text};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// No attack may take longer.
@@ -31,18 +32,24 @@ const PREVENTED: i32 = 41;
 const CANNOT: i32 = 42;
 const KERNEL: i32 = 43;
 
-/// Compiles `name` into `to`, or takes the compiled one of the folder.
-pub fn compile(name: &str, to: &Path) {
+/// Puts the compiled `name` into `to`: compiled once, or taken from the folder's compiled ones.
+fn compile(name: &str, to: &Path) {
+    static COMPILED: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
     let program = to.join(name);
-    let made = folder().join("bin").join(name);
-    if made.exists() {
-        fs::copy(made, &program).unwrap();
-    } else {
+    let mut compiled = COMPILED.lock().unwrap();
+    let bytes = compiled.entry(name.to_owned()).or_insert_with(|| {
+        let made = folder().join("bin").join(name);
+        if made.exists() {
+            return fs::read(made).unwrap();
+        }
         let mut gcc = Command::new("gcc");
         gcc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(&program);
-        let output = gcc.arg(folder().join(format!("{name}.c"))).output().expect("gcc is missing: run tests/setup.sh");
+        let output =
+            gcc.arg(folder().join(format!("{name}.c"))).output().expect("gcc is missing: run tests/setup.sh");
         assert!(output.status.success(), "{}", text(&output.stderr));
-    }
+        fs::read(&program).unwrap()
+    });
+    fs::write(&program, bytes).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
@@ -61,7 +68,12 @@ pub fn attempt(head: &Head, launcher: Launcher, off: Option<&str>) -> Verdict {
     }
     let stage = Stage::new(&world, head, programs);
     if head.own_image {
-        let made = world.command(stage.program()).arg("image").arg(&stage.root).arg(format!("dir={}", stage.dir.display())).status();
+        let made = world
+            .command(stage.program())
+            .arg("image")
+            .arg(&stage.root)
+            .arg(format!("dir={}", stage.dir.display()))
+            .status();
         assert!(made.unwrap().success(), "{}: the image could not be made", head.name);
         fs::create_dir_all(stage.root.join("bin")).unwrap();
         fs::copy(stage.program(), stage.root.join("bin/attack")).unwrap();
@@ -117,15 +129,23 @@ fn judge(head: &Head, code: Option<i32>, output: &str, hurt: Option<String>) -> 
         Some(KERNEL) => Verdict::Kernel(said),
         other => {
             let last = output.lines().last().unwrap_or_default();
-            let why = format!("did not run ({}): {last}", other.map_or("killed or too slow".to_owned(), |code| code.to_string()));
-            if head.refusal_prevents && other.is_some() { Verdict::Prevented(why) } else { Verdict::Cannot(why) }
+            let why = format!(
+                "did not run ({}): {last}",
+                other.map_or("killed or too slow".to_owned(), |code| code.to_string())
+            );
+            if head.refusal_prevents && other.is_some() {
+                Verdict::Prevented(why)
+            } else {
+                Verdict::Cannot(why)
+            }
         }
     }
 }
 
 /// Runs it to its end or to the limit: its exit code and what it printed.
 fn run(mut command: Command) -> (Option<i32>, String) {
-    let mut child = Guard(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut child =
+        Guard(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let (sender, receiver) = mpsc::channel();
     let streams: [Box<dyn std::io::Read + Send>; 2] =
         [Box::new(child.0.stdout.take().unwrap()), Box::new(child.0.stderr.take().unwrap())];
@@ -164,9 +184,4 @@ fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
     receiver.recv_timeout(limit).ok()
-}
-
-/// Where the table's rows are kept while launchers are run one after the other.
-pub fn out() -> PathBuf {
-    PathBuf::from(std::env::var_os("BAILEY_ATTACKS_OUT").expect("BAILEY_ATTACKS_OUT"))
 }
