@@ -10,7 +10,11 @@ void pilot(void) {
     put(in_dir("log"), LOG);
     ready("pid=%d", getpid());
 }
-const char *hurt(void) { return holds(in_dir("log"), SECRET) ? NULL : "the pilot's log was cut off"; }
+const char *hurt(void) {
+    struct stat about;
+    if (!holds(in_dir("log"), SECRET)) return "the pilot's log was cut off";
+    return stat(in_dir("log"), &about) || about.st_mode & 077 ? "everybody may read the pilot's log" : NULL;
+}
 void launch(void) {
     int log = open(in_dir("log"), O_RDWR | O_APPEND);
     dup2(log, 1);
@@ -27,6 +31,7 @@ void attack(void) {
     int input = open("/proc/self/fd/0", O_WRONLY);
     way("write-input", input >= 0 && pwrite(input, "x", 1, 0) == 1);
     way("truncate", ftruncate(1, 0) == 0);
-    way("mode", fchmod(1, 0666) == 0);
+    // A pipe has a mode too, which nobody minds: the pilot looks at its log's.
+    if (fchmod(1, 0666)) way("mode", 0);
     judge();
 }

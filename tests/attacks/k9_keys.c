@@ -18,6 +18,8 @@ static void search(const char *name, long ring) {
     way(name, found >= 0 && key(KEYCTL_READ, found, (long)secret, sizeof secret - 1, 0) >= 0 && !strcmp(secret, SECRET));
 }
 void attack(void) {
+    // What is linked below the session is possessed, and so may be read.
+    key(KEYCTL_LINK, KEY_SPEC_USER_KEYRING, KEY_SPEC_SESSION_KEYRING, 0, 0);
     search("session", KEY_SPEC_SESSION_KEYRING);
     search("user", KEY_SPEC_USER_KEYRING);
     judge();

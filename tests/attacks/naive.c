@@ -24,8 +24,12 @@ static void bind_to(const char *source, const char *target, int writable) {
     if (S_ISDIR(about.st_mode)) make_all(target);
     else if (access(target, F_OK)) close(open(target, O_WRONLY | O_CREAT, 0644));
     if (mount(source, target, NULL, MS_BIND | MS_REC, NULL)) { perror(target); exit(99); }
-    // Read-only, but not what is mounted below, and other flags are forgotten.
-    if (!writable) mount(NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL);
+    if (writable) return;
+    // Read-only, but not what is mounted below; flags are kept where the kernel would refuse otherwise.
+    struct statfs mounted;
+    unsigned long flags = statfs(target, &mounted) ? 0 : mounted.f_flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME);
+    if (mounted.f_flags & 0x1000) flags |= MS_RELATIME; // ST_RELATIME is another number
+    if (mount(NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | flags, NULL)) { perror(target); exit(99); }
 }
 static const char *at_root(const char *path) {
     static char whole[8192];
