@@ -20,6 +20,7 @@
 //   env: NAME=VALUE       set by every launcher's option
 //   network: none         likewise
 //   image: own            the root directory is the one that the program makes
+//   open: WHY             bailey does not prevent it, says so in docs/threat-model.md, and a test would notice if it did
 //   refusal: prevented    a launcher that refuses this launch has prevented the attack
 #ifndef ATTACK_H
 #define ATTACK_H

@@ -2,6 +2,7 @@
 // what: the image's links lead a mount point onto the host (CVE-2021-30465, CVE-2026-87766)
 // control: naive
 // image: own
+// bind: {dir}/source:/old/made/below
 // bind: {dir}/source:/data/made/below
 // bind: {dir}/source:/up/made/below
 // bind: {dir}/source:/var/tmp/made/below
@@ -17,6 +18,11 @@ void image(const char *dir) {
     put(in_dir("source/file"), "x");
     snprintf(path, sizeof path, "%s/data", dir);
     if (symlink(victim, path)) perror(path);
+    // Where a launcher has the host's root while it mounts (bubblewrap below 0.12).
+    char old[8300];
+    snprintf(old, sizeof old, "/oldroot%s", victim);
+    snprintf(path, sizeof path, "%s/old", dir);
+    if (symlink(old, path)) perror(path);
     snprintf(path, sizeof path, "%s/up", dir);
     if (symlink("../pilot/victim", path)) perror(path);
     snprintf(path, sizeof path, "%s/var", dir);

@@ -23,7 +23,7 @@ static void bind_to(const char *source, const char *target, int writable) {
     if (stat(source, &about)) { perror(source); exit(99); }
     if (S_ISDIR(about.st_mode)) make_all(target);
     else if (access(target, F_OK)) close(open(target, O_WRONLY | O_CREAT, 0644));
-    if (mount(source, target, NULL, MS_BIND | MS_REC, NULL)) { perror(target); exit(99); }
+    if (mount(source, target, NULL, MS_BIND | MS_REC, NULL)) { perror(target); return; }
     if (writable) return;
     // Read-only, but not what is mounted below; flags are kept where the kernel would refuse otherwise.
     struct statfs mounted;
