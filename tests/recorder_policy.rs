@@ -65,6 +65,9 @@ fn metric(node: &Node, name: &str) -> String {
     line.to_owned()
 }
 
+/// What a launcher says.
+type Claim<'a> = &'a dyn Fn(&mut Record);
+
 #[test]
 fn an_obligation_that_a_launcher_does_not_keep() {
     let world = World::new();
@@ -105,7 +108,6 @@ scratch_size = "2MiB"
     let network = |record: &mut Record| {
         record.grid.sandbox.insert("network_namespace".to_owned(), "on".to_owned());
     };
-    type Claim<'a> = &'a dyn Fn(&mut Record);
     // The VO; what the launcher says it did; in what words it is refused.
     let broken: [(&str, Claim<'_>, &str); 8] = [
         ("network", &|_| (), "it has the host's network, and may have none"),
@@ -186,7 +188,9 @@ fn a_launcher_with_another_configuration() {
 
 /// Bans of nobody here: reading them takes the recorder a while.
 fn many_bans() -> String {
-    (0..8_000).map(|number| format!("/DC=org/DC=example/OU=nobody/CN=Nobody {number}\n")).collect()
+    let lines: Vec<String> =
+        (0..8_000).map(|number| format!("/DC=org/DC=example/OU=nobody/CN=Nobody {number}")).collect();
+    lines.join("\n")
 }
 
 #[test]
