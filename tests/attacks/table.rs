@@ -62,7 +62,7 @@ fn part(column: &str) -> Option<(String, Part)> {
         let mut next = || fields.next().unwrap_or_default();
         let (program, word, why) = (next(), next(), next());
         if program == "#" {
-            version = word
+            version = word;
         } else {
             answers.insert(program, (word, why));
         }
