@@ -5,8 +5,7 @@ use super::head::{Control, Head, folder};
 use super::support::{Guard, World, behind, text};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, mpsc};
@@ -32,10 +31,9 @@ const PREVENTED: i32 = 41;
 const CANNOT: i32 = 42;
 const KERNEL: i32 = 43;
 
-/// Puts the compiled `name` into `to`: compiled once, or taken from the folder's compiled ones.
-fn compile(name: &str, to: &Path) {
+/// Makes `program` of the source `name`: compiled once, or taken from the folder's compiled ones.
+fn compile(name: &str, program: &Path) {
     static COMPILED: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
-    let program = to.join(name);
     let mut compiled = COMPILED.lock().unwrap();
     let bytes = compiled.entry(name.to_owned()).or_insert_with(|| {
         let made = folder().join("bin").join(name);
@@ -43,14 +41,18 @@ fn compile(name: &str, to: &Path) {
             return fs::read(made).unwrap();
         }
         let mut gcc = Command::new("gcc");
-        gcc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(&program);
+        gcc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(program);
         let output =
             gcc.arg(folder().join(format!("{name}.c"))).output().expect("gcc is missing: run tests/setup.sh");
         assert!(output.status.success(), "{}", text(&output.stderr));
-        fs::read(&program).unwrap()
+        fs::read(program).unwrap()
     });
-    fs::write(&program, bytes).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: a thread that forks now would hand our descriptor on, and the program would be busy.
+    let mut copy = Command::new("sh");
+    copy.args(["-c", "cat >\"$1\" && chmod 0755 \"$1\"", "sh"]).arg(program).stdin(Stdio::piped());
+    let mut copy = copy.spawn().unwrap();
+    copy.stdin.take().unwrap().write_all(bytes).unwrap();
+    assert!(copy.wait().unwrap().success(), "{}", program.display());
 }
 
 /// A control of the row's kind.
@@ -62,9 +64,9 @@ pub fn control(head: &Head) -> Verdict {
 pub fn attempt(head: &Head, launcher: Launcher, off: Option<&str>) -> Verdict {
     let world = World::new();
     let programs = world.directory("programs");
-    compile(&head.name, &programs);
+    compile(&head.name, &programs.join(&head.name));
     if launcher == Launcher::Naive {
-        compile("naive", &programs);
+        compile("naive", &programs.join("naive"));
     }
     let stage = Stage::new(&world, head, programs);
     if head.own_image {
@@ -76,7 +78,7 @@ pub fn attempt(head: &Head, launcher: Launcher, off: Option<&str>) -> Verdict {
             .status();
         assert!(made.unwrap().success(), "{}: the image could not be made", head.name);
         fs::create_dir_all(stage.root.join("bin")).unwrap();
-        fs::copy(stage.program(), stage.root.join("bin/attack")).unwrap();
+        compile(&head.name, &stage.root.join("bin/attack"));
     }
 
     let dir = format!("dir={}", stage.dir.display());
