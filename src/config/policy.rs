@@ -474,9 +474,9 @@ impl Value for Measure {
 }
 
 impl Value for Profile {
-    const EXPECTED: &'static str = "\"default\" or \"strict\"";
+    const EXPECTED: &'static str = "\"default\", \"nested\" or \"strict\"";
     fn read(text: &str) -> Result<Self, String> {
-        word(text, &[Self::Default, Self::Strict], Self::as_str)
+        word(text, &[Self::Default, Self::Nested, Self::Strict], Self::as_str)
     }
 }
 

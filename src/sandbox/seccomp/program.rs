@@ -181,6 +181,10 @@ const SOCKETCALLS: [(u32, i32); 3] =
 /// init, as the payload numbers it.
 const INIT: u32 = 1;
 
+/// linux/resource.h
+const PRIO_PROCESS: u32 = 0;
+const PRIO_USER: u32 = 2;
+
 /// linux/ioprio.h
 const IOPRIO_WHO_PROCESS: u32 = 1;
 const IOPRIO_WHO_USER: u32 = 3;
@@ -417,7 +421,7 @@ const fn check(asm: &mut Assembler, check: Action, profile: Profile) -> Label {
         }
         Action::Priority => {
             let myself = asm.end(errno(signature(profile)));
-            priority(asm, libc::PRIO_PROCESS as u32, libc::PRIO_USER as u32);
+            priority(asm, PRIO_PROCESS, PRIO_USER);
             asm.when(IF_EQUAL, QUESTION, myself);
             asm.load(low(0))
         }

@@ -138,7 +138,8 @@ fn every_number_of_every_abi_gets_what_the_table_says() {
 fn arguments_are_judged_by_the_words_that_the_kernel_reads() {
     let values = arguments();
     // Two that must meet: every value beside a plain one.
-    let plain: Vec<u64> = values.iter().copied().filter(|value| *value < 0x10_0000 && value.count_ones() < 4).collect();
+    let plain: Vec<u64> =
+        values.iter().copied().filter(|value| *value < 0x10_0000 && value.count_ones() < 4).collect();
     for (profile, abis, code) in all() {
         for abi in abis {
             for call in
