@@ -20,9 +20,11 @@ struct Probe {
 /// Where it is inside.
 const INSIDE: &str = "/tmp/syscalls";
 
-const NATIVE: fn(&Call) -> Option<u16> =
-    if cfg!(target_arch = "x86_64") { |call| call.x86_64 } else { |call| call.aarch64 };
-const I386: fn(&Call) -> Option<u16> = |call| call.i386;
+/// The number of a call in one ABI.
+type Number = fn(&Call) -> Option<u16>;
+
+const NATIVE: Number = if cfg!(target_arch = "x86_64") { |call| call.x86_64 } else { |call| call.aarch64 };
+const I386: Number = |call| call.i386;
 
 impl Probe {
     fn new(world: &World) -> Self {
@@ -83,7 +85,7 @@ fn number(name: &str) -> u16 {
 }
 
 /// The number of every call for which `rule` holds.
-fn numbers(abi: fn(&Call) -> Option<u16>, rule: impl Fn(Rule) -> bool) -> BTreeMap<u16, &'static str> {
+fn numbers(abi: Number, rule: impl Fn(Rule) -> bool) -> BTreeMap<u16, &'static str> {
     CALLS.iter().filter(|call| rule(call.rule)).filter_map(|call| Some((abi(call)?, call.name))).collect()
 }
 
@@ -156,7 +158,7 @@ fn every_refused_call_is_refused_by_its_number() {
     let world = World::new();
     let probe = Probe::new(&world);
     let refused = |rule| matches!(rule, Rule::Deny | Rule::Nesting);
-    let mut abis: Vec<(&str, fn(&Call) -> Option<u16>)> = vec![("native", NATIVE)];
+    let mut abis: Vec<(&str, Number)> = vec![("native", NATIVE)];
     if has_i386(&world, &probe) {
         abis.push(("i386", I386));
     }
@@ -206,7 +208,7 @@ fn namespaces_are_refused_by_the_filter_alone() {
     let world = World::new();
     let probe = Probe::new(&world);
     for kind in KINDS {
-        let clone = format!("native {} {}", number("clone"), kind | 17);
+        let clone = format!("native {} {}", number("clone"), kind | 0x11);
         assert!(said(&probe.capable(&world, &clone)).iter().all(|said| said.starts_with("ok")), "{kind:#x}");
         assert_eq!(said(&probe.inside(&world, "", &clone)), ["EPERM"], "{kind:#x}");
     }
@@ -220,7 +222,8 @@ fn namespaces_are_refused_by_the_filter_alone() {
     let harmless = format!("native {0} 0x600 , native {0} 0", number("unshare"));
     assert_eq!(said(&probe.inside(&world, "", &harmless)), ["ok 0"; 2]);
     let fork = format!("native {} 17", number("clone"));
-    assert_eq!(probe.inside(&world, "", &fork).matches("ok").count(), 2);
+    // (The child may not get to its own line before the payload ends.)
+    assert!(said(&probe.inside(&world, "", &fork))[0].starts_with("ok"));
 }
 
 // K5, K14
@@ -372,9 +375,9 @@ fn init_cannot_be_slowed_or_limited() {
     // What it may do to itself and its own processes.
     let own = [
         format!("native {} 0 7 0 text:0123456789abcdef", number("prlimit64")),
-        format!("native {} 0 0 5", number("setpriority")),
+        format!("native {} 0 0 19", number("setpriority")),
         format!("native {} 1 0 0x4007", number("ioprio_set")),
-        format!("native {} 1 0 5", number("setpriority")),
+        format!("native {} 1 0 19", number("setpriority")),
     ];
     assert_eq!(said(&probe.inside(&world, "", &own.join(" , "))), ["ok 0"; 4]);
 }
@@ -598,7 +601,7 @@ fn a_host_that_forbids_filters_is_refused_unless_the_site_says_so() {
 #[test]
 fn the_numbers_are_those_of_the_kernels_headers() {
     let world = World::new();
-    let headers: [(&str, &[&str], fn(&Call) -> Option<u16>); 3] = [
+    let headers: [(&str, &[&str], Number); 3] = [
         ("asm/unistd_64.h", &[], |call| call.x86_64),
         ("asm/unistd_32.h", &[], |call| call.i386),
         // What arch/arm64 sets before it includes the generic table.
