@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::request::Stdio;
 use serde::Deserialize;
 
 use super::overuse::{Id, OveruseKeys};
@@ -120,6 +121,7 @@ struct Sandbox {
     abi_32bit: Option<bool>,
     nested_namespaces: Option<bool>,
     umask: One<Umask>,
+    stdio: One<Stdio>,
 }
 
 #[derive(Deserialize, Default)]
@@ -166,6 +168,7 @@ impl Keys {
                     abi_32bit,
                     nested_namespaces,
                     umask,
+                    stdio,
                 },
             limits: Limits { wall_time, grace, overuse_off },
             overuse,
@@ -231,6 +234,7 @@ impl Keys {
         set(&mut config.sandbox.abi_32bit, abi_32bit);
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
+        set(&mut config.sandbox.stdio, stdio.map(|v| v.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));

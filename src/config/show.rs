@@ -97,6 +97,7 @@ pub fn show(config: &Config) -> String {
     out.line(format_args!("abi_32bit = {}", sandbox.abi_32bit));
     out.line(format_args!("nested_namespaces = {}", sandbox.allow_nested));
     out.text("umask", &format!("{:03o}", sandbox.umask));
+    out.text("stdio", sandbox.stdio.as_str());
 
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));

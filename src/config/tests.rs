@@ -126,6 +126,7 @@ seccomp = "preferred"
 abi_32bit = false
 nested_namespaces = true
 umask = "0077"
+stdio = "relay"
 [limits]
 wall_time = "2d"
 grace = "0s"
@@ -241,6 +242,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, false));
     assert!(config.sandbox.allow_nested);
     assert_eq!(config.sandbox.umask, 0o077);
+    assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
     assert_eq!(config.limits.grace, Duration::ZERO);
     assert_eq!(config.limits.overuse_off, ["hardly-reads", "many-processes"]);
