@@ -158,7 +158,7 @@ impl Building {
         let (frozen, payload) = self.child.wait_frozen(&self.explainer)?;
         let observed = observe::payload(frozen.pid());
         if let Some(observed) = &observed {
-            observed.check()?;
+            observed.check(frozen.ready())?;
         }
         let executable = self.explainer.command(frozen.ready());
         let facts = report::Frozen {

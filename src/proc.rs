@@ -37,6 +37,8 @@ pub struct Status {
     pub no_new_privs: bool,
     /// `Seccomp:` 0, 1 or 2; 0 also where the kernel has none.
     pub seccomp: u32,
+    /// `Seccomp_filters:` how many there are, one upon the other; `None` below Linux 5.9.
+    pub seccomp_filters: Option<u32>,
 }
 
 impl Default for Status {
@@ -50,6 +52,7 @@ impl Default for Status {
             capabilities: [u64::MAX; 5],
             no_new_privs: false,
             seccomp: 0,
+            seccomp_filters: None,
         }
     }
 }
@@ -86,6 +89,7 @@ impl Status {
                 "CapBnd" => *bounding = hex(),
                 "CapAmb" => *ambient = hex(),
                 "NoNewPrivs" => status.no_new_privs = value == "1",
+                "Seccomp_filters" => status.seccomp_filters = value.parse().ok(),
                 "Seccomp" => status.seccomp = value.parse().unwrap_or(0),
                 _ => {}
             }
@@ -307,7 +311,7 @@ mod tests {
 
     const STATUS: &str = "Name:\tx\nTgid:\t4711\nPPid:\t4710\nUid:\t1000\t1001\t1002\t1003\nGid:\t100\t100\t100\t100\n\
         NSpid:\t4711\t9\t2\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000001\nCapEff:\t0000000000000002\n\
-        CapBnd:\t0000000000000003\nCapAmb:\t0000000000000004\nNoNewPrivs:\t1\nSeccomp:\t2\n";
+        CapBnd:\t0000000000000003\nCapAmb:\t0000000000000004\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
 
     #[test]
     fn every_field_of_status_is_read() {
@@ -320,6 +324,7 @@ mod tests {
             capabilities: [0, 1, 2, 3, 4],
             no_new_privs: true,
             seccomp: 2,
+            seccomp_filters: Some(3),
         };
         assert_eq!(Status::parse(STATUS.as_bytes()), expected);
     }

@@ -363,6 +363,9 @@ fn each_false_claim_is_named_with_both_values() {
             r.process.user.id = Some("x".into())
         }),
         ("no_new_privs: the launcher says false, ", "true", |r| r.grid.observed.no_new_privs = Some(false)),
+        ("its filter of system calls: the launcher says on, ", "off", |r| {
+            r.grid.sandbox.insert("seccomp".into(), "on: default, filter 0".into());
+        }),
         ("its seccomp mode: the launcher says 2, ", "0", |r| r.grid.observed.seccomp = Some(2)),
         ("its depth of pid namespaces: the launcher says 9, ", "2", |r| r.grid.observed.pid_depth = Some(9)),
         ("effective capabilities: the launcher says CAP_SYS_ADMIN, ", "none", |r| {

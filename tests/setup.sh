@@ -56,6 +56,12 @@ least=1.91.0
 [ "$(printf '%s\n%s\n' "$least" "${version%%-*}" | sort -V | head -n 1)" = "$least" ] ||
     die "cargo $version is too old: Rust $least or later is needed"
 
+# tests/lint.sh checks the code for the other architecture too, where the toolchain can be asked for it.
+other=aarch64-unknown-linux-gnu
+if have rustup && ! rustup target list --installed | grep -qx "$other"; then
+    rustup --quiet target add "$other" || say "setup: no Rust target $other, tests/lint.sh leaves it out"
+fi
+
 if cargo nextest --version >/dev/null 2>&1; then
     runner="cargo-nextest"
 else

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{
     ATTACK, Attack, Guard, World, assert_refused, behind, code, image, mounted, stdout, text, wait_for,
@@ -38,6 +38,11 @@ fn peer(world: &World, options: &[&str], command: &[&str]) -> String {
         "/dev",
     ]);
     stdout(&bwrap.args(options).args(command).output().unwrap())
+}
+
+/// A configuration without the filter of system calls, to see the wall behind it.
+fn no_filter(world: &World) -> PathBuf {
+    world.file("no-filter.toml", "[sandbox]\nseccomp = \"off\"\n")
 }
 
 /// `NAME: VALUE` lines.
@@ -466,7 +471,10 @@ fn the_old_root_is_out_of_reach() {
     let bare = values(&bare);
     assert_eq!((bare["mount"], bare["open_tree"], bare["chroot"], bare["fsopen"]), ("ok", "ok", "ok", "ok"));
     let seen = attack.inside(&world, &[], &["mounts"]);
-    for (name, result) in values(&seen) {
+    let mut launch = attack.exec(&world, &[]);
+    launch.args(["--", ATTACK, "mounts"]).env("BAILEY_CONFIG", no_filter(&world));
+    let without_filter = stdout(&launch.output().unwrap());
+    for (name, result) in values(&seen).into_iter().chain(values(&without_filter)) {
         assert!(["EPERM", "EACCES"].contains(&result), "{name}: {result}");
     }
     // Nothing but what was listed is mounted: no point outside the known ones.
@@ -638,8 +646,12 @@ fn nested_namespaces_are_forbidden_unless_the_site_grants_them() {
     let program = attack.0.to_str().unwrap();
     assert_eq!(peer(&world, &[], &[program, "namespaces"]), "unshare: ok\nclone: ok\nclone3: ok");
 
+    // Two walls, one behind the other: the filter of system calls, and the limits without it.
     let seen = attack.inside(&world, &[], &["namespaces"]);
-    assert_eq!(seen, "unshare: ENOSPC\nclone: ENOSPC\nclone3: ENOSPC");
+    assert_eq!(seen, "unshare: EPERM\nclone: EPERM\nclone3: ENOSYS");
+    let mut launch = attack.exec(&world, &[]);
+    launch.args(["--", ATTACK, "namespaces"]).env("BAILEY_CONFIG", no_filter(&world));
+    assert_eq!(stdout(&launch.output().unwrap()), "unshare: ENOSPC\nclone: ENOSPC\nclone3: ENOSPC");
     let script = "for f in /proc/sys/user/max_*_namespaces; do (echo 9 >$f) 2>/dev/null && echo written; done; \
                   cd /proc/sys/user; cat max_user_namespaces max_mnt_namespaces max_net_namespaces; unshare -Ur true 2>/dev/null || echo refused";
     assert_eq!(inside(&world, script), "0\n0\n0\nrefused");
@@ -674,7 +686,10 @@ fn the_pilots_keys_are_not_the_payloads() {
     let mut launch = attack.exec(&world, &[]);
     launch.args(["--", ATTACK, "read-key", "pilot"]);
     let seen = stdout(&with_key(&launch));
-    assert!(!seen.contains("hunter2"), "{seen}");
+    assert_eq!(values(&seen).into_values().collect::<Vec<_>>(), ["EPERM"; 3], "{seen}");
+    launch.env("BAILEY_CONFIG", no_filter(&world));
+    let seen = stdout(&with_key(&launch));
+    assert!(!seen.contains("hunter2") && !seen.contains("EPERM"), "{seen}");
     assert_eq!(values(&seen).len(), 3, "{seen}");
 }
 

@@ -144,6 +144,8 @@ impl Default for Config {
                 uts_namespace: Demand::Required,
                 cgroup_namespace: Demand::Required,
                 session_keyring: Demand::Required,
+                seccomp: Demand::Required,
+                abi_32bit: true,
                 allow_nested: false,
                 umask: 0o022,
                 // A pilot that wants to see its payload's output in time, or hands over a terminal, loses by a relay; a site

@@ -220,6 +220,10 @@ pub struct Sandbox {
     pub cgroup_namespace: Demand,
     /// `session_keyring`: a keyring of the payload's own in place of the pilot's.
     pub session_keyring: Demand,
+    /// `seccomp`: a filter of system calls.
+    pub seccomp: Demand,
+    /// `abi_32bit`: whether 32-bit programs may run under it.
+    pub abi_32bit: bool,
     /// `nested_namespaces`: whether `--nested` is granted.
     pub allow_nested: bool,
     /// `umask`, octal text in the file.

@@ -117,6 +117,8 @@ struct Sandbox {
     uts_namespace: One<Demand>,
     cgroup_namespace: One<Demand>,
     session_keyring: One<Demand>,
+    seccomp: One<Demand>,
+    abi_32bit: Option<bool>,
     nested_namespaces: Option<bool>,
     umask: One<Umask>,
     stdio: One<Stdio>,
@@ -162,6 +164,8 @@ impl Keys {
                     uts_namespace,
                     cgroup_namespace,
                     session_keyring,
+                    seccomp,
+                    abi_32bit,
                     nested_namespaces,
                     umask,
                     stdio,
@@ -226,6 +230,8 @@ impl Keys {
         set(&mut config.sandbox.uts_namespace, uts_namespace.map(|v| v.0));
         set(&mut config.sandbox.cgroup_namespace, cgroup_namespace.map(|v| v.0));
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
+        set(&mut config.sandbox.seccomp, seccomp.map(|v| v.0));
+        set(&mut config.sandbox.abi_32bit, abi_32bit);
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.sandbox.stdio, stdio.map(|v| v.0));

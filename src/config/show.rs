@@ -93,6 +93,8 @@ pub fn show(config: &Config) -> String {
     out.text("uts_namespace", sandbox.uts_namespace.as_str());
     out.text("cgroup_namespace", sandbox.cgroup_namespace.as_str());
     out.text("session_keyring", sandbox.session_keyring.as_str());
+    out.text("seccomp", sandbox.seccomp.as_str());
+    out.line(format_args!("abi_32bit = {}", sandbox.abi_32bit));
     out.line(format_args!("nested_namespaces = {}", sandbox.allow_nested));
     out.text("umask", &format!("{:03o}", sandbox.umask));
     out.text("stdio", sandbox.stdio.as_str());

@@ -122,6 +122,8 @@ ipc_namespace = "preferred"
 uts_namespace = "off"
 cgroup_namespace = "off"
 session_keyring = "preferred"
+seccomp = "preferred"
+abi_32bit = false
 nested_namespaces = true
 umask = "0077"
 stdio = "relay"
@@ -237,6 +239,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.environment.pass, ["A*", "B"]);
     assert_eq!(config.sandbox.uts_namespace, Demand::Off);
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
+    assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, false));
     assert!(config.sandbox.allow_nested);
     assert_eq!(config.sandbox.umask, 0o077);
     assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);

@@ -13,6 +13,7 @@ use crate::policy::store;
 use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request, Stdio};
 use crate::sandbox::layout::{self, Account, Protected};
+use crate::sandbox::seccomp::{self, Filter};
 use crate::sandbox::tree::Origin;
 use crate::sandbox::{Blueprint, environment};
 use crate::supervisor::Deadline;
@@ -151,7 +152,12 @@ pub fn decide(
     )?;
     let commands = commands(request, &env)?;
     let namespaces = namespaces(request, config);
+    let filter = filter(request, config, obligations.profile);
     let mut walls = walls(request, config, image_path.is_some());
+    if obligations.profile == Profile::Nested {
+        walls.insert("nested_namespaces_forbidden", "off: a rule of the site grants them".to_owned());
+    }
+    walls.insert("seccomp", filter.map_or("off: the site's configuration".to_owned(), Filter::describe));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
     walls.insert("stdio", describe::streams(stdio));
@@ -164,6 +170,8 @@ pub fn decide(
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
         namespaces,
         forbid_nesting: !request.nested,
+        seccomp: filter,
+        seccomp_demand: config.sandbox.seccomp,
         keyring: config.sandbox.session_keyring,
         loopback: request.network == Network::None,
         stdio,
@@ -208,6 +216,7 @@ pub(crate) fn refusals() -> Vec<Failure> {
 fn obliged(request: &Request, obligations: &Obligations) -> Request {
     let mut request = request.clone();
     request.network = obligations.network;
+    request.nested |= obligations.profile == Profile::Nested;
     for at in &obligations.readonly_binds {
         if let Some(bind) = request.binds.get_mut(*at) {
             bind.writable = false;
@@ -218,14 +227,24 @@ fn obliged(request: &Request, obligations: &Obligations) -> Request {
 
 /// The configuration under a profile.
 fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
-    if profile == Profile::Default {
-        return Cow::Borrowed(config);
+    let mut config = Cow::Borrowed(config);
+    match profile {
+        Profile::Default => {}
+        Profile::Nested => config.to_mut().sandbox.allow_nested = true,
+        Profile::Strict => {
+            let config = config.to_mut();
+            config.environment.pass.clear();
+            config.root.sys.clear();
+            config.sandbox.allow_nested = false;
+        }
     }
-    let mut config = config.clone();
-    config.environment.pass.clear();
-    config.root.sys.clear();
-    config.sandbox.allow_nested = false;
-    Cow::Owned(config)
+    config
+}
+
+/// The filter of system calls: of the profile, and of `nested` where that was asked for and granted.
+fn filter(request: &Request, config: &Config, profile: Profile) -> Option<&'static Filter> {
+    let profile = if request.nested { Profile::Nested } else { profile };
+    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, config.sandbox.abi_32bit))
 }
 
 /// Nobody who asked for the pilot's own descriptors is given pipes without a word.
@@ -406,7 +425,6 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("clean_environment", on()),
         ("core_files_forbidden", on()),
         ("init_undumpable", on()),
-        ("seccomp", "off: not in this version".to_owned()),
         ("landlock", "off: not in this version".to_owned()),
         ("cgroup", cgroup(request)),
     ])

@@ -22,6 +22,7 @@ use crate::audit::wire::{self, Message, Packet};
 use crate::config::ForeignConfig;
 use crate::failure::{Code, Failure, Fault};
 use crate::policy::facts::Facts;
+use crate::policy::rule::Profile;
 use crate::policy::verdict::{By, Denial};
 use crate::request::{LaunchId, Network};
 use crate::sandbox::NAMESPACES;
@@ -189,7 +190,8 @@ impl Server {
         record.grid.parent_launch = connection.inside.map(|outer| outer.to_string());
         record.grid.identity.person = person;
         // Whether it may have namespaces of its own is the site's to say, and not the launcher's.
-        let nested = launch.nested && self.site.config.sandbox.allow_nested;
+        let by_rule = record.grid.policy.profile.as_deref() == Some(Profile::Nested.as_str());
+        let nested = by_rule || launch.nested && self.site.config.sandbox.allow_nested;
         let begun = Begun {
             id,
             uid,

@@ -255,6 +255,10 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
         "securebits_locked",
         if frozen.ready.securebits == 0xef { "on".to_owned() } else { "off".to_owned() },
     );
+    if frozen.ready.seccomp > 0 {
+        let errno = nix::errno::Errno::from_raw(frozen.ready.seccomp);
+        put("seccomp", format!("off: {}", crate::failure::errno_text(errno)));
+    }
     put(
         "session_keyring",
         match frozen.ready.keyring {

@@ -6,10 +6,11 @@
 #![forbid(unsafe_code)]
 
 use super::protocol::{Ended, Message, Ready, Stage, Trouble};
+use super::seccomp::QUESTION;
 use super::{Blueprint, build};
 use crate::config::Demand;
 use crate::sys::clone::Stack;
-use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, socket};
+use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, seccomp, socket};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -230,7 +231,23 @@ fn prepare_payload(plan: &Blueprint, ready: Ready) -> Result<Ready, Trouble> {
         return Err(Trouble { stage: Stage::ReadBack, index: 1, errno: Errno::EPERM });
     }
     let command = find_command(&plan.commands)?;
-    Ok(Ready { command, securebits: securebits as u32, vpid: process::pid(), ..ready })
+    let vpid = process::pid();
+    // Last of all: from here on only what the filter lets through, which is what the way to the execve needs.
+    let seccomp = set_filter(plan)?;
+    Ok(Ready { command, securebits: securebits as u32, vpid, seccomp, ..ready })
+}
+
+/// The filter of system calls, and a question to it that only this filter answers in this way.
+fn set_filter(plan: &Blueprint) -> Result<i32, Trouble> {
+    let Some(filter) = plan.seccomp else { return Ok(-1) };
+    match seccomp::set_filter(filter.code) {
+        Err(errno) if plan.seccomp_demand == Demand::Preferred => return Ok(errno as i32),
+        result => at(Stage::Seccomp, 0, result)?,
+    }
+    if seccomp::ask(QUESTION) == filter.signature {
+        return Ok(0);
+    }
+    Err(Trouble { stage: Stage::Seccomp, index: 1, errno: Errno::EPERM })
 }
 
 /// The first of the prepared paths that is a regular file which may be executed, as execvp(3) would choose. EACCES is

@@ -219,6 +219,15 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             },
             "report this with the kernel's version; nothing has run",
         ),
+        Stage::Seccomp if index == 0 => site(
+            "cannot set the filter of system calls (seccomp)",
+            "the kernel needs CONFIG_SECCOMP_FILTER; where an outer container forbids it: sandbox.seccomp = \"preferred\"",
+        ),
+        Stage::Seccomp => Failure::site(
+            "the walls do not hold",
+            "the filter of system calls was set and does not answer".to_owned(),
+            "report this with the kernel's version; nothing has run",
+        ),
         Stage::Command | Stage::Exec => command(trouble, explainer),
     }
 }

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod layout;
 pub mod observe;
 pub mod protocol;
+pub mod seccomp;
 mod streams;
 pub mod tree;
 
@@ -51,6 +52,10 @@ pub struct Blueprint {
     pub forbid_nesting: bool,
     /// Whether a session keyring of its own is a must.
     pub keyring: Demand,
+    /// Which system calls it may make, if there is a filter, and whether that is a must.
+    pub seccomp: Option<&'static seccomp::Filter>,
+    /// See `seccomp`.
+    pub seccomp_demand: Demand,
     /// Raise the loopback device: the network namespace is new.
     pub loopback: bool,
     /// What its standard streams are.

@@ -1,8 +1,12 @@
 //! What the kernel shows about the frozen payload to its launcher: the read-back that the record rests on.
 #![forbid(unsafe_code)]
 
+use super::protocol::Ready;
 use crate::failure::Failure;
 use crate::proc;
+
+/// `SECCOMP_MODE_FILTER`
+const FILTERED: u32 = 2;
 
 /// From `/proc/PID/status` and `/proc/PID/stat` ([`proc`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub struct Observed {
     pub no_new_privs: bool,
     /// `Seccomp:` 0, 1 or 2.
     pub seccomp: u32,
+    /// `Seccomp_filters:`, where the kernel tells.
+    pub seccomp_filters: Option<u32>,
     /// How many pid namespaces deep, the reader's own included (number of `NSpid` entries).
     pub pid_depth: usize,
     /// Real uid and gid as the host numbers them.
@@ -36,6 +42,7 @@ impl Observed {
             capabilities: status.capabilities,
             no_new_privs: status.no_new_privs,
             seccomp: status.seccomp,
+            seccomp_filters: status.seccomp_filters,
             pid_depth: status.pids.len(),
             uid,
             gid,
@@ -43,12 +50,14 @@ impl Observed {
         }
     }
 
-    /// Refuses a payload that is less locked in than every payload must be.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// Refuses a payload that is less locked in than every payload must be, or than it says.
+    pub fn check(&self, ready: &Ready) -> Result<(), Failure> {
         let wrong = if let Some(wrong) = proc::not_locked_in(&self.capabilities, self.no_new_privs) {
             wrong
         } else if self.pid_depth < 2 {
             "the kernel shows no pid namespace of its own".to_owned()
+        } else if ready.seccomp == 0 && (self.seccomp != FILTERED || self.seccomp_filters == Some(0)) {
+            "the payload says that it has a filter of system calls, and the kernel shows none".to_owned()
         } else {
             return Ok(());
         };
@@ -66,7 +75,7 @@ mod tests {
 
     const STATUS: &str = "Name:\tx\nUid:\t1000\t1000\t1000\t1000\nGid:\t100\t100\t100\t100\nNSpid:\t4711\t2\n\
         CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n\
-        CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t0\n";
+        CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     fn observed(text: &str) -> Observed {
         Observed::of(&proc::Status::parse(text.as_bytes()), 1)
@@ -76,7 +85,7 @@ mod tests {
     fn a_locked_in_payload_passes() {
         let observed = observed(STATUS);
         assert_eq!((observed.uid, observed.gid, observed.pid_depth), (1000, 100, 2));
-        assert!(observed.check().is_ok());
+        assert!(observed.check(&Ready::default()).is_ok());
     }
 
     #[test]
@@ -88,8 +97,13 @@ mod tests {
             ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
             ("NoNewPrivs:\t1\n", ""),
             ("NSpid:\t4711\t2", "NSpid:\t4711"),
+            ("Seccomp:\t2", "Seccomp:\t0"),
+            ("Seccomp:\t2", "Seccomp:\t1"),
+            ("Seccomp_filters:\t1", "Seccomp_filters:\t0"),
         ] {
-            assert!(observed(&STATUS.replace(from, to)).check().is_err(), "{to}");
+            assert!(observed(&STATUS.replace(from, to)).check(&Ready::default()).is_err(), "{to}");
         }
+        let without = Ready { seccomp: -1, ..Ready::default() };
+        assert!(observed(&STATUS.replace("Seccomp:\t2", "Seccomp:\t0")).check(&without).is_ok());
     }
 }

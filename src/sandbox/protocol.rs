@@ -40,12 +40,13 @@ pub enum Stage {
     Session,
     ReadBack,
     Command,
+    Seccomp,
     Exec,
 }
 
 impl Stage {
     /// All of them, to find one by number.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Descriptors,
         Self::IdMap,
         Self::Limits,
@@ -77,6 +78,7 @@ impl Stage {
         Self::Session,
         Self::ReadBack,
         Self::Command,
+        Self::Seccomp,
         Self::Exec,
     ];
 }
@@ -116,6 +118,8 @@ pub struct Ready {
     pub keyring: i32,
     /// Its pid in its own namespace.
     pub vpid: i32,
+    /// Errno of setting the filter of system calls, 0 when it holds, -1 when none was asked for.
+    pub seccomp: i32,
 }
 
 /// How it ended, and what the whole tree used: getrusage(2) of init's reaped children, and I/O (proc_pid_io(5)), the
@@ -157,7 +161,8 @@ impl Message {
             Self::Namespaces => words(&[1]),
             Self::Failed(t) => words(&[2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64]),
             Self::Ready(r) => {
-                words(&[3, u64::from(r.command), u64::from(r.securebits), r.keyring as u64, r.vpid as u64])
+                let (keyring, vpid, seccomp) = (r.keyring as u64, r.vpid as u64, r.seccomp as u64);
+                words(&[3, u64::from(r.command), u64::from(r.securebits), keyring, vpid, seccomp])
             }
             Self::Ended(e) => words(&[
                 4,
@@ -204,6 +209,7 @@ impl Message {
                 securebits: second as u32,
                 keyring: third as i32,
                 vpid: fourth as i32,
+                seccomp: fifth as i32,
             })),
             4 => Some(Self::Ended(Ended {
                 status: first as i32,
@@ -232,7 +238,7 @@ mod tests {
         let all = [
             Message::Namespaces,
             Message::Failed(Trouble { stage: Stage::Attach, index: 7, errno: Errno::ENOENT }),
-            Message::Ready(Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2 }),
+            Message::Ready(Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2, seccomp: -1 }),
             Message::Ended(Ended {
                 usage: Usage { cpu_user_us: 5, cpu_system_us: 6, memory_peak_bytes: 7, page_faults_major: 8 },
                 status: 0x8b,

@@ -16,6 +16,7 @@ pub mod mount;
 pub mod nsfs;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod start;
