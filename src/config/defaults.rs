@@ -145,9 +145,21 @@ impl Default for Config {
                 cgroup_namespace: Demand::Required,
                 session_keyring: Demand::Required,
                 allow_nested: false,
+                // Not every kernel has it (EL 8, and EL 9 before 9.6).
+                landlock: Demand::Preferred,
+                // A fifth of the memory: the kernel takes a payload before a pilot, and a service before neither.
+                oom_score_adj: 200,
                 umask: 0o022,
             },
-            limits: Limits { wall_time: None, grace: Duration::from_secs(10), overuse_off: Vec::new() },
+            limits: Limits {
+                wall_time: None,
+                grace: Duration::from_secs(10),
+                // The kernel's own default for the most (fs.nr_open): only "no limit" is cut.
+                open_files: Some(1 << 20),
+                processes: None,
+                file_size: None,
+                overuse_off: Vec::new(),
+            },
             overuse: overuse(),
             policy: crate::policy::settings::Settings::defaults(),
             tables: crate::policy::settings::Tables::default(),

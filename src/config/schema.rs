@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
-    Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
-    Umask, Unless, WallTime,
+    Count, EtcName, ImageEtc, LogDir, Metrics, OomScore, Pass, Place, Processes, Read, SearchPath, Shown,
+    SiteName, Size, SysDir, Umask, Unless, WallTime,
 };
 use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared, set};
 
@@ -117,6 +117,8 @@ struct Sandbox {
     cgroup_namespace: One<Demand>,
     session_keyring: One<Demand>,
     nested_namespaces: Option<bool>,
+    landlock: One<Demand>,
+    oom_score_adj: One<OomScore>,
     umask: One<Umask>,
 }
 
@@ -125,6 +127,9 @@ struct Sandbox {
 struct Limits {
     wall_time: One<WallTime>,
     grace: One<Duration>,
+    open_files: One<Unless<Count>>,
+    processes: One<Unless<Processes>>,
+    file_size: One<Unless<Size>>,
     overuse_off: List<Id>,
 }
 
@@ -161,9 +166,11 @@ impl Keys {
                     cgroup_namespace,
                     session_keyring,
                     nested_namespaces,
+                    landlock,
+                    oom_score_adj,
                     umask,
                 },
-            limits: Limits { wall_time, grace, overuse_off },
+            limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
             overuse,
             policy,
             image,
@@ -224,9 +231,14 @@ impl Keys {
         set(&mut config.sandbox.cgroup_namespace, cgroup_namespace.map(|v| v.0));
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
         set(&mut config.sandbox.allow_nested, nested_namespaces);
+        set(&mut config.sandbox.landlock, landlock.map(|v| v.0));
+        set(&mut config.sandbox.oom_score_adj, oom_score_adj.map(|v| v.0.0));
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
+        set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.processes, processes.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.file_size, file_size.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
     }
 }

@@ -117,7 +117,7 @@ pub enum Profile {
     #[default]
     Default,
     /// No namespaces of its own, no writable image, binds read-only but for the working directory, nothing of the pilot's
-    /// environment, no part of /sys.
+    /// environment, no part of /sys; Landlock rules on files behind the mounts, and on TCP without network.
     Strict,
 }
 

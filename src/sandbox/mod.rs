@@ -9,6 +9,7 @@ mod build;
 mod child;
 pub mod environment;
 pub mod explain;
+pub mod landlock;
 pub mod layout;
 pub mod observe;
 pub mod protocol;
@@ -21,7 +22,7 @@ use crate::config::Demand;
 use crate::failure::{Failure, errno_text};
 use crate::request::LaunchId;
 use crate::sys::clone::{Side, Stack};
-use crate::sys::process::{ExecArrays, Usage};
+use crate::sys::process::{Ceiling, ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
@@ -48,6 +49,12 @@ pub struct Blueprint {
     pub forbid_nesting: bool,
     /// Whether a session keyring of its own is a must.
     pub keyring: Demand,
+    /// What the Landlock domain is to forbid.
+    pub landlock: landlock::Wanted,
+    /// Limits that the payload never goes above.
+    pub ceilings: Vec<Ceiling>,
+    /// The least oom_score_adj; 0 leaves it alone.
+    pub oom_score_adj: i32,
     /// Raise the loopback device: the network namespace is new.
     pub loopback: bool,
     /// umask of the payload.
@@ -113,7 +120,13 @@ impl Blueprint {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate),
             Ok(Side::Parent { pid, pidfd }) => {
                 let init = Init { pid, pidfd, reaped: false };
-                let explainer = Explainer { commands: self.commands, tree: self.tree };
+                let expected = observe::Expected {
+                    umask: self.umask,
+                    keyring: self.keyring,
+                    landlock: self.landlock.demand(),
+                    ceilings: self.ceilings,
+                };
+                let explainer = Explainer { commands: self.commands, tree: self.tree, expected };
                 Ok((Building { id: self.id, init, control, gate }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
@@ -129,9 +142,15 @@ fn no_sockets(errno: Errno) -> Failure {
 pub struct Explainer {
     commands: Vec<CString>,
     tree: tree::Tree,
+    expected: observe::Expected,
 }
 
 impl Explainer {
+    /// What was to hold.
+    pub const fn expected(&self) -> &observe::Expected {
+        &self.expected
+    }
+
     /// The path that the payload will execute, inside.
     pub fn command(&self, ready: &Ready) -> String {
         self.commands
@@ -164,6 +183,7 @@ impl Building {
         loop {
             if let (Some(namespaces), Some((ready, pid))) = (&mut namespaces, ready) {
                 let (files, inodes) = std::mem::take(namespaces);
+                explainer.expected.compare(&ready)?;
                 return self.frozen(ready, pid, files, inodes);
             }
             let left = deadline.saturating_duration_since(Instant::now());
