@@ -617,7 +617,10 @@ fn the_pilot_cannot_be_signalled() {
     assert_eq!(stdout(&world.command("bwrap").args(alone).output().unwrap()), "kill: ok");
     let seen =
         attack.inside(&world, &[], &["kill", &pid, "9", ",", "pidfd_open", &pid, ",", "kill", "1", "9"]);
-    assert_eq!(seen, "kill: ESRCH\npidfd_open: ESRCH\nkill: ok");
+    // init itself: not even tried where Landlock has scopes (landlock.rs), and of no effect elsewhere.
+    let init =
+        seen.strip_prefix("kill: ESRCH\npidfd_open: ESRCH\nkill: ").unwrap_or_else(|| panic!("{seen}"));
+    assert!(["ok", "EPERM"].contains(&init), "{seen}");
     // kill(-1) is every process that it may signal; a KILL of its own pid 1 does not arrive.
     let seen = attack.inside(
         &world,

@@ -168,14 +168,18 @@ fn raise_oom_score(least: i32) -> Result<(), Errno> {
     if now.is_some_and(|now: i32| now >= least) {
         return Ok(());
     }
-    // Four decimal digits, by hand: nothing here may allocate.
-    let mut digits = [b'0'; 4];
+    // Decimal digits, by hand, because nothing here may allocate; and no zero in front, which would make them octal.
+    let mut digits = [0_u8; 10];
+    let mut start = digits.len();
     let mut rest = least as u32;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
+    while rest > 0 {
+        start -= 1;
+        if let Some(digit) = digits.get_mut(start) {
+            *digit = b'0' + (rest % 10) as u8;
+        }
         rest /= 10;
     }
-    fs::write_all(file.as_fd(), &digits)
+    fs::write_all(file.as_fd(), digits.get(start..).unwrap_or_default())
 }
 
 type Limits = [Option<OwnedFd>; LIMIT_FILES.len()];

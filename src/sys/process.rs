@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, RawFd};
 
 fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> Result<libc::c_int, Errno> {
-    // SAFETY: every option used in this file takes plain integers.
+    // SAFETY: every option used in this file takes plain integers, but PR_GET_PDEATHSIG, whose caller passes the address of one.
     check(libc::c_long::from(unsafe { libc::prctl(option, a, b, 0, 0) })).map(|v| v as libc::c_int)
 }
 
@@ -14,21 +14,25 @@ pub fn set_undumpable() -> Result<(), Errno> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
-/// PR_SET_PDEATHSIG: SIGKILL when the parent thread ends. Cleared by later uid changes, so it comes after the id map.
+/// PR_SET_PDEATHSIG: SIGKILL when the parent thread ends. Cleared by later uid changes, so it comes after the id map. Read back
+/// at once: the error is EPERM when it is not there.
 pub fn die_with_parent() -> Result<(), Errno> {
-    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0).map(drop)
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0)?;
+    let mut signal: libc::c_int = 0;
+    prctl(libc::PR_GET_PDEATHSIG, &raw mut signal as libc::c_ulong, 0)?;
+    if signal == libc::SIGKILL { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// Clears the whole capability bounding set: drops one number after the other until the kernel knows no more.
+/// Clears the whole capability bounding set: drops one number after the other until the kernel knows no more. A set has 64.
 pub fn drop_bounding_set() -> Result<(), Errno> {
-    let mut capability = 0;
-    loop {
+    for capability in 0..64 {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
-            Ok(_) => capability += 1,
+            Ok(_) => {}
             Err(Errno::EINVAL) if capability > 0 => return Ok(()),
             Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 /// NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE and their locks, and KEEP_CAPS locked off (capabilities(7)).
@@ -91,7 +95,9 @@ pub fn drop_capabilities() -> Result<(), Errno> {
 /// capget(2): what is in any of the three sets, one bit for each capability.
 pub fn capabilities() -> Result<u64, Errno> {
     let mut header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let mut data = [CapData::default(); 2];
+    // What the kernel did not write reads as everything.
+    let all = CapData { effective: u32::MAX, permitted: u32::MAX, inheritable: u32::MAX };
+    let mut data = [all; 2];
     // SAFETY: header and data are the version 3 structures (two data elements), valid for the call and written to by it.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
     let [low, high] = data.map(|set| u64::from(set.effective | set.permitted | set.inheritable));
@@ -178,7 +184,7 @@ pub fn reset_signals() {
 
 /// The set of signals that this process blocks; bit 0 is signal 1.
 pub fn blocked_signals() -> Result<u64, Errno> {
-    let mut blocked: u64 = 0;
+    let mut blocked = u64::MAX;
     // SAFETY: a null new set changes nothing; the old one is written to `blocked`, which has the size given.
     check(unsafe {
         libc::syscall(
@@ -204,7 +210,7 @@ pub struct Ceiling {
 impl Ceiling {
     /// Soft and hard limit as they are.
     pub fn now(&self) -> Result<(u64, u64), Errno> {
-        let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let mut now = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: a null new limit changes nothing; `now` is valid for the call.
         check(libc::c_long::from(unsafe {
             libc::prlimit(0, self.resource as _, std::ptr::null(), &raw mut now)
