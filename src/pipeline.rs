@@ -164,6 +164,7 @@ impl Building {
         let facts = report::Frozen {
             pid: frozen.pid(),
             ready: *frozen.ready(),
+            landlock: self.explainer.expected().landlock(frozen.ready()),
             started: observed.as_ref().and_then(|observed| report::start_time(observed.start_ticks)),
             observed,
             namespaces: frozen.namespace_inodes().to_vec(),

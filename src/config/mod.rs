@@ -226,6 +226,10 @@ pub struct Sandbox {
     pub abi_32bit: bool,
     /// `nested_namespaces`: whether `--nested` is granted.
     pub allow_nested: bool,
+    /// `landlock`: no abstract socket and no process outside is reached; rules on files and TCP with profile `strict`.
+    pub landlock: Demand,
+    /// `oom_score_adj`: the least that a payload has; 0 leaves it alone.
+    pub oom_score_adj: i32,
     /// `umask`, octal text in the file.
     pub umask: u32,
     /// `stdio`: `Relay` holds for every launch, `Pass` for those that do not ask for a relay.
@@ -239,6 +243,12 @@ pub struct Limits {
     pub wall_time: Option<Duration>,
     /// `grace`: between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// `open_files`: RLIMIT_NOFILE at most. `None`: the pilot's.
+    pub open_files: Option<u64>,
+    /// `processes`: RLIMIT_NPROC at most. `None`: the pilot's.
+    pub processes: Option<u64>,
+    /// `file_size`: RLIMIT_FSIZE at most. `None`: the pilot's.
+    pub file_size: Option<u64>,
     /// `overuse_off`: ids of `[[overuse]]` rules that do not hold, shipped ones too.
     pub overuse_off: Vec<String>,
 }

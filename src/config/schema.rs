@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
-    Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
-    Umask, Unless, WallTime,
+    Count, EtcName, ImageEtc, LogDir, Metrics, OomScore, Pass, Place, Processes, Read, SearchPath, Shown,
+    SiteName, Size, SysDir, Umask, Unless, WallTime,
 };
 use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared, set};
 
@@ -120,6 +120,8 @@ struct Sandbox {
     seccomp: One<Demand>,
     abi_32bit: Option<bool>,
     nested_namespaces: Option<bool>,
+    landlock: One<Demand>,
+    oom_score_adj: One<OomScore>,
     umask: One<Umask>,
     stdio: One<Stdio>,
 }
@@ -129,6 +131,9 @@ struct Sandbox {
 struct Limits {
     wall_time: One<WallTime>,
     grace: One<Duration>,
+    open_files: One<Unless<Count>>,
+    processes: One<Unless<Processes>>,
+    file_size: One<Unless<Size>>,
     overuse_off: List<Id>,
 }
 
@@ -167,10 +172,12 @@ impl Keys {
                     seccomp,
                     abi_32bit,
                     nested_namespaces,
+                    landlock,
+                    oom_score_adj,
                     umask,
                     stdio,
                 },
-            limits: Limits { wall_time, grace, overuse_off },
+            limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
             overuse,
             policy,
             image,
@@ -233,10 +240,15 @@ impl Keys {
         set(&mut config.sandbox.seccomp, seccomp.map(|v| v.0));
         set(&mut config.sandbox.abi_32bit, abi_32bit);
         set(&mut config.sandbox.allow_nested, nested_namespaces);
+        set(&mut config.sandbox.landlock, landlock.map(|v| v.0));
+        set(&mut config.sandbox.oom_score_adj, oom_score_adj.map(|v| v.0.0));
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.sandbox.stdio, stdio.map(|v| v.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
+        set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.processes, processes.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.file_size, file_size.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
     }
 }

@@ -96,12 +96,18 @@ pub fn show(config: &Config) -> String {
     out.text("seccomp", sandbox.seccomp.as_str());
     out.line(format_args!("abi_32bit = {}", sandbox.abi_32bit));
     out.line(format_args!("nested_namespaces = {}", sandbox.allow_nested));
+    out.text("landlock", sandbox.landlock.as_str());
+    out.text("oom_score_adj", &sandbox.oom_score_adj.to_string());
     out.text("umask", &format!("{:03o}", sandbox.umask));
     out.text("stdio", sandbox.stdio.as_str());
 
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));
     out.text("grace", &span(limits.grace));
+    let limit = |limit: Option<u64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
+    out.text("open_files", &limit(limits.open_files));
+    out.text("processes", &limit(limits.processes));
+    out.text("file_size", &limits.file_size.map_or("none".to_owned(), size));
     out.list("overuse_off", limits.overuse_off.iter().cloned());
 
     for rule in overuse {

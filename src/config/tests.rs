@@ -125,11 +125,16 @@ session_keyring = "preferred"
 seccomp = "preferred"
 abi_32bit = false
 nested_namespaces = true
+landlock = "required"
+oom_score_adj = "1000"
 umask = "0077"
 stdio = "relay"
 [limits]
 wall_time = "2d"
 grace = "0s"
+open_files = "none"
+processes = "16"
+file_size = "5G"
 overuse_off = ["hardly-reads", "many-processes"]
 [[overuse]]
 id = "cpu-over-request"
@@ -241,8 +246,11 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
     assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, false));
     assert!(config.sandbox.allow_nested);
+    assert_eq!((config.sandbox.landlock, config.sandbox.oom_score_adj), (Demand::Required, 1000));
     assert_eq!(config.sandbox.umask, 0o077);
     assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);
+    assert_eq!((config.limits.open_files, config.limits.processes), (None, Some(16)));
+    assert_eq!(config.limits.file_size, Some(5 << 30));
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
     assert_eq!(config.limits.grace, Duration::ZERO);
     assert_eq!(config.limits.overuse_off, ["hardly-reads", "many-processes"]);
@@ -327,6 +335,10 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[environment]\npass = [\"A=B\"]\n", "line 2, column 9", "no '='", ""),
     ("[environment]\npath = \"/bin:\"\n", "line 2, column 8", "'/bin:'", ""),
     ("[environment]\npath = \"/bin:.\"\n", "line 2, column 8", "relative", ""),
+    ("[sandbox]\noom_score_adj = \"1001\"\n", "line 2, column 17", "no score", ""),
+    ("[sandbox]\noom_score_adj = \"-1\"\n", "line 2, column 17", "no score", ""),
+    ("[limits]\nprocesses = \"15\"\n", "line 2, column 13", "too few", ""),
+    ("[limits]\nopen_files = \"0\"\n", "line 2, column 14", "not a whole number above zero", ""),
     ("[sandbox]\numask = \"0999\"\n", "line 2, column 9", "not a umask", ""),
     ("[sandbox]\numask = \"1777\"\n", "line 2, column 9", "not a umask", ""),
     ("[sandbox]\numask = \"+22\"\n", "line 2, column 9", "not a umask", ""),

@@ -221,6 +221,35 @@ impl Value for Count {
     }
 }
 
+/// Processes and threads of one payload. Fewer than the least could not even be started.
+pub(super) struct Processes(pub(super) u64);
+
+impl Value for Processes {
+    const EXPECTED: &'static str = "a whole number as text, such as \"4096\", or \"none\"";
+    fn read(text: &str) -> Result<Self, String> {
+        match Count::read(text)? {
+            Count(number) if number < 16 => {
+                Err(format!("'{text}' is too few for a shell script: name 16 at least, or \"none\""))
+            }
+            Count(number) => Ok(Self(number)),
+        }
+    }
+}
+
+/// A score of proc_pid_oom_score_adj(5) from 0 on: nobody without privilege may go below what it has.
+pub(super) struct OomScore(pub(super) i32);
+
+impl Value for OomScore {
+    const EXPECTED: &'static str = "a number from \"0\" to \"1000\" as text";
+    fn read(text: &str) -> Result<Self, String> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(score @ 0..=1000) if digits => Ok(Self(score)),
+            _ => Err(format!("'{text}' is no score: write a whole number from \"0\" to \"1000\"")),
+        }
+    }
+}
+
 /// A value, or the word "none".
 pub(super) struct Unless<T>(pub(super) Option<T>);
 

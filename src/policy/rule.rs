@@ -119,7 +119,8 @@ pub enum Profile {
     /// As the default, and it may make namespaces of its own, whether it asks or not.
     Nested,
     /// No namespaces of its own, no writable image, binds read-only but for the working directory, nothing of the pilot's
-    /// environment, no part of /sys, the tightest filter of system calls.
+    /// environment, no part of /sys, the tightest filter of system calls; Landlock rules on files behind the mounts, and on TCP
+    /// without network.
     Strict,
 }
 

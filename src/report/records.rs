@@ -34,6 +34,8 @@ pub struct Frozen {
     pub pid: i32,
     /// What it read back of itself.
     pub ready: Ready,
+    /// What Landlock granted, in words.
+    pub landlock: String,
     /// What the kernel shows of it; `None` where the host hides it.
     pub observed: Option<Observed>,
     /// When it was made, from `observed`; worked out once, so that all records say the same nanosecond.
@@ -251,13 +253,16 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
     for name in ["no_capabilities", "no_new_privs"] {
         put(name, by.to_owned());
     }
-    put(
-        "securebits_locked",
-        if frozen.ready.securebits == 0xef { "on".to_owned() } else { "off".to_owned() },
-    );
     if frozen.ready.seccomp > 0 {
         let errno = nix::errno::Errno::from_raw(frozen.ready.seccomp);
         put("seccomp", format!("off: {}", crate::failure::errno_text(errno)));
+    }
+    // Compared before this is written: a payload that reports less does not get here.
+    put("securebits_locked", "on".to_owned());
+    put("landlock", frozen.landlock.clone());
+    if let Some(observed) = &frozen.observed {
+        put("signals_reset", "on".to_owned());
+        put("scheduling", scheduling(observed.scheduling));
     }
     put(
         "session_keyring",
@@ -267,6 +272,17 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
             raw => format!("off: {}", crate::failure::errno_text(nix::errno::Errno::from_raw(raw))),
         },
     );
+}
+
+/// The policy's name (sched(7)) and the nice value.
+fn scheduling((policy, nice): (i32, i32)) -> String {
+    let policy = match policy {
+        libc::SCHED_OTHER => "other".to_owned(),
+        libc::SCHED_BATCH => "batch".to_owned(),
+        libc::SCHED_IDLE => "idle".to_owned(),
+        number => format!("policy {number}"),
+    };
+    format!("{policy}, nice {nice}")
 }
 
 fn set_payload(record: &mut Record, frozen: &Frozen) {

@@ -9,6 +9,7 @@ mod build;
 mod child;
 pub mod environment;
 pub mod explain;
+pub mod landlock;
 pub mod layout;
 pub mod observe;
 pub mod protocol;
@@ -24,7 +25,7 @@ use crate::config::Demand;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::request::{LaunchId, Stdio};
 use crate::sys::clone::{Side, Stack};
-use crate::sys::process::{ExecArrays, Usage};
+use crate::sys::process::{Ceiling, ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
@@ -56,6 +57,12 @@ pub struct Blueprint {
     pub seccomp: Option<&'static seccomp::Filter>,
     /// See `seccomp`.
     pub seccomp_demand: Demand,
+    /// What the Landlock domain is to forbid.
+    pub landlock: landlock::Wanted,
+    /// Limits that the payload never goes above.
+    pub ceilings: Vec<Ceiling>,
+    /// The least oom_score_adj; 0 leaves it alone.
+    pub oom_score_adj: i32,
     /// Raise the loopback device: the network namespace is new.
     pub loopback: bool,
     /// What its standard streams are.
@@ -129,7 +136,13 @@ impl Blueprint {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
                 let init = Init { pid, pidfd, reaped: false };
-                let explainer = Explainer { commands: self.commands, tree: self.tree };
+                let expected = observe::Expected {
+                    umask: self.umask,
+                    keyring: self.keyring,
+                    landlock: self.landlock.demand(),
+                    ceilings: self.ceilings,
+                };
+                let explainer = Explainer { commands: self.commands, tree: self.tree, expected };
                 let streams = pipes.map(Pipes::outside);
                 Ok((Building { id: self.id, init, control, gate, streams }, explainer))
             }
@@ -154,9 +167,15 @@ fn no_relay(error: &std::io::Error) -> Failure {
 pub struct Explainer {
     commands: Vec<CString>,
     tree: tree::Tree,
+    expected: observe::Expected,
 }
 
 impl Explainer {
+    /// What was to hold.
+    pub const fn expected(&self) -> &observe::Expected {
+        &self.expected
+    }
+
     /// The path that the payload will execute, inside.
     pub fn command(&self, ready: &Ready) -> String {
         self.commands
@@ -190,6 +209,7 @@ impl Building {
         loop {
             if let (Some(namespaces), Some((ready, pid))) = (&mut namespaces, ready) {
                 let (files, inodes) = std::mem::take(namespaces);
+                explainer.expected.compare(&ready)?;
                 return self.frozen(ready, pid, files, inodes);
             }
             let left = deadline.saturating_duration_since(Instant::now());

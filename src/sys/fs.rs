@@ -72,6 +72,13 @@ pub const fn cwd() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
 }
 
+/// The standard streams, which are never closed before the payload's own execve.
+pub const fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: missing ones were opened at the very start (`start`), and nothing in this program closes them while a child is
+    // being made; the kernel answers EBADF otherwise.
+    unsafe { [BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1), BorrowedFd::borrow_raw(2)] }
+}
+
 /// Device, inode and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -188,6 +195,12 @@ pub fn make_empty_file(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()
     .map(drop)
 }
 
+/// mknod(2) of the character device 0:0, which needs no right (a whiteout of overlayfs).
+pub fn make_whiteout(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, 0) })).map(drop)
+}
+
 /// openat(2) for the child's own files; adds `O_CLOEXEC` and `O_NOFOLLOW`.
 pub fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: libc::c_int, mode: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: `path` is NUL-terminated.
@@ -293,8 +306,8 @@ pub fn cwd_is_reachable() -> Result<bool, Errno> {
     Ok(buffer.first() == Some(&b'/'))
 }
 
-/// umask(2).
-pub fn set_umask(mask: u32) {
+/// umask(2). Returns the one before.
+pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: always succeeds, no pointers.
-    unsafe { libc::umask(mask) };
+    unsafe { libc::umask(mask) }
 }

@@ -11,6 +11,7 @@ pub mod clone;
 pub mod elf;
 pub mod fs;
 pub mod keyring;
+pub mod landlock;
 pub mod memory;
 pub mod mount;
 pub mod nsfs;
