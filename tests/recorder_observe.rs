@@ -344,7 +344,7 @@ fn each_false_claim_is_named_with_both_values() {
     assert_eq!(observe::contradictions(&honest, peer, &seen), Vec::<String>::new());
     let nothing = Record::new(Action::PayloadLaunch, LaunchId::from_parts(1, [1; 10]));
     assert_eq!(observe::contradictions(&nothing, peer, &seen), Vec::<String>::new());
-    let lies: [(&str, &str, Change); 12] = [
+    let lies: [(&str, &str, Change); 13] = [
         ("the payload's pid: the launcher says 1, ", &seen.pid().to_string(), |r| r.process.pid = Some(1)),
         ("its pid inside: the launcher says 77, ", "2", |r| r.process.vpid = Some(77)),
         ("the launcher's pid: the launcher says 1, ", &peer.pid.to_string(), |r| {
