@@ -107,6 +107,8 @@ pub enum Action {
     NodeDrain,
     /// A list of who is suspended changed.
     BanChange,
+    /// `bailey check` set a payload up as far as its execve, and asked whether a launch would get its receipt. Nothing ran.
+    HealthCheck,
 }
 
 impl Action {
@@ -128,7 +130,8 @@ impl Action {
             | Self::RecorderStop
             | Self::HostRestart
             | Self::LiveList
-            | Self::LogPrune => ("info", None),
+            | Self::LogPrune
+            | Self::HealthCheck => ("info", None),
         }
     }
 
@@ -146,6 +149,7 @@ impl Action {
                 | Self::LogPrune
                 | Self::Query
                 | Self::NodeDrain
+                | Self::HealthCheck
         )
     }
 

@@ -28,6 +28,8 @@ struct Account {
     day: Instant,
     /// The last refusal was recorded at this time: a flood of refusals is one record a second.
     refused: Option<Instant>,
+    /// The last check: the next comes a second later.
+    checked: Option<Instant>,
 }
 
 /// All of them. One that has nothing open and nothing used is forgotten.
@@ -54,6 +56,7 @@ impl Accounts {
             bytes: 0,
             day: now,
             refused: None,
+            checked: None,
         })
     }
 
@@ -131,6 +134,16 @@ impl Accounts {
         }
         account.tokens -= 1.0;
         Ok(())
+    }
+
+    /// Whether a check of this uid may come now: one a second does.
+    pub(super) fn may_check(&mut self, uid: u32, now: Instant) -> bool {
+        let account = self.account(uid, now);
+        let may = account.checked.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1));
+        if may {
+            account.checked = Some(now);
+        }
+        may
     }
 
     /// Whether a refusal of this uid is to be recorded: one a second is.
@@ -229,6 +242,15 @@ mod tests {
         accounts.filled(7, 100);
         assert!(accounts.launch(7, now).unwrap_err().why.contains("bytes_per_day"));
         assert!(accounts.launch(7, now + DAY).is_ok());
+    }
+
+    #[test]
+    fn one_check_a_second_and_uid() {
+        let (mut accounts, now) = (accounts(1, 1, 1), Instant::now());
+        assert!(accounts.may_check(7, now) && !accounts.may_check(7, now));
+        assert!(accounts.may_check(8, now), "another uid is not touched");
+        assert!(!accounts.may_check(7, now + Duration::from_millis(999)));
+        assert!(accounts.may_check(7, now + Duration::from_secs(1)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::claims;
 use super::connections::{Connection, Stage};
 use super::log::Live;
-use super::observe::{self, Handed};
+use super::observe::{self, Handed, Observed, Peer};
 use super::payloads::Begun;
 use super::records;
 use super::server::{After, Server, now};
@@ -100,7 +100,7 @@ impl Server {
     }
 
     /// The hash of a configuration that would have the launch refused.
-    fn foreign(&self, launch: &wire::Launch) -> Option<String> {
+    pub(super) fn foreign(&self, launch: &wire::Launch) -> Option<String> {
         let hash = launch.record.grid.policy.config_hash.as_ref()?;
         let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
         (refuses && !self.is_ours(Some(hash))).then(|| hash.clone())
@@ -159,31 +159,11 @@ impl Server {
         if !self.ids.is_of_now(id) {
             return Err(defect("the time in its launch id is not of now"));
         }
-        if !self.has_room(1) {
-            return Err(Failure::record(
-                "the recorder takes no more payloads",
-                "it has no descriptors left (RLIMIT_NOFILE)",
-                "raise its limit on open files (LimitNOFILE=, ulimit -n)",
-            ));
-        }
-        self.look_at_drain_flag();
-        if let Some(reason) = &self.draining {
-            return Err(drain::refusal(reason.clone()));
-        }
+        self.takes_payloads()?;
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
-        let observed = observe::payload(&connection.peer, &handed, &mut self.scratch)?;
+        let observed = confirm(&launch.record, &connection.peer, &handed, &mut self.scratch)?;
         if let Some(other) = self.processes.get(&(observed.pid(), observed.start_ticks)) {
             return Err(defect(&format!("its payload is live already, as launch {other}")));
-        }
-        let contradictions = observe::contradictions(&launch.record, &connection.peer, &observed);
-        if !contradictions.is_empty() {
-            return Err(Failure::new(
-                Code::Refused,
-                Fault::Site,
-                "refused a launch whose claims the kernel does not confirm",
-                contradictions.join("; "),
-                "nothing has run, and this is not your fault: try another site, and report it as a defect",
-            ));
         }
         let (facts, person, crowd) = self.allow(launch, uid)?;
         self.accounts.launch(uid, at)?;
@@ -218,6 +198,22 @@ impl Server {
         Ok(())
     }
 
+    /// Whether this node takes a payload now, whosever it is.
+    pub(super) fn takes_payloads(&mut self) -> Result<(), Failure> {
+        if !self.has_room(1) {
+            return Err(Failure::record(
+                "the recorder takes no more payloads",
+                "it has no descriptors left (RLIMIT_NOFILE)",
+                "raise its limit on open files (LimitNOFILE=, ulimit -n)",
+            ));
+        }
+        self.look_at_drain_flag();
+        match &self.draining {
+            Some(reason) => Err(drain::refusal(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// What the site's policy says, whatever the launcher was told: the facts, the person, and under what the payload counts.
     fn allow(
         &self,
@@ -228,14 +224,7 @@ impl Server {
         let policy = &self.site.policy;
         let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
         if refuses && !self.is_ours(facts.config_hash.as_deref()) {
-            return Err(Failure::new(
-                Code::Refused,
-                Fault::Site,
-                "this payload may not run here",
-                "its launcher has another configuration than this node's recorder",
-                "this is not your fault: try another site; its administrator gives both the same files in /etc/bailey, or \
-                 sets recorder.foreign_config = \"record\"",
-            ));
+            return Err(foreign_config());
         }
         let at = now();
         let relevant = policy.look_up(&facts, at)?;
@@ -261,6 +250,38 @@ impl Server {
         }
         Ok((facts, verdict.person, crowd))
     }
+}
+
+/// What the kernel shows of the frozen payload, once it confirms what the launcher claims.
+pub(super) fn confirm(
+    claim: &Record,
+    peer: &Peer,
+    handed: &Handed,
+    scratch: &mut Vec<u8>,
+) -> Result<Observed, Failure> {
+    let observed = observe::payload(peer, handed, scratch)?;
+    let contradictions = observe::contradictions(claim, peer, &observed);
+    if contradictions.is_empty() {
+        return Ok(observed);
+    }
+    Err(Failure::new(
+        Code::Refused,
+        Fault::Site,
+        "refused a launch whose claims the kernel does not confirm",
+        contradictions.join("; "),
+        "nothing has run, and this is not your fault: try another site, and report it as a defect",
+    ))
+}
+
+pub(super) fn foreign_config() -> Failure {
+    Failure::new(
+        Code::Refused,
+        Fault::Site,
+        "this payload may not run here",
+        "its launcher has another configuration than this node's recorder",
+        "this is not your fault: try another site; its administrator gives both the same files in /etc/bailey, or \
+         sets recorder.foreign_config = \"record\"",
+    )
 }
 
 pub(super) fn defect(why: &str) -> Failure {

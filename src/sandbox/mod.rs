@@ -25,6 +25,7 @@ use crate::sys::process::{ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
+use std::cell::Cell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -113,7 +114,8 @@ impl Blueprint {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate),
             Ok(Side::Parent { pid, pidfd }) => {
                 let init = Init { pid, pidfd, reaped: false };
-                let explainer = Explainer { commands: self.commands, tree: self.tree };
+                let explainer =
+                    Explainer { commands: self.commands, tree: self.tree, stage: Cell::new(None) };
                 Ok((Building { id: self.id, init, control, gate }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
@@ -129,9 +131,16 @@ fn no_sockets(errno: Errno) -> Failure {
 pub struct Explainer {
     commands: Vec<CString>,
     tree: tree::Tree,
+    /// The step that failed, once one was put into words.
+    stage: Cell<Option<protocol::Stage>>,
 }
 
 impl Explainer {
+    /// The step at which the set-up failed, if a child told one.
+    pub fn failed_at(&self) -> Option<protocol::Stage> {
+        self.stage.get()
+    }
+
     /// The path that the payload will execute, inside.
     pub fn command(&self, ready: &Ready) -> String {
         self.commands

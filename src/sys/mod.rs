@@ -15,6 +15,7 @@ pub mod memory;
 pub mod mount;
 pub mod nsfs;
 pub mod pidfd;
+pub mod probe;
 pub mod process;
 pub mod signal;
 pub mod socket;
