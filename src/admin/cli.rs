@@ -26,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Would a payload run here, behind which walls? Exit code as of monitoring plugins: 0 good, 1 warning, 2 no, 3 unknown
+    Check(super::check::Check),
     /// Whose payload was it?
     Trace(Box<ask_log::Trace>),
     /// Is the log whole? Exit code 0: yes, 1: broken, 2: it cannot be read
@@ -117,6 +119,7 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
         }
     };
     let answer = match cli.command {
+        Command::Check(options) => Ok(super::check::run(&options)),
         Command::Trace(options) => ask_log::trace(*options),
         Command::Verify(options) => ask_log::verify(&options),
         Command::Report(options) => report::report(&options),
