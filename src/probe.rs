@@ -232,15 +232,10 @@ fn stand(
             found.embedded = checked.embedded;
             found.draining = found.draining.take().or(checked.draining);
             match checked.receipt {
-                Ok(Some(receipt)) => found.receipt = Some(receipt.seq),
-                Ok(None) if found.draining.is_some() => {}
-                Ok(None) => {
-                    found.unproven = Some(
-                        "the recorder is older than this program, and gives no receipts for checks"
-                            .to_owned(),
-                    );
-                }
-                Err(_) if found.draining.is_some() => {} // it says the same
+                Ok(Ok(receipt)) => found.receipt = Some(receipt.seq),
+                // A drained node's log may refuse for that alone.
+                _ if found.draining.is_some() => {}
+                Ok(Err(why)) => found.unproven = Some(why),
                 Err(failure) => found.wrong(Part::Log, failure),
             }
         }

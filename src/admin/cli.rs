@@ -106,13 +106,16 @@ struct Drain {
 
 /// Runs one command line (with the program's name) and gives the exit code.
 pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Monitoring has a code of its own for "nobody can tell".
+    let cannot = if args.get(1).is_some_and(|word| word == "check") { super::check::UNKNOWN } else { CANNOT };
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             if error.use_stderr() {
                 let failure = crate::frontend::usage(&error, "see bailey-admin --help");
                 let _ = writeln!(std::io::stderr(), "bailey-admin: {failure}");
-                return CANNOT;
+                return cannot;
             }
             let _ = error.print(); // nobody is left to tell
             return 0;
@@ -141,7 +144,7 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
     match answer {
         Ok((text, code)) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => code,
-            Err(_) => CANNOT,
+            Err(_) => cannot,
         },
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "bailey-admin: {failure}");

@@ -133,7 +133,8 @@ impl Client {
     }
 
     /// Asks whether this launch would get its receipt. What comes back is the receipt of a record of the check, which
-    /// releases nothing; `None`: the recorder is older than this question.
+    /// releases nothing, or why there is none although nothing is wrong: the recorder is older than this question, or is
+    /// asked too often.
     ///
     /// # Errors
     /// As those of [`Client::launch`].
@@ -144,9 +145,11 @@ impl Client {
         payload: BorrowedFd<'_>,
         init: BorrowedFd<'_>,
         namespaces: &[(&'static str, BorrowedFd<'_>)],
-    ) -> Result<Option<CheckReceipt>, Failure> {
+    ) -> Result<Result<CheckReceipt, String>, Failure> {
         if !self.checks {
-            return Ok(None);
+            return Ok(Err(
+                "the recorder is older than this program, and gives no receipts for checks".to_owned()
+            ));
         }
         let message = Message::Health(Launch {
             id: id.to_string(),
@@ -158,8 +161,9 @@ impl Client {
         fds.extend(namespaces.iter().map(|(_, fd)| *fd));
         match self.ask(&message, &fds)? {
             Message::Receipt(receipt) if receipt.id == id.as_str() => {
-                Ok(Some(CheckReceipt { seq: receipt.seq, hash: receipt.hash }))
+                Ok(Ok(CheckReceipt { seq: receipt.seq, hash: receipt.hash }))
             }
+            Message::Done(done) => Ok(Err(done.text)),
             other => Err(self.nonsense(other.name())),
         }
     }

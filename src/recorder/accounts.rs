@@ -11,6 +11,8 @@ use crate::failure::{Code, Failure, Fault};
 
 /// A second's worth of launches times this may come at once.
 const BURST: u32 = 10;
+/// Records of checks that may come at once.
+const CHECKS: f64 = 10.0;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// One uid.
@@ -28,8 +30,8 @@ struct Account {
     day: Instant,
     /// The last refusal was recorded at this time: a flood of refusals is one record a second.
     refused: Option<Instant>,
-    /// The last check: the next comes a second later.
-    checked: Option<Instant>,
+    /// Records of checks that may still come now, as of then.
+    checks: (f64, Instant),
 }
 
 /// All of them. One that has nothing open and nothing used is forgotten.
@@ -56,7 +58,7 @@ impl Accounts {
             bytes: 0,
             day: now,
             refused: None,
-            checked: None,
+            checks: (CHECKS, now),
         })
     }
 
@@ -136,13 +138,12 @@ impl Accounts {
         Ok(())
     }
 
-    /// Whether a check of this uid may come now: one a second does.
-    pub(super) fn may_check(&mut self, uid: u32, now: Instant) -> bool {
-        let account = self.account(uid, now);
-        let may = account.checked.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1));
-        if may {
-            account.checked = Some(now);
-        }
+    /// Whether a check of this uid is to be recorded: one a second is, and some more at once.
+    pub(super) fn may_record_check(&mut self, uid: u32, now: Instant) -> bool {
+        let (left, since) = &mut self.account(uid, now).checks;
+        let has = (*left + now.duration_since(*since).as_secs_f64()).min(CHECKS);
+        let may = has >= 1.0;
+        (*left, *since) = (if may { has - 1.0 } else { has }, now);
         may
     }
 
@@ -245,12 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn one_check_a_second_and_uid() {
-        let (mut accounts, now) = (accounts(1, 1, 1), Instant::now());
-        assert!(accounts.may_check(7, now) && !accounts.may_check(7, now));
-        assert!(accounts.may_check(8, now), "another uid is not touched");
-        assert!(!accounts.may_check(7, now + Duration::from_millis(999)));
-        assert!(accounts.may_check(7, now + Duration::from_secs(1)));
+    fn one_check_a_second_is_recorded() {
+        let (mut accounts, begin) = (accounts(1, 1, 1), Instant::now());
+        let mut burst = |uid, at| (0..1000).take_while(|_| accounts.may_record_check(uid, at)).count();
+        assert_eq!(burst(7, begin), 10);
+        assert_eq!(burst(8, begin), 10, "another uid is not touched");
+        assert_eq!(burst(7, begin + Duration::from_millis(900)), 0);
+        assert_eq!(burst(7, begin + Duration::from_millis(2100)), 2);
+        assert_eq!(burst(7, begin + DAY), 10);
     }
 
     #[test]

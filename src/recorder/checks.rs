@@ -5,8 +5,8 @@
 //!    account's limits.
 //! 2. Nobody's rules and bans are asked, because nobody is named; so a check says nothing about a user, and its receipt is
 //!    another type than a launch's in the program that gets it.
-//! 3. It becomes one record that repeats nothing of the claim, one a second and account at most, and counts as a launch in the
-//!    account's rate and bytes. Nothing is live afterwards.
+//! 3. It becomes one record that repeats nothing of the claim and counts as a launch in the account's rate and bytes. Nothing is
+//!    live afterwards. Of an account that checks too often (see `accounts`) the rest is looked at and not recorded.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -18,8 +18,8 @@ use super::observe::Handed;
 use super::records;
 use super::server::{After, Server};
 use crate::audit::record::Action;
-use crate::audit::wire;
-use crate::failure::{Code, Failure, Fault};
+use crate::audit::wire::{self, Done, Message};
+use crate::failure::Failure;
 use crate::request::LaunchId;
 
 impl Server {
@@ -33,16 +33,6 @@ impl Server {
                 return self.refuse(token, serial, &failure);
             }
         };
-        if !self.accounts.may_check(uid, Instant::now()) {
-            let failure = Failure::new(
-                Code::RecordFailed,
-                Fault::Site,
-                "the recorder takes no check now",
-                format!("uid {uid} checks more than once a second"),
-                "check less often",
-            );
-            return self.refuse_for_now(token, serial, &failure);
-        }
         if self.foreign(launch).is_some() {
             // Its files may be newer than what was read here: it may ask again.
             self.watch.look();
@@ -73,6 +63,11 @@ impl Server {
         confirm(&launch.record, &connection.peer, handed, &mut self.scratch)?;
         let (uid, asker) = (connection.peer.uid, connection.asker());
         self.accounts.launch(uid, Instant::now())?;
+        if !self.accounts.may_record_check(uid, Instant::now()) {
+            let text = format!("uid {uid} checks more than once a second, and this check was not recorded");
+            self.send(token, serial, &Message::Done(Done { text }));
+            return Ok(());
+        }
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let version = launch.record.grid.launcher.version.as_deref();
         let record = records::check(&node, asker, connection.program.as_ref(), version);

@@ -109,22 +109,22 @@ impl Book {
         result
     }
 
-    /// Makes a record of a check durable as the launch record `claim` would be made. The receipt releases nothing; `None`: the
-    /// recorder is older than the question.
+    /// Makes a record of a check durable as the launch record `claim` would be made. The receipt releases nothing;
+    /// or why there is none although nothing is wrong.
     pub(super) fn check(
         &mut self,
         claim: &Record,
         id: LaunchId,
         payload: BorrowedFd<'_>,
         handover: &Handover<'_>,
-    ) -> Result<Option<CheckReceipt>, Failure> {
+    ) -> Result<Result<CheckReceipt, String>, Failure> {
         match &mut self.kind {
             Kind::Recorder(client) => client.check(claim, id, payload, handover.init, &handover.namespaces),
             Kind::Embedded(log, _) => {
                 let record = records::check(claim);
                 let position = log.append(&record, Durability::Synced)?;
                 self.copy(&record);
-                Ok(Some(CheckReceipt { seq: position.seq, hash: position.hash }))
+                Ok(Ok(CheckReceipt { seq: position.seq, hash: position.hash }))
             }
         }
     }

@@ -72,8 +72,8 @@ pub struct Checked {
     pub embedded: bool,
     /// The recorder takes no new payloads, and was not asked for a receipt.
     pub draining: Option<String>,
-    /// The receipt; `None`: there is none to be had from this recorder.
-    pub receipt: Result<Option<CheckReceipt>, Failure>,
+    /// The receipt, or why there is none although nothing is wrong.
+    pub receipt: Result<Result<CheckReceipt, String>, Failure>,
 }
 
 impl<'a> Desk<'a> {
@@ -209,7 +209,7 @@ impl<'a> Desk<'a> {
         let book = self.book.as_mut().ok_or_else(no_log)?;
         let draining = book.draining().map(str::to_owned);
         let receipt = match &draining {
-            Some(_) => Ok(None),
+            Some(reason) => Ok(Err(reason.clone())),
             None => book.check(&record, self.id, payload, handover),
         };
         Ok(Checked { sandbox: record.grid.sandbox, embedded: book.is_embedded(), draining, receipt })

@@ -32,7 +32,7 @@ const WARNING: u8 = 1;
 /// Exit code: no payload runs.
 const CRITICAL: u8 = 2;
 /// Exit code: it cannot be told.
-const UNKNOWN: u8 = 3;
+pub(super) const UNKNOWN: u8 = 3;
 
 /// `bailey check`.
 #[derive(Debug, Args)]
