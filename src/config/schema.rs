@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::request::Stdio;
 use serde::Deserialize;
 
 use super::overuse::{Id, OveruseKeys};
@@ -118,6 +119,7 @@ struct Sandbox {
     session_keyring: One<Demand>,
     nested_namespaces: Option<bool>,
     umask: One<Umask>,
+    stdio: One<Stdio>,
 }
 
 #[derive(Deserialize, Default)]
@@ -162,6 +164,7 @@ impl Keys {
                     session_keyring,
                     nested_namespaces,
                     umask,
+                    stdio,
                 },
             limits: Limits { wall_time, grace, overuse_off },
             overuse,
@@ -225,6 +228,7 @@ impl Keys {
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
+        set(&mut config.sandbox.stdio, stdio.map(|v| v.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));

@@ -124,6 +124,7 @@ cgroup_namespace = "off"
 session_keyring = "preferred"
 nested_namespaces = true
 umask = "0077"
+stdio = "relay"
 [limits]
 wall_time = "2d"
 grace = "0s"
@@ -238,6 +239,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
     assert!(config.sandbox.allow_nested);
     assert_eq!(config.sandbox.umask, 0o077);
+    assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
     assert_eq!(config.limits.grace, Duration::ZERO);
     assert_eq!(config.limits.overuse_off, ["hardly-reads", "many-processes"]);

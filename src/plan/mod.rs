@@ -10,7 +10,7 @@ use crate::image::{self, facts::Told};
 use crate::overuse::{self, Requests, Selection, sample};
 use crate::policy::rule::Profile;
 use crate::policy::verdict::Obligations;
-use crate::request::{LaunchId, Network, Request};
+use crate::request::{LaunchId, Network, Request, Stdio};
 use crate::sandbox::layout::{self, Account, Protected};
 use crate::sandbox::tree::Origin;
 use crate::sandbox::{Blueprint, environment};
@@ -97,6 +97,7 @@ pub fn decide(
             "leave it out, or ask the site to set sandbox.nested_namespaces = true",
         ));
     }
+    let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
     let watch = watch(request, config, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
@@ -156,6 +157,7 @@ pub fn decide(
     let mut walls = walls(request, config, image_path.is_some());
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
+    walls.insert("stdio", describe::streams(stdio));
     walls.insert("profile", obligations.profile.as_str().to_owned());
 
     let blueprint = Blueprint {
@@ -167,6 +169,7 @@ pub fn decide(
         forbid_nesting: !request.nested,
         keyring: config.sandbox.session_keyring,
         loopback: request.network == Network::None,
+        stdio,
         umask: config.sandbox.umask,
         proc_attr: proc_attr(),
         commands,
@@ -212,6 +215,19 @@ fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
     config.root.sys.clear();
     config.sandbox.allow_nested = false;
     Cow::Owned(config)
+}
+
+/// Nobody who asked for the pilot's own descriptors is given pipes without a word.
+fn stdio(request: &Request, config: &Config) -> Result<Stdio, Failure> {
+    match (request.stdio, config.sandbox.stdio) {
+        (Some(Stdio::Pass), Stdio::Relay) => Err(Failure::usage(
+            "cannot pass on the standard streams",
+            "this site relays those of every payload (sandbox.stdio)",
+            "leave out --stdio pass",
+        )),
+        (_, Stdio::Relay) => Ok(Stdio::Relay),
+        (asked, Stdio::Pass) => Ok(asked.unwrap_or_default()),
+    }
 }
 
 fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Result<Deadline, Failure> {
