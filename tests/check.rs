@@ -187,6 +187,11 @@ fn the_table_names_every_mechanism_and_ends_with_a_verdict() {
     ] {
         assert_eq!(rows.iter().filter(|row| row["mechanism"] == mechanism).count(), 1, "{mechanism}");
     }
+    let page = include_str!("../docs/check.md");
+    for row in rows {
+        let name = row["mechanism"].as_str().unwrap();
+        assert!(page.contains(&format!("`{name}`")), "docs/check.md does not know {name}");
+    }
     // A recorder of the pilot's own account keeps nothing from it.
     let row = site.row("recorder");
     assert_eq!(row["state"], "weaker", "{row}");

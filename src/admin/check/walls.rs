@@ -4,6 +4,7 @@
 use super::{Row, State, Wanted};
 use crate::config::Config;
 use crate::probe::{Findings, Part, Trouble};
+use crate::request::Stdio;
 use crate::sandbox::NAMESPACES;
 use crate::sandbox::protocol::Stage;
 
@@ -47,6 +48,7 @@ pub(super) fn rows(found: &Findings, config: &Config) -> Vec<Row> {
             rows.push(unseen(name, demand(config, name), Some(stage), trouble));
         }
     }
+    rows.push(streams(config));
     rows.extend(kernel(found));
     // A failure that is in no row yet, such as a file of the host's that cannot be shown.
     if let Some(trouble) = trouble.filter(|_| !rows.iter().any(|row| row.severity() == super::CRITICAL)) {
@@ -198,6 +200,16 @@ fn wall_at(stage: Stage) -> Option<&'static str> {
         Stage::Session => "new_session",
         _ => return None,
     })
+}
+
+/// What the site has for payloads that ask for nothing else: the check's own streams are nobody's.
+fn streams(config: &Config) -> Row {
+    match config.sandbox.stdio {
+        Stdio::Relay => Row::new("walls", "stdio_relayed", Wanted::Required, State::On),
+        Stdio::Pass => Row::new("walls", "stdio_relayed", Wanted::Off, State::Off)
+            .why("a payload can open the files behind its standard streams again, unless its pilot asks for --stdio relay")
+            .change("sandbox.stdio = \"relay\" in /etc/bailey/bailey.toml"),
+    }
 }
 
 /// What the kernel could do, whatever this version uses of it.
