@@ -120,7 +120,7 @@ impl Decided {
             config.identity.undeclared,
         )?;
         desk.learn_identity(&identity);
-        let opened = plan::open(request, &config.policy.image, caller)?;
+        let opened = plan::open(request, policy, caller)?;
         let facts = plan::facts(&identity, &opened, request, config, caller);
         // An early no as well; how many payloads live is counted when the launch is recorded.
         let verdict = policy.decide(&facts, None, Timestamp::now())?;

@@ -136,7 +136,7 @@ fn look(quick: bool) -> Findings {
         Ok((mut config, policy)) => {
             config.audit.wait = config.audit.wait.min(LONGEST_WAIT);
             look_at_policy(&mut found, &config, &policy);
-            look_inside(&mut found, &config, &caller);
+            look_inside(&mut found, &config, &policy, &caller);
         }
         Err(failure) => found.wrong(Part::Configuration, failure),
     }
@@ -162,7 +162,7 @@ fn look_at_policy(found: &mut Findings, config: &Config, policy: &Policy) {
             Part::Policy,
             Failure::refused(
                 "every launch is refused",
-                format!("a list of suspended users cannot be relied upon: {}", trouble.text),
+                format!("a {} cannot be relied upon: {}", trouble.of.as_str(), trouble.text),
                 format!(
                     "put the list right (bailey ban check), or set bans.{key} in /etc/bailey/bailey.toml"
                 ),
@@ -172,7 +172,7 @@ fn look_at_policy(found: &mut Findings, config: &Config, policy: &Policy) {
 }
 
 /// A launch as far as its receipt.
-fn look_inside(found: &mut Findings, config: &Config, caller: &Caller) {
+fn look_inside(found: &mut Findings, config: &Config, policy: &Policy, caller: &Caller) {
     let command = COMMANDS.iter().find(|path| Path::new(path).exists()).unwrap_or(&"/bin/true");
     let request = Request { command: vec![OsString::from(command)], ..Request::default() };
     let id = match app::new_id() {
@@ -181,7 +181,7 @@ fn look_inside(found: &mut Findings, config: &Config, caller: &Caller) {
     };
     let mut desk = Desk::new(config, caller, &request, id);
     found.log_dir = desk.log_dir().ok();
-    if let Err(failure) = stand(found, config, caller, &request, &mut desk) {
+    if let Err(failure) = stand(found, (config, policy), caller, &request, &mut desk) {
         found.wrong(Part::Sandbox, failure);
     }
     if !found.stood {
@@ -195,12 +195,12 @@ fn look_inside(found: &mut Findings, config: &Config, caller: &Caller) {
 
 fn stand(
     found: &mut Findings,
-    config: &Config,
+    site: (&Config, &Policy),
     caller: &Caller,
     request: &Request,
     desk: &mut Desk<'_>,
 ) -> Result<(), Failure> {
-    let Plan { blueprint, facts, .. } = prepare(desk.id(), config, caller, request, desk)?;
+    let Plan { blueprint, facts, .. } = prepare(desk.id(), site, caller, request, desk)?;
     found.sandbox = facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
     desk.learn_facts(facts);
     let (building, explainer) = blueprint.start()?;
@@ -246,12 +246,12 @@ fn stand(
 
 fn prepare(
     id: LaunchId,
-    config: &Config,
+    (config, policy): (&Config, &Policy),
     caller: &Caller,
     request: &Request,
     desk: &Desk<'_>,
 ) -> Result<Plan, Failure> {
-    let opened = plan::open(request, &config.policy.image, caller)?;
+    let opened = plan::open(request, policy, caller)?;
     plan::decide(id, request, opened, &Obligations::default(), config, caller, &desk.log_dir()?)
 }
 

@@ -102,6 +102,7 @@ fn sentence(action: Action) -> &'static str {
         Action::NodeDrain => "the node's drain flag changed",
         Action::BanChange => "a list of who is suspended changed",
         Action::HealthCheck => "somebody checked whether a payload could run",
+        Action::ConfigChange => "the recorder's configuration changed",
     }
 }
 

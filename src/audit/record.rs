@@ -109,6 +109,8 @@ pub enum Action {
     BanChange,
     /// `bailey check` set a payload up as far as its execve, and asked whether a launch would get its receipt. Nothing ran.
     HealthCheck,
+    /// The recorder's configuration is another one, or its files cannot be used and the one before holds.
+    ConfigChange,
 }
 
 impl Action {
@@ -120,7 +122,9 @@ impl Action {
             Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
             Self::LaunchFailed => ("end", Some(Outcome::Failure)),
             Self::Query => ("access", Some(Outcome::Success)),
-            Self::PayloadStop | Self::NodeDrain | Self::BanChange => ("change", Some(Outcome::Success)),
+            Self::PayloadStop | Self::NodeDrain | Self::BanChange | Self::ConfigChange => {
+                ("change", Some(Outcome::Success))
+            }
             Self::PayloadNotice
             | Self::PayloadIdentity
             | Self::SegmentOpen
@@ -150,6 +154,7 @@ impl Action {
                 | Self::Query
                 | Self::NodeDrain
                 | Self::HealthCheck
+                | Self::ConfigChange
         )
     }
 

@@ -9,6 +9,7 @@ use crate::host::Caller;
 use crate::image::{self, facts::Told};
 use crate::overuse::{self, Requests, Selection, sample};
 use crate::policy::rule::Profile;
+use crate::policy::store;
 use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request, Stdio};
 use crate::sandbox::layout::{self, Account, Protected};
@@ -91,11 +92,7 @@ pub fn decide(
 ) -> Result<Plan, Failure> {
     let (request, config) = (&obliged(request, obligations), &*walled(config, obligations.profile));
     if request.nested && !config.sandbox.allow_nested {
-        return Err(Failure::refused(
-            "refused --nested",
-            "this site does not let payloads make namespaces of their own",
-            "leave it out, or ask the site to set sandbox.nested_namespaces = true",
-        ));
+        return Err(nested());
     }
     let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
@@ -191,6 +188,20 @@ pub fn decide(
         walls,
     };
     Ok(Plan { blueprint, deadline, facts })
+}
+
+fn nested() -> Failure {
+    Failure::refused(
+        "refused --nested",
+        "this site does not let payloads make namespaces of their own",
+        "leave it out, or ask the site to set sandbox.nested_namespaces = true",
+    )
+}
+
+/// Each refusal by the plan, for the list of what users read.
+#[cfg(test)]
+pub(crate) fn refusals() -> Vec<Failure> {
+    vec![opened::by_root(), nested()]
 }
 
 /// The request as far as the site's policy grants it.
@@ -301,7 +312,8 @@ fn protected(
         let existing = log_dir.ancestors().find_map(|dir| Some((dir, canonical(dir)?)))?;
         Some(existing.1.join(log_dir.strip_prefix(existing.0).ok()?))
     });
-    Protected { log_dir, status_file, credentials, uid: caller.uid }
+    let [_, copy] = store::places(caller.uid);
+    Protected { log_dir, status_file, credentials, copy }
 }
 
 fn namespaces(request: &Request, config: &Config) -> libc::c_int {
