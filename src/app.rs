@@ -9,6 +9,7 @@ use crate::frontend::bailey::{self, Parsed};
 use crate::host::Caller;
 use crate::pipeline;
 use crate::policy::store;
+use crate::probe;
 use crate::report::{Desk, print, say};
 use crate::request::{LaunchId, Request};
 use std::ffi::{OsStr, OsString};
@@ -17,12 +18,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What an administrator asks of `bailey-admin`.
-const ADMIN: [&str; 9] = ["trace", "verify", "report", "ps", "stop", "drain", "ban", "policy", "config"];
+const ADMIN: [&str; 10] =
+    ["check", "trace", "verify", "report", "ps", "stop", "drain", "ban", "policy", "config"];
 
 const HELP: &str = "\
 bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
 
   bailey exec [OPTIONS] -- COMMAND [ARG...]   run a payload; bailey exec --help
+  bailey check [--health] [--json]            would a payload run here, behind which walls; bailey check --help
   bailey trace --at TIME [...]                who ran here then; bailey trace --help
   bailey verify [DIR...]                      is the log whole
   bailey report --since CURSOR [--json]       what happened that people outside should hear of
@@ -42,6 +45,7 @@ pub fn main() -> u8 {
     let rest: Vec<OsString> = args.collect();
     let result = match first.as_deref().and_then(OsStr::to_str) {
         Some("exec") => exec(&rest),
+        Some(probe::COMMAND) => Ok(probe::run(&rest)),
         Some("--version" | "-V") => {
             print(concat!("bailey ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(0)
@@ -112,7 +116,8 @@ fn refuse_unread(config: &Config, caller: &Caller, id: LaunchId, failure: Failur
     failure
 }
 
-fn new_id() -> Result<LaunchId, Failure> {
+/// An id for a launch, or for a check.
+pub(crate) fn new_id() -> Result<LaunchId, Failure> {
     let mut random = [0_u8; 10];
     let millis = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -58,6 +58,7 @@ same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/ad
 same $man/bailey-report.1 "$(documented $man/bailey-report.1)" "$(options src/admin/report/mod.rs Report)"
 same $man/bailey-ps.1 "$(documented $man/bailey-ps.1)" "$(options src/admin/cli.rs Ps)"
 same $man/bailey-stop.1 "$(documented $man/bailey-stop.1)" "$(options src/admin/cli.rs Stop)"
+same $man/bailey-check.1 "$(documented $man/bailey-check.1)" "$(options src/admin/check/mod.rs Check)"
 same $man/bailey-drain.1 "$(documented $man/bailey-drain.1)" "$(options src/admin/cli.rs Drain)"
 # A command of several words has one page.
 of() {

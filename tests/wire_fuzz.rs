@@ -62,7 +62,7 @@ fn messages() -> Vec<Message> {
     };
     vec![
         Message::Hello(Hello { oldest: 0, newest: u16::MAX, program: text() }),
-        Message::Welcome(Welcome { version: 1, writer: text(), draining: Some(text()) }),
+        Message::Welcome(Welcome { version: 1, writer: text(), draining: Some(text()), health: false }),
         Message::Launch(Launch {
             id: text(),
             nested: true,

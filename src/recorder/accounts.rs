@@ -11,6 +11,8 @@ use crate::failure::{Code, Failure, Fault};
 
 /// A second's worth of launches times this may come at once.
 const BURST: u32 = 10;
+/// Records of checks that may come at once.
+const CHECKS: f64 = 10.0;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// One uid.
@@ -28,6 +30,8 @@ struct Account {
     day: Instant,
     /// The last refusal was recorded at this time: a flood of refusals is one record a second.
     refused: Option<Instant>,
+    /// Records of checks that may still come now, as of then.
+    checks: (f64, Instant),
 }
 
 /// All of them. One that has nothing open and nothing used is forgotten.
@@ -54,6 +58,7 @@ impl Accounts {
             bytes: 0,
             day: now,
             refused: None,
+            checks: (CHECKS, now),
         })
     }
 
@@ -131,6 +136,15 @@ impl Accounts {
         }
         account.tokens -= 1.0;
         Ok(())
+    }
+
+    /// Whether a check of this uid is to be recorded: one a second is, and some more at once.
+    pub(super) fn may_record_check(&mut self, uid: u32, now: Instant) -> bool {
+        let (left, since) = &mut self.account(uid, now).checks;
+        let has = (*left + now.duration_since(*since).as_secs_f64()).min(CHECKS);
+        let may = has >= 1.0;
+        (*left, *since) = (if may { has - 1.0 } else { has }, now);
+        may
     }
 
     /// Whether a refusal of this uid is to be recorded: one a second is.
@@ -229,6 +243,17 @@ mod tests {
         accounts.filled(7, 100);
         assert!(accounts.launch(7, now).unwrap_err().why.contains("bytes_per_day"));
         assert!(accounts.launch(7, now + DAY).is_ok());
+    }
+
+    #[test]
+    fn one_check_a_second_is_recorded() {
+        let (mut accounts, begin) = (accounts(1, 1, 1), Instant::now());
+        let mut burst = |uid, at| (0..1000).take_while(|_| accounts.may_record_check(uid, at)).count();
+        assert_eq!(burst(7, begin), 10);
+        assert_eq!(burst(8, begin), 10, "another uid is not touched");
+        assert_eq!(burst(7, begin + Duration::from_millis(900)), 0);
+        assert_eq!(burst(7, begin + Duration::from_millis(2100)), 2);
+        assert_eq!(burst(7, begin + DAY), 10);
     }
 
     #[test]

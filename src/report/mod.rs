@@ -19,7 +19,7 @@ use crate::audit::client::Order;
 use crate::audit::log::Durability;
 use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
-use crate::audit::{Receipt, place};
+use crate::audit::{CheckReceipt, Receipt, place};
 use crate::config::{self, Config};
 use crate::failure::{Code, Failure, Fault, Incident, Printable};
 use crate::host::{self, Caller};
@@ -37,6 +37,7 @@ use crate::sandbox::Handover;
 use crate::supervisor::{End, Notice, Overseer};
 use bans::Watch;
 use book::Book;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -60,6 +61,19 @@ pub struct Desk<'a> {
     book: Option<Book>,
     base: Option<Record>,
     status_file_refused: bool,
+}
+
+/// What a check found of the log, with the walls as the launch record would have them.
+#[derive(Debug)]
+pub struct Checked {
+    /// `grid.sandbox`
+    pub sandbox: BTreeMap<String, String>,
+    /// It is the launcher's own log.
+    pub embedded: bool,
+    /// The recorder takes no new payloads, and was not asked for a receipt.
+    pub draining: Option<String>,
+    /// The receipt, or why there is none although nothing is wrong.
+    pub receipt: Result<Result<CheckReceipt, String>, Failure>,
 }
 
 impl<'a> Desk<'a> {
@@ -180,6 +194,30 @@ impl<'a> Desk<'a> {
             self.slots = slots::take(&dir, self.parallel, watch.facts(), self.person.as_deref())?;
         }
         self.book.as_mut().ok_or_else(no_log)?.launch(&record, id, nested, payload, handover)
+    }
+
+    /// Makes a record of a check durable, as the launch record would be made, and tells what that one would say of the sandbox.
+    /// The receipt releases nothing.
+    pub fn record_check(
+        &mut self,
+        frozen: &Frozen,
+        payload: BorrowedFd<'_>,
+        handover: &Handover<'_>,
+    ) -> Result<Checked, Failure> {
+        self.open_log()?;
+        let record = records::launch(self, frozen);
+        let book = self.book.as_mut().ok_or_else(no_log)?;
+        let draining = book.draining().map(str::to_owned);
+        let receipt = match &draining {
+            Some(reason) => Ok(Err(reason.clone())),
+            None => book.check(&record, self.id, payload, handover),
+        };
+        Ok(Checked { sandbox: record.grid.sandbox, embedded: book.is_embedded(), draining, receipt })
+    }
+
+    /// Which log it is, once that is known: `on: WRITER`, or `off` and why the embedded log is used.
+    pub fn recorder_state(&self) -> Option<&str> {
+        self.book.as_ref().map(Book::recorder_state)
     }
 
     /// Writes the end record. It need not be synced: what a crash of the host loses, the next bailey closes.

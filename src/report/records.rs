@@ -245,6 +245,22 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
     record
 }
 
+/// `health-check` in the embedded log: as the recorder would write it.
+pub(super) fn check(claim: &Record) -> Record {
+    let mut record = Record::of_log(Action::HealthCheck, claim.host.clone());
+    record.event.reason =
+        Some("a payload was set up as far as its execve, and nothing ran (bailey check)".to_owned());
+    record.grid.launcher.version.clone_from(&claim.grid.launcher.version);
+    record.process.parent.executable.clone_from(&claim.process.parent.executable);
+    let id = |id: &Id| id.id.as_deref().and_then(|id| id.parse().ok());
+    record.grid.peer = record::Peer {
+        pid: claim.process.parent.pid,
+        uid: id(&claim.process.real_user),
+        gid: id(&claim.process.real_group),
+    };
+    record
+}
+
 /// What the kernel confirmed goes beside what was planned.
 fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
     let mut put = |name: &str, state: String| walls.insert(name.to_owned(), state);

@@ -94,6 +94,7 @@ fn read_sysctl(name: &str) -> String {
 /// A step of the child that failed.
 pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
     let Trouble { stage, index, errno } = trouble;
+    explainer.stage.set(Some(stage));
     let why = errno_text(errno);
     let site = |what: &str, next: &str| Failure::site(what, why.clone(), next);
     let mount = explainer.tree.mounts.get(index as usize);

@@ -29,6 +29,7 @@ use crate::sys::process::{Ceiling, ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
+use std::cell::Cell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -142,7 +143,8 @@ impl Blueprint {
                     landlock: self.landlock.demand(),
                     ceilings: self.ceilings,
                 };
-                let explainer = Explainer { commands: self.commands, tree: self.tree, expected };
+                let stage = Cell::new(None);
+                let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
                 let streams = pipes.map(Pipes::outside);
                 Ok((Building { id: self.id, init, control, gate, streams }, explainer))
             }
@@ -168,12 +170,19 @@ pub struct Explainer {
     commands: Vec<CString>,
     tree: tree::Tree,
     expected: observe::Expected,
+    /// The step that failed, once one was put into words.
+    stage: Cell<Option<protocol::Stage>>,
 }
 
 impl Explainer {
     /// What was to hold.
     pub const fn expected(&self) -> &observe::Expected {
         &self.expected
+    }
+
+    /// The step at which the set-up failed, if a child told one.
+    pub fn failed_at(&self) -> Option<protocol::Stage> {
+        self.stage.get()
     }
 
     /// The path that the payload will execute, inside.

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod mount;
 pub mod nsfs;
 pub mod pidfd;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
