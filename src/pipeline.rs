@@ -113,10 +113,10 @@ impl Decided {
         if let Some(reason) = drain::look(&drain::flag(&config.audit.socket))? {
             return Err(drain::refusal(reason));
         }
-        let identity = identity::declare(
+        let identity = identity::declare_read(
             &request.identity,
-            request.identity_file.as_deref(),
-            request.identity_env.as_deref(),
+            request.identity_file.as_deref().or(request.identity_env.as_deref()),
+            request.identity_read.as_deref(),
             config.identity.undeclared,
         )?;
         desk.learn_identity(&identity);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::overuse::default_until;
 use super::{
     Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
-    Root, Sandbox, Site, Undeclared,
+    Root, RootCaller, Sandbox, Site, Uid, UidMode, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
@@ -146,6 +146,12 @@ impl Default for Config {
                 session_keyring: Demand::Required,
                 allow_nested: false,
                 umask: 0o022,
+            },
+            uid: Uid { mode: UidMode::Caller, shared_dirs: Vec::new() },
+            root_caller: RootCaller {
+                uids: None,
+                workdirs: Vec::new(),
+                state: PathBuf::from("/var/lib/bailey/uids"),
             },
             limits: Limits { wall_time: None, grace: Duration::from_secs(10), overuse_off: Vec::new() },
             overuse: overuse(),

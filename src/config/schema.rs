@@ -10,9 +10,9 @@ use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
     Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
-    Umask, Unless, WallTime,
+    Uids, Umask, Unless, WallTime,
 };
-use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared, set};
+use super::{Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
 
 type List<T> = Option<Vec<Read<T>>>;
 type One<T> = Option<Read<T>>;
@@ -29,6 +29,8 @@ pub(super) struct Keys {
     root: Root,
     environment: Environment,
     sandbox: Sandbox,
+    uid: Uid,
+    root_caller: RootCaller,
     limits: Limits,
     overuse: Vec<OveruseKeys>,
     policy: Policy,
@@ -121,6 +123,21 @@ struct Sandbox {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [uid]")]
+struct Uid {
+    mode: One<UidMode>,
+    shared_dirs: List<Place>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [root_caller]")]
+struct RootCaller {
+    uids: One<Uids>,
+    workdirs: List<Place>,
+    state: One<Place>,
+}
+
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [limits]")]
 struct Limits {
     wall_time: One<WallTime>,
@@ -163,6 +180,8 @@ impl Keys {
                     nested_namespaces,
                     umask,
                 },
+            uid: Uid { mode, shared_dirs },
+            root_caller: RootCaller { uids, workdirs, state: uids_state },
             limits: Limits { wall_time, grace, overuse_off },
             overuse,
             policy,
@@ -225,6 +244,11 @@ impl Keys {
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
+        set(&mut config.uid.mode, mode.map(|v| v.0));
+        set(&mut config.uid.shared_dirs, list(shared_dirs, |v| v.0));
+        set(&mut config.root_caller.uids, uids.map(|v| v.0.0));
+        set(&mut config.root_caller.workdirs, list(workdirs, |v| v.0));
+        set(&mut config.root_caller.state, uids_state.map(|v| v.0.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));

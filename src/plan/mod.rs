@@ -154,6 +154,7 @@ pub fn decide(
     let commands = commands(request, &env)?;
     let namespaces = namespaces(request, config);
     let mut walls = walls(request, config, image_path.is_some());
+    walls.insert("uid", uid_wall(caller));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
     walls.insert("profile", obligations.profile.as_str().to_owned());
@@ -382,6 +383,14 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("landlock", "off: not in this version".to_owned()),
         ("cgroup", cgroup(request)),
     ])
+}
+
+/// As whom it runs on this host.
+fn uid_wall(caller: &Caller) -> String {
+    match &caller.lent {
+        Some(lent) => format!("on: its own uid {}, from {}; root called", caller.uid, lent.range),
+        None => "off: the caller's uid".to_owned(),
+    }
 }
 
 /// Without a control group what was asked for is recorded, and nobody holds the payload to it.

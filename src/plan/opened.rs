@@ -41,7 +41,7 @@ pub fn open(request: &Request, rules: &ImageRules, caller: &Caller) -> Result<Op
             ..Failure::refused(
                 "refused to run a payload as root",
                 "bailey is called by root, and nothing that it starts may be root",
-                "call it as the pilot's own unprivileged account",
+                "call it as the pilot's own unprivileged account, or let the site give root_caller.uids (docs/uids.md)",
             )
         });
     }

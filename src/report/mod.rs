@@ -133,6 +133,9 @@ impl<'a> Desk<'a> {
 
     /// Where the embedded log is.
     pub fn log_dir(&self) -> Result<PathBuf, Failure> {
+        if let Some(lent) = &self.caller.lent {
+            return Ok(lent.log_dir.clone());
+        }
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
         place::place(&self.config.audit, self.caller.uid, &env, &host::id()?)
     }
@@ -249,10 +252,18 @@ impl<'a> Desk<'a> {
         let Some(path) = &self.request.status_file else {
             return Ok(());
         };
+        if self.lent_status_file().is_some() {
+            return Ok(());
+        }
         let checked =
             crate::plan::absolute(path, self.caller, "--status-file").and_then(|path| status::check(&path));
         self.status_file_refused = checked.is_err();
         checked
+    }
+
+    /// The status file that root opened for this launch.
+    fn lent_status_file(&self) -> Option<&std::fs::File> {
+        self.caller.lent.as_ref()?.status_file.as_deref()
     }
 
     /// Writes the status file, if one was asked for.
@@ -263,8 +274,11 @@ impl<'a> Desk<'a> {
         if self.status_file_refused {
             return; // that is the failure, and its one line is enough
         }
-        let written = crate::plan::absolute(path, self.caller, "--status-file")
-            .and_then(|path| status::write(&path, self.id, status));
+        let written = match self.lent_status_file() {
+            Some(file) => status::write_open(file, path, self.id, status),
+            None => crate::plan::absolute(path, self.caller, "--status-file")
+                .and_then(|path| status::write(&path, self.id, status)),
+        };
         // Of a launch that came to nothing the reason is what the user must read, in one line.
         if let Err(failure) = written
             && status.payload.is_some()
@@ -360,6 +374,9 @@ impl Overseer for Desk<'_> {
     }
 
     fn preserve_in(&self) -> Result<PathBuf, Failure> {
+        if let Some(lent) = &self.caller.lent {
+            return Ok(lent.log_dir.join("preserved").join(self.id.as_str()));
+        }
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
         Ok(place::preserved(self.caller.uid, &env)?.join(self.id.as_str()))
     }

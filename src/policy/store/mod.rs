@@ -29,7 +29,7 @@ use crate::failure::Failure;
 use crate::sys::memory;
 
 /// What programs write and read the copy: another build has other tables.
-const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 3");
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 4");
 /// Configurations smaller than this, on nodes without any list, are read faster than a copy of them.
 const WORTH_A_COPY: u64 = 16 << 10;
 /// How long one waits for another of this account that is making the copy. Much longer than that takes: if hundreds that saw a
