@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What an administrator asks of `bailey-admin`.
-const ADMIN: [&str; 9] = ["trace", "verify", "report", "ps", "stop", "drain", "ban", "policy", "config"];
+const ADMIN: [&str; 10] =
+    ["trace", "verify", "report", "ps", "stop", "drain", "ban", "policy", "clean", "config"];
 
 const HELP: &str = "\
 bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
@@ -32,6 +33,7 @@ bailey runs one user's payload for a pilot job: walls around it, and a durable r
   bailey drain [--reason TEXT] | --off        take no new payloads, or take them again
   bailey ban add | remove | list | check | import | test    who may not run; bailey ban --help
   bailey policy explain [...] | check         what the policy says of a launch, and why
+  bailey clean [--dry-run] [--json]           remove what dead launches left under uids of their own
   bailey config validate [FILE...] | show     check or print the configuration
   bailey --version
 ";

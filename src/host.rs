@@ -35,6 +35,8 @@ pub struct Lent {
     pub log_dir: PathBuf,
     /// The status file, which the uid itself could not make.
     pub status_file: Option<Arc<File>>,
+    /// What holds the uid.
+    pub lock: Arc<File>,
     /// The range that the uid is from.
     pub range: UidRange,
 }

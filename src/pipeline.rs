@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::{Receipt, Timestamp, drain};
-use crate::config::Config;
+use crate::config::{Config, UidMode};
 use crate::failure::{Code, Failure, Fault};
 use crate::host::Caller;
 use crate::identity::{self, Identity};
@@ -18,6 +18,7 @@ use crate::report;
 use crate::report::{Desk, Status};
 use crate::request::{LaunchId, Request};
 use crate::sandbox::{self, Explainer, observe};
+use crate::uids;
 use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
 use std::os::fd::OwnedFd;
 
@@ -73,7 +74,7 @@ fn story<'a>(
     if request.dry_run {
         return Ok(Told::Planned(decided.describe(desk.id(), request)));
     }
-    let building = decided.start()?; // namespaces exist, the child builds its root...
+    let building = decided.start(request, config, caller, desk)?; // namespaces exist, the child builds its root...
     desk.open_log()?; // ...and in the same time the log is opened and the record begun
     let prepared = building.wait(desk.mounts())?; // the payload stands one instruction before execve
     let recorded = prepared.record(desk)?; // durable: fdatasync returned
@@ -136,10 +137,23 @@ impl Decided {
         plan::describe(&self.plan, id, &self.identity, request, &self.verdict)
     }
 
-    /// Clones the child into its namespaces.
-    fn start(self) -> Result<Building, Failure> {
-        let deadline = self.plan.deadline;
-        let (child, explainer) = self.plan.blueprint.start()?;
+    /// Clones the child into its namespaces, under a uid of its own where the site wants that.
+    fn start(
+        self,
+        request: &Request,
+        config: &Config,
+        caller: &Caller,
+        desk: &Desk<'_>,
+    ) -> Result<Building, Failure> {
+        let Plan { deadline, mut blueprint, .. } = self.plan;
+        if config.uid.mode == UidMode::Subuid && caller.lent.is_none() {
+            let dir = uids::subordinate(&desk.log_dir()?);
+            let say = |failure: &Failure| report::say(&failure.to_string());
+            let lease = uids::Lease::take(&dir, request, config, caller, desk.id(), say)?;
+            blueprint.hold = Some(lease.lock());
+            blueprint.lease = Some(lease);
+        }
+        let (child, explainer) = blueprint.start()?;
         Ok(Building { child, explainer, deadline, signals: self.signals })
     }
 }

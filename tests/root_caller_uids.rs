@@ -133,6 +133,14 @@ fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
+/// Kills a launcher, and waits until the kernel has taken everything of it apart.
+fn gone(started: Started) {
+    let processes = descendants(started.pid());
+    drop(started);
+    let lives = |pid: &i32| proc_status(*pid, "State").is_some_and(|state| !state.starts_with('Z'));
+    wait_for("the end of its processes", || !processes.iter().any(lives));
+}
+
 /// `COMMAND` as a uid of the host.
 fn as_uid(uid: u32, command: &[&str]) -> Output {
     let uid = uid.to_string();
@@ -162,7 +170,7 @@ fn nothing_of_a_launch_is_root() {
     assert_eq!(launch["process"]["real_user"]["id"], uid.to_string());
     let word = launch["grid"]["sandbox"]["uid"].as_str().unwrap();
     assert!(word.contains(&format!("its own uid {uid}")) && word.contains("root called"), "{word}");
-    drop(started);
+    gone(started);
     // A name of root's does not go in.
     assert_eq!(stdout(&node.shell(&[], "id -un; echo $USER")), format!("u{uid}\nu{uid}"));
 }
@@ -174,7 +182,7 @@ fn two_payloads_are_two_uids_and_reach_nothing_of_each_other() {
     let (first, second) = (node.workdir("first"), node.workdir("second"));
     let writes = "umask 077; echo secret >file; mkdir sub; echo deep >sub/file";
     let one = node.payload(&["--workdir", &show(&first)], writes);
-    let read = format!("cat {0}/file 2>&1; ls {0}/sub 2>&1; ls {0} 2>&1; cat {0}/../second/own", show(&first));
+    let read = format!("cat {0}/file 2>&1; ls {0}/sub 2>&1; ls {0} 2>&1; cat {1}/own", show(&first), show(&second));
     let bind = show(&first);
     let two = node
         .bailey(&["--workdir", &show(&second), "--bind", &bind])
@@ -313,7 +321,7 @@ fn only_what_the_site_names_is_given_away() {
     assert_eq!(fs::metadata(work.join("program")).unwrap().mode() & 0o7777, 0o755, "no setuid program of another uid");
     // It is another's while that lives.
     refused(&work, &["that of another payload"]);
-    drop(live);
+    gone(live);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub mod ask;
 mod ask_log;
 mod ban;
+mod clean;
 pub mod cli;
 pub mod config;
 pub mod live;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::time::Timestamp;
-use crate::config::{Config, Demand};
+use crate::config::{Config, Demand, UidMode};
 use crate::failure::Failure;
 use crate::host::Caller;
 use crate::image::{self, facts::Told};
@@ -154,7 +154,7 @@ pub fn decide(
     let commands = commands(request, &env)?;
     let namespaces = namespaces(request, config);
     let mut walls = walls(request, config, image_path.is_some());
-    walls.insert("uid", uid_wall(caller));
+    walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
     walls.insert("profile", obligations.profile.as_str().to_owned());
@@ -162,6 +162,9 @@ pub fn decide(
     let blueprint = Blueprint {
         id,
         tree: builder.finish(scratch, &start_dir),
+        hold: caller.lent.as_ref().map(|lent| lent.lock.clone()),
+        lease: None,
+        ids: (caller.uid, caller.gid),
         uid_map: line(&format!("{0} {0} 1\n", caller.uid)),
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
         namespaces,
@@ -386,9 +389,12 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
 }
 
 /// As whom it runs on this host.
-fn uid_wall(caller: &Caller) -> String {
+fn uid_wall(config: &Config, caller: &Caller) -> String {
     match &caller.lent {
         Some(lent) => format!("on: its own uid {}, from {}; root called", caller.uid, lent.range),
+        None if config.uid.mode == UidMode::Subuid => {
+            "on: a subordinate uid of its own (process.user.id)".to_owned()
+        }
         None => "off: the caller's uid".to_owned(),
     }
 }

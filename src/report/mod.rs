@@ -35,6 +35,7 @@ use crate::policy::verdict::Verdict;
 use crate::request::{LaunchId, Request};
 use crate::sandbox::Handover;
 use crate::supervisor::{End, Notice, Overseer};
+use crate::uids;
 use bans::Watch;
 use book::Book;
 use std::io::Write as _;
@@ -135,6 +136,9 @@ impl<'a> Desk<'a> {
     pub fn log_dir(&self) -> Result<PathBuf, Failure> {
         if let Some(lent) = &self.caller.lent {
             return Ok(lent.log_dir.clone());
+        }
+        if self.caller.uid == 0 && self.config.root_caller.uids.is_some() {
+            return Ok(uids::log_dir(self.config, 0));
         }
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
         place::place(&self.config.audit, self.caller.uid, &env, &host::id()?)

@@ -8,17 +8,24 @@
 //!    belong to the one uid that gives.
 #![forbid(unsafe_code)]
 
+mod clean;
 mod pool;
 mod root;
+mod sub;
 mod tree;
 
+pub use clean::{Cleaned, Owner, clean};
 pub use pool::{Given, Note, Pool, Taken};
-pub use root::lend;
+pub use root::{lend, log_dir};
+pub use sub::{Account, Lease, subordinate};
 pub use tree::{Kept, Sweep, chown_tree, open_directory, remove_tree};
 
 use crate::failure::{Failure, errno_text};
 use crate::sys::Errno;
-use std::path::Path;
+use crate::config::Config;
+use crate::request::Request;
+use crate::sandbox::layout;
+use std::path::{Path, PathBuf};
 
 /// What a uid still has, so that it cannot be lent again.
 fn still_there(path: &Path, kept: &Kept) -> String {
@@ -31,4 +38,54 @@ fn still_there(path: &Path, kept: &Kept) -> String {
 
 fn cannot(what: impl Into<String>, errno: Errno, next: impl Into<String>) -> Failure {
     Failure::site(what, errno_text(errno), next)
+}
+
+/// What of a working directory stays the pilot's: files that are credentials by their names, which no payload sees.
+fn pilots(workdir: &Path) -> Vec<PathBuf> {
+    let below = |path: PathBuf| path.strip_prefix(workdir).ok().map(Path::to_path_buf);
+    layout::pilot_files(workdir).into_iter().filter_map(below).collect()
+}
+
+/// Whether the payload may write to directories beside its own. One that is not declared is refused: nobody would look there
+/// for what the uid left.
+fn shares(request: &Request, config: &Config) -> Result<bool, Failure> {
+    let mut shared = false;
+    for bind in request.binds.iter().filter(|bind| bind.writable) {
+        let Ok(source) = std::fs::canonicalize(&bind.source) else { continue }; // it is refused where it is opened
+        if !source.is_dir() {
+            continue; // in a file nothing can be left
+        }
+        if !is_below(&source, &config.uid.shared_dirs, true) {
+            return Err(Failure::refused(
+                format!("refused the writable bind of {}", bind.source.display()),
+                "the payload has a uid of its own, and what it leaves there would not be found",
+                "bind it read-only, use --workdir, or let the site name it in uid.shared_dirs",
+            ));
+        }
+        shared = true;
+    }
+    Ok(shared)
+}
+
+/// Whether a canonical path is below one of these directories, or is one of them.
+fn is_below(path: &Path, dirs: &[PathBuf], or_equal: bool) -> bool {
+    let canonical = dirs.iter().filter_map(|dir| std::fs::canonicalize(dir).ok());
+    canonical.into_iter().any(|dir| path.starts_with(&dir) && (or_equal || path != dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_below_is_below() {
+        let scratch = crate::input::tests::Scratch::new();
+        let (a, ab) = (scratch.0.join("a"), scratch.0.join("ab"));
+        std::fs::create_dir_all(a.join("x")).unwrap();
+        std::fs::create_dir_all(&ab).unwrap();
+        let dirs = [a.clone()];
+        assert!(is_below(&a.join("x"), &dirs, false));
+        assert!(!is_below(&a, &dirs, false) && is_below(&a, &dirs, true));
+        assert!(!is_below(&ab, &dirs, true));
+    }
 }

@@ -8,6 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A longer note is not one of ours.
 const LONGEST: u64 = 64 << 10;
@@ -56,17 +57,22 @@ pub struct Pool {
 pub struct Taken {
     /// The uid.
     pub uid: u32,
-    file: File,
+    file: Arc<File>,
 }
 
 impl Taken {
+    /// The lock itself. The payload's init holds it too, because it is the last of the payload's to go.
+    pub fn lock(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
     /// What stands about it; a note that is not whole counts as that of a uid that could write anywhere.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn note(&self) -> Result<Option<Note>, Failure> {
         let failed = |error: &std::io::Error| self.failed("read", error);
-        let mut file = &self.file;
+        let mut file = &*self.file;
         file.rewind().map_err(|error| failed(&error))?;
         let mut text = String::new();
         match file.take(LONGEST).read_to_string(&mut text) {
@@ -89,7 +95,7 @@ impl Taken {
         if !note.is_settled() {
             text = serde_json::to_vec(note).map_err(|error| self.failed("write", &error.into()))?;
         }
-        let mut file = &self.file;
+        let mut file = &*self.file;
         // Overwritten before it is cut: a crash in between leaves no empty note.
         let written = file
             .rewind()
@@ -169,7 +175,7 @@ impl Pool {
             .open(&path)
             .map_err(|error| failed(&error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Taken { uid, file })),
+            Ok(()) => Ok(Some(Taken { uid, file: Arc::new(file) })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(&error)),
         }

@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::pool::{Given, Note, Pool, Taken};
-use super::tree::{chown_tree, open_directory};
-use super::{cannot, still_there};
+use super::tree::{Sweep, chown_tree, open_directory};
+use super::{cannot, is_below, pilots, shares, still_there};
 use crate::config::Config;
 use crate::failure::{Code, Failure, Fault, errno_text, io_text};
 use crate::host::{self, Caller};
@@ -18,6 +18,7 @@ use crate::proc::{Process, Status};
 use crate::request::{LaunchId, Request, UidRange};
 use crate::sys::{Errno, process};
 use nix::sys::prctl;
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchown, getresgid, getresuid, setgroups, setresgid, setresuid};
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -28,6 +29,11 @@ use std::sync::Arc;
 
 /// Where embedded logs of accounts are for which the site makes the directories; here root's launcher does.
 const LOGS: &str = "/var/lib/bailey/embedded";
+
+/// The embedded log of one uid of a node whose root calls: each has a directory of its own. Root's is for what it refuses.
+pub fn log_dir(config: &Config, uid: u32) -> PathBuf {
+    config.audit.dir.as_deref().unwrap_or(Path::new(LOGS)).join(uid.to_string())
+}
 
 /// Becomes a uid of `root_caller.uids`. Returns what holds it, and the caller that this process now is; `None` where the site
 /// gives no range. With `--dry-run` nothing is given to the uid.
@@ -49,8 +55,7 @@ pub fn lend(
 
     let mut note = Note { launch: id.to_string(), gid: uid, workdir: None, shared: shares(request, config)? };
     let workdir = workdir(request, config, caller, range)?;
-    let logs = config.audit.dir.clone().unwrap_or_else(|| PathBuf::from(LOGS));
-    let log_dir = logs.join(uid.to_string());
+    let log_dir = log_dir(config, uid);
     let mut status_file = None;
     if let Some(path) = request.identity_file.as_ref().or(request.identity_env.as_ref()) {
         request.identity_read = Some(identity::read_document(path)?);
@@ -59,13 +64,14 @@ pub fn lend(
         if let Some(path) = &request.status_file {
             status_file = Some(Arc::new(open_status_file(&absolute(path, caller, "--status-file")?)?));
         }
-        own_directory(&logs, &log_dir, uid)?;
+        own_directory(&log_dir, uid)?;
         note.workdir = workdir.as_ref().map(|(given, _)| given.clone());
         if !note.is_settled() {
             taken.write(&note)?;
         }
         if let Some((given, fd)) = &workdir {
-            let sweep = chown_tree(fd.as_fd(), given.owner.0, (uid, uid), true);
+            let skip = pilots(&given.path);
+            let sweep = chown_tree(fd.as_fd(), given.owner.0, (uid, uid), true, &skip);
             if !sweep.is_whole() {
                 return Err(Failure::site(
                     format!("cannot give the working directory {} to uid {uid}", given.path.display()),
@@ -76,7 +82,7 @@ pub fn lend(
         }
     }
     become_uid(uid)?;
-    let lent = host::Lent { log_dir, status_file, range };
+    let lent = host::Lent { log_dir, status_file, lock: taken.lock(), range };
     Ok(Some((taken, Caller { uid, gid: uid, lent: Some(lent), ..caller.clone() })))
 }
 
@@ -108,16 +114,14 @@ fn settle(pool: &Pool, range: UidRange) -> Result<(), Failure> {
 pub(super) fn give_back(taken: &Taken) -> Result<Option<String>, Failure> {
     let Some(mut note) = taken.note()? else { return Ok(None) };
     if let Some(given) = &note.workdir {
-        match open_directory(&given.path) {
+        let sweep = match open_directory(&given.path) {
             Ok((fd, stat)) if stat.ino == given.ino => {
-                let sweep = chown_tree(fd.as_fd(), taken.uid, given.owner, false);
-                if !sweep.is_whole() {
-                    return Ok(Some(still_there(&given.path, &sweep.kept)));
-                }
+                chown_tree(fd.as_fd(), taken.uid, given.owner, false, &[])
             }
-            // It was removed, or another is there now.
-            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
-            Err(errno) => return Ok(Some(format!("{}: {}", given.path.display(), errno_text(errno)))),
+            other => Sweep::unopened(&given.path, other.map(drop)),
+        };
+        if !sweep.is_whole() {
+            return Ok(Some(still_there(&given.path, &sweep.kept)));
         }
         note.workdir = None;
         taken.write(&note)?;
@@ -166,6 +170,12 @@ fn running(range: UidRange) -> Result<BTreeSet<u32>, Failure> {
     Ok(running)
 }
 
+/// Whether some process of this host has the uid.
+pub(super) fn is_running(uid: u32) -> Result<bool, Failure> {
+    let Some(range) = UidRange::of(uid, 1) else { return Ok(true) };
+    Ok(running(range)?.contains(&uid))
+}
+
 /// Refuses a range in which an account or a group has its number: what it owns would be the payload's.
 fn foreign(range: UidRange) -> Result<(), Failure> {
     for (file, kind) in [("/etc/passwd", "account"), ("/etc/group", "group")] {
@@ -199,33 +209,6 @@ fn numbered(text: &str, range: UidRange) -> Option<(String, u32)> {
         let id = fields.nth(1)?.parse().ok()?;
         range.contains(id).then(|| (name.to_owned(), id))
     })
-}
-
-/// Whether the payload may write to directories beside its own. One that is not declared is refused: nobody would look there
-/// for what the uid left.
-fn shares(request: &Request, config: &Config) -> Result<bool, Failure> {
-    let mut shared = false;
-    for bind in request.binds.iter().filter(|bind| bind.writable) {
-        let Ok(source) = std::fs::canonicalize(&bind.source) else { continue }; // it is refused where it is opened
-        if !source.is_dir() {
-            continue; // in a file nothing can be left
-        }
-        if !is_below(&source, &config.uid.shared_dirs, true) {
-            return Err(Failure::refused(
-                format!("refused the writable bind of {}", bind.source.display()),
-                "the payload has a uid of its own, and what it leaves there would not be found",
-                "bind it read-only, use --workdir, or let the site name it in uid.shared_dirs",
-            ));
-        }
-        shared = true;
-    }
-    Ok(shared)
-}
-
-/// Whether a canonical path is below one of these directories, or is one of them.
-fn is_below(path: &Path, dirs: &[PathBuf], or_equal: bool) -> bool {
-    let canonical = dirs.iter().filter_map(|dir| std::fs::canonicalize(dir).ok());
-    canonical.into_iter().any(|dir| path.starts_with(&dir) && (or_equal || path != dir))
 }
 
 /// The working directory, opened, if one was asked for that can be.
@@ -279,7 +262,8 @@ fn open_status_file(path: &Path) -> Result<File, Failure> {
 }
 
 /// The directory of the uid's own log, below one that nobody but root can change.
-fn own_directory(base: &Path, dir: &Path, uid: u32) -> Result<(), Failure> {
+fn own_directory(dir: &Path, uid: u32) -> Result<(), Failure> {
+    let base = dir.parent().unwrap_or(dir);
     let failed = |why: String| {
         Failure::record(
             format!("cannot make the audit log's directory {}", dir.display()),
@@ -291,9 +275,14 @@ fn own_directory(base: &Path, dir: &Path, uid: u32) -> Result<(), Failure> {
     made.map_err(|error| failed(io_text(&error)))?;
     let _ = DirBuilder::new().mode(0o700).create(dir); // whether it is there is seen below
     let canonical = std::fs::canonicalize(base).map_err(|error| failed(io_text(&error)))?;
-    let (_, above) = open_directory(&canonical).map_err(|errno| failed(errno_text(errno)))?;
+    let (base_fd, above) = open_directory(&canonical).map_err(|errno| failed(errno_text(errno)))?;
     if above.uid != 0 || above.mode & 0o022 != 0 {
         return Err(failed(format!("others than root may change {}", base.display())));
+    }
+    if above.mode & 0o011 != 0o011 {
+        // Root's own log may have made it. What is in it keeps its own mode.
+        let mode = Mode::from_bits_truncate(above.mode & 0o7777 | 0o011);
+        fchmod(&base_fd, mode).map_err(|errno| failed(errno_text(errno)))?;
     }
     let (fd, stat) =
         open_directory(&canonical.join(uid.to_string())).map_err(|errno| failed(errno_text(errno)))?;
@@ -347,17 +336,5 @@ mod tests {
         assert_eq!(numbered(passwd, range), Some(("bob".to_owned(), 2999)));
         assert_eq!(numbered("grid:x:2000:alice\n", range), Some(("grid".to_owned(), 2000)));
         assert_eq!(numbered("grid:x:3000:\nx:x:1999:2000\n", range), None);
-    }
-
-    #[test]
-    fn only_what_is_below_is_below() {
-        let scratch = crate::input::tests::Scratch::new();
-        let (a, ab) = (scratch.0.join("a"), scratch.0.join("ab"));
-        std::fs::create_dir_all(a.join("x")).unwrap();
-        std::fs::create_dir_all(&ab).unwrap();
-        let dirs = [a.clone()];
-        assert!(is_below(&a.join("x"), &dirs, false));
-        assert!(!is_below(&a, &dirs, false) && is_below(&a, &dirs, true));
-        assert!(!is_below(&ab, &dirs, true));
     }
 }

@@ -6,17 +6,18 @@ use crate::sys::fs::{self, Resolve, Stat, stat_at};
 use crate::sys::Errno;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag};
+use serde::{Deserialize, Serialize};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The deepest directory that is entered: each level on the way holds one descriptor.
 const DEEPEST: usize = 256;
 
 /// What was not changed, because it could not be.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// How many.
     pub count: u64,
@@ -34,7 +35,7 @@ impl Kept {
 }
 
 /// What was done below a directory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sweep {
     /// How many entries were changed or removed.
     pub done: u64,
@@ -45,6 +46,17 @@ pub struct Sweep {
 }
 
 impl Sweep {
+    /// Of a directory that is not there any more, or of which another has the name: nothing was to be done. Or of one that could
+    /// not be opened.
+    pub(super) fn unopened(path: &Path, opened: Result<(), Errno>) -> Self {
+        let mut sweep = Self::default();
+        match opened {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+            Err(errno) => sweep.kept.note(path.as_os_str().as_bytes(), &errno_text(errno)),
+        }
+        sweep
+    }
+
     /// Whether nothing is left.
     pub const fn is_whole(&self) -> bool {
         self.kept.count == 0
@@ -63,9 +75,11 @@ pub fn open_directory(path: &Path) -> Result<(OwnedFd, Stat), Errno> {
 }
 
 /// Gives everything from this directory downwards that belongs to the uid `from` to uid and gid `to`. With `shy`, a file with
-/// several names is left alone: the others may be anywhere.
-pub fn chown_tree(root: BorrowedFd<'_>, from: u32, to: (u32, u32), shy: bool) -> Sweep {
-    let mut walk = Walk { task: Task::Give { from, to, shy }, sweep: Sweep::default(), path: Vec::new() };
+/// several names is left alone: the others may be anywhere. `skip`: paths below the directory that stay as they are, with what
+/// is in them.
+pub fn chown_tree(root: BorrowedFd<'_>, from: u32, to: (u32, u32), shy: bool, skip: &[PathBuf]) -> Sweep {
+    let task = Task::Give { from, to, shy };
+    let mut walk = Walk { task, sweep: Sweep::default(), path: Vec::new(), skip };
     walk.give(root, c"", from, to, shy, true);
     walk.directory(root, 0);
     walk.sweep
@@ -74,7 +88,8 @@ pub fn chown_tree(root: BorrowedFd<'_>, from: u32, to: (u32, u32), shy: bool) ->
 /// Removes everything below this directory that belongs to the uid. A directory of its in which somebody else has something
 /// cannot go; it becomes `to`'s, and its content stays.
 pub fn remove_tree(root: BorrowedFd<'_>, uid: u32, to: (u32, u32), dry: bool) -> Sweep {
-    let mut walk = Walk { task: Task::Remove { uid, to, dry }, sweep: Sweep::default(), path: Vec::new() };
+    let task = Task::Remove { uid, to, dry };
+    let mut walk = Walk { task, sweep: Sweep::default(), path: Vec::new(), skip: &[] };
     walk.directory(root, 0);
     walk.sweep
 }
@@ -85,13 +100,15 @@ enum Task {
     Remove { uid: u32, to: (u32, u32), dry: bool },
 }
 
-struct Walk {
+struct Walk<'a> {
     task: Task,
     sweep: Sweep,
+    /// From the directory on, each component behind a slash.
     path: Vec<u8>,
+    skip: &'a [PathBuf],
 }
 
-impl Walk {
+impl Walk<'_> {
     fn miss(&mut self, errno: Errno) {
         self.sweep.kept.note(&self.path, &errno_text(errno));
     }
@@ -105,7 +122,10 @@ impl Walk {
             let length = self.path.len();
             self.path.push(b'/');
             self.path.extend_from_slice(name.to_bytes());
-            self.entry(dir, &name, depth);
+            let here = self.path.get(1..).unwrap_or_default();
+            if !self.skip.iter().any(|skip| skip.as_os_str().as_bytes() == here) {
+                self.entry(dir, &name, depth);
+            }
             self.path.truncate(length);
         }
     }
