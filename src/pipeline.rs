@@ -147,9 +147,8 @@ impl Decided {
     ) -> Result<Building, Failure> {
         let Plan { deadline, mut blueprint, .. } = self.plan;
         if config.uid.mode == UidMode::Subuid && caller.lent.is_none() {
-            let dir = uids::subordinate(&desk.log_dir()?);
             let say = |failure: &Failure| report::say(&failure.to_string());
-            let lease = uids::Lease::take(&dir, request, config, caller, desk.id(), say)?;
+            let lease = uids::Lease::take(request, config, caller, desk.id(), say)?;
             blueprint.hold = Some(lease.lock());
             blueprint.lease = Some(lease);
         }

@@ -140,6 +140,11 @@ impl UidRange {
         (self.first..=self.last).contains(&uid)
     }
 
+    /// Whether the two have a uid in common.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// All of them, in order.
     pub fn all(self) -> std::ops::RangeInclusive<u32> {
         self.first..=self.last

@@ -49,7 +49,10 @@ impl Site {
     }
 
     fn configure(&self, shared: &str) {
-        self.world.config(&format!("[audit]\nrecorder = \"off\"\n[uid]\nmode = \"subuid\"\nshared_dirs = [{shared}]\n"));
+        let state = self.world.dir.display();
+        self.world.config(&format!(
+            "[audit]\nrecorder = \"off\"\n[uid]\nmode = \"subuid\"\nstate = \"{state}\"\nshared_dirs = [{shared}]\n"
+        ));
     }
 
     fn exec(&self, options: &[&str]) -> Command {
@@ -168,7 +171,7 @@ fn the_working_directory_is_lent_and_given_back() {
     std::os::unix::fs::symlink(site.world.path("elsewhere"), work.join("soft")).unwrap();
     fs::set_permissions(work.join("input"), fs::Permissions::from_mode(0o600)).unwrap();
     let script = "cat input; umask 077; echo out >output; mkdir -p d/e; echo x >d/e/f; chmod 0 d/e; rm -r deep; \
-                  mkfifo pipe; ln -s output s; stat -c %u output; echo ready; read word";
+                  mkfifo pipe; ln -s output s; stat -c %u output; echo ready; read word; exit 0";
     let mut one = Started::new(&mut site.command(&["--workdir", &show(&work)], script));
     assert_eq!(one.line(), format!("in{}", me()), "inside it has the caller's number");
     assert_eq!(one.line(), "ready");
@@ -296,7 +299,8 @@ fn a_host_that_cannot_do_it_says_why() {
 #[test]
 fn the_recorder_accepts_it() {
     let Some(site) = Site::new("the_recorder_accepts_it") else { return };
-    let recorder = Recorder::with(&site.world, &[("uid", "mode = \"subuid\"")]);
+    let state = format!("state = \"{}\"", site.world.dir.display());
+    let recorder = Recorder::with(&site.world, &[("uid", "mode = \"subuid\""), ("uid", &state)]);
     let work = site.world.directory("job");
     let mut command = site.world.exec(&["--user", "u", "--workdir", &show(&work)]);
     command.env("BAILEY_CONFIG", &recorder.config).args(["--", "/bin/sh", "-c", "echo x >f; id -u"]);

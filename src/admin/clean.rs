@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use crate::audit::place;
 use crate::config::{self, Place};
 use crate::failure::{Failure, Printable};
-use crate::host::{self, Caller};
+use crate::host::Caller;
 use crate::uids::{self, Account, Cleaned, Owner, Pool};
 
 /// `bailey clean`.
@@ -29,8 +28,7 @@ pub(super) fn run(options: &Clean) -> Result<(String, u8), Failure> {
     let dir = if caller.uid == 0 {
         config.root_caller.state.clone()
     } else {
-        let env = |name: &str| caller.var(name).map(ToOwned::to_owned);
-        uids::subordinate(&place::place(&config.audit, caller.uid, &env, &host::id()?)?)
+        uids::subordinate(&config, caller.uid)
     };
     let found = match Pool::existing(&dir, caller.uid)? {
         None => Vec::new(),

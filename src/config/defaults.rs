@@ -147,7 +147,7 @@ impl Default for Config {
                 allow_nested: false,
                 umask: 0o022,
             },
-            uid: Uid { mode: UidMode::Caller, shared_dirs: Vec::new() },
+            uid: Uid { mode: UidMode::Caller, shared_dirs: Vec::new(), state: None },
             root_caller: RootCaller {
                 uids: None,
                 workdirs: Vec::new(),

@@ -238,6 +238,8 @@ pub struct Uid {
     /// `shared_dirs`: directories that payloads with a uid of their own may write to beside their working directory, and
     /// that `bailey clean` looks through.
     pub shared_dirs: Vec<PathBuf>,
+    /// `state`: where each account has the directory with its locks and notes; `None` = the default places.
+    pub state: Option<PathBuf>,
 }
 
 /// Whose uid a payload has.

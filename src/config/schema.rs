@@ -127,6 +127,7 @@ struct Sandbox {
 struct Uid {
     mode: One<UidMode>,
     shared_dirs: List<Place>,
+    state: One<LogDir>,
 }
 
 #[derive(Deserialize, Default)]
@@ -180,7 +181,7 @@ impl Keys {
                     nested_namespaces,
                     umask,
                 },
-            uid: Uid { mode, shared_dirs },
+            uid: Uid { mode, shared_dirs, state: subuid_state },
             root_caller: RootCaller { uids, workdirs, state: uids_state },
             limits: Limits { wall_time, grace, overuse_off },
             overuse,
@@ -246,6 +247,7 @@ impl Keys {
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.uid.mode, mode.map(|v| v.0));
         set(&mut config.uid.shared_dirs, list(shared_dirs, |v| v.0));
+        set(&mut config.uid.state, subuid_state.map(|v| v.0.0));
         set(&mut config.root_caller.uids, uids.map(|v| v.0.0));
         set(&mut config.root_caller.workdirs, list(workdirs, |v| v.0));
         set(&mut config.root_caller.state, uids_state.map(|v| v.0.0));

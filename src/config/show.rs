@@ -101,6 +101,8 @@ pub fn show(config: &Config) -> String {
     out.section("uid");
     out.text("mode", uid.mode.as_str());
     out.list("shared_dirs", texts(&uid.shared_dirs));
+    let state = uid.state.as_ref().map(|dir| dir.to_string_lossy());
+    out.text("state", state.as_deref().unwrap_or("default"));
 
     out.section("root_caller");
     out.text("uids", &root_caller.uids.map_or("none".to_owned(), |range| range.to_string()));

@@ -127,6 +127,7 @@ umask = "0077"
 [uid]
 mode = "subuid"
 shared_dirs = ["/scratch/", "/data"]
+state = "/data/subuids"
 [root_caller]
 uids = "200000-200999"
 workdirs = ["/pilots"]

@@ -16,7 +16,7 @@ mod tree;
 
 pub use clean::{Cleaned, Owner, clean};
 pub use pool::{Given, Note, Pool, Taken};
-pub use root::{lend, log_dir};
+pub use root::{lend, log_dir, warnings};
 pub use sub::{Account, Lease, subordinate};
 pub use tree::{Kept, Sweep, chown_tree, open_directory, remove_tree};
 

@@ -164,7 +164,12 @@ fn running(range: UidRange) -> Result<BTreeSet<u32>, Failure> {
         let entry = entry.map_err(|error| failed(&error))?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // One that ended meanwhile has no uid any more.
-        let status: Result<Status, Errno> = Process::open(pid).and_then(|process| process.status(&mut buffer));
+        let status: Result<Status, Errno> = Process::open(pid).and_then(|process| {
+            let is_zombie = process.stat(&mut buffer)?.state == b'Z';
+            // Of a first thread that ended before the others the kernel says the same; then there are others.
+            let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            if is_zombie && threads() <= 1 { Err(Errno::ESRCH) } else { process.status(&mut buffer) }
+        });
         running.extend(status.into_iter().flat_map(|status| status.uids).filter(|uid| range.contains(*uid)));
     }
     Ok(running)
@@ -199,6 +204,25 @@ fn foreign(range: UidRange) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What is likely to be meant otherwise: a range that is also some account's subordinate one.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let Some(range) = config.root_caller.uids else { return Vec::new() };
+    let text = std::fs::read("/etc/subuid").unwrap_or_default(); // most hosts that need no such range have no such file
+    overlapping(&String::from_utf8_lossy(&text), range)
+}
+
+fn overlapping(subuid: &str, range: UidRange) -> Vec<String> {
+    let overlap = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let other = UidRange::of(fields.next()?.trim().parse().ok()?, fields.next()?.trim().parse().ok()?)?;
+        range.overlaps(other).then(|| {
+            format!("root_caller.uids {range} overlaps the subordinate uids {other} of {name} (/etc/subuid)")
+        })
+    };
+    subuid.lines().filter_map(overlap).collect()
 }
 
 /// The first line of passwd(5) or group(5) whose number is in the range.
@@ -328,6 +352,15 @@ fn become_uid(uid: u32) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_of_other_accounts_are_told() {
+        let range = UidRange::parse("200000-200999").unwrap();
+        let subuid = "a:100000:65536\nb:165536:65536\nc:200999:1\nd:201000:5\nnonsense\n";
+        let told = overlapping(subuid, range);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("165536-231071 of b") && told[1].contains("of c"), "{told:?}");
+    }
 
     #[test]
     fn accounts_in_the_range_are_found() {

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::failure::{Code, Failure, Fault, errno_text, io_text};
 use crate::host::Caller;
 use crate::plan::absolute;
+use crate::policy::store;
 use crate::request::{LaunchId, Request, UidRange};
 use crate::sys::clone::{Side, clone_into};
 use crate::sys::{Errno, process, socket};
@@ -34,9 +35,16 @@ const PROGRAMS: [&str; 2] = ["/usr/bin", "/bin"];
 /// process but init, while it builds, has a right that follows from it.
 const CALLER_INSIDE: [u32; 2] = [65_533, 65_532];
 
-/// Where the notes about an account's subordinate uids are, beside its log.
-pub fn subordinate(log_dir: &Path) -> PathBuf {
-    log_dir.join("uids")
+/// Where the notes about an account's subordinate uids are. Never a place that the environment names: all launchers of the
+/// account must find the same, whatever their HOME is. Below a directory that is everybody's (and sticky) its name is not
+/// another's to take away, and [`Pool::open`] refuses one that is another's.
+pub fn subordinate(config: &Config, uid: u32) -> PathBuf {
+    let own = format!("bailey-uids-{uid}");
+    if let Some(base) = &config.uid.state {
+        return base.join(own);
+    }
+    let [made, _] = store::places(uid);
+    if made.is_dir() { made.join("uids") } else { Path::new("/var/tmp").join(own) }
 }
 
 /// The caller and one of its subordinate uids.
@@ -58,12 +66,11 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a free uid of the caller's range. `dir`: [`subordinate`]. `say` tells what goes wrong when it is given back.
+    /// Takes a free uid of the caller's range. `say` tells what goes wrong when it is given back.
     ///
     /// # Errors
     /// The host cannot do it, no uid is free (exit code 121), or the working directory cannot be given to another uid.
     pub fn take(
-        dir: &Path,
         request: &Request,
         config: &Config,
         caller: &Caller,
@@ -72,7 +79,7 @@ impl Lease {
     ) -> Result<Self, Failure> {
         ready()?;
         let ranges = Ranges::of(caller.uid)?;
-        let pool = Pool::open(dir, caller.uid)?;
+        let pool = Pool::open(&subordinate(config, caller.uid), caller.uid)?;
         let ids = (caller.uid, caller.gid);
         settle(&pool, ids, &ranges)?;
         let shared = shares(request, config)?;
