@@ -7,9 +7,9 @@ use crate::proc;
 use crate::request::UidRange;
 use crate::sys::clock;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -153,8 +153,13 @@ mod tests {
 
     #[test]
     fn account_names_are_plain() {
-        let caller =
-            |user: &str| Caller { uid: 7, gid: 7, env: vec![("USER".into(), user.into())], cwd: None, lent: None };
+        let caller = |user: &str| Caller {
+            uid: 7,
+            gid: 7,
+            env: vec![("USER".into(), user.into())],
+            cwd: None,
+            lent: None,
+        };
         assert_eq!(caller("alice").account(), "alice");
         for bad in ["", "a:b", "a\nb", "-x", "a/b"] {
             assert_eq!(caller(bad).account(), "u7", "{bad}");

@@ -18,8 +18,8 @@ use crate::report;
 use crate::report::{Desk, Status};
 use crate::request::{LaunchId, Request};
 use crate::sandbox::{self, Explainer, observe};
-use crate::uids;
 use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
+use crate::uids;
 use std::os::fd::OwnedFd;
 
 /// The whole of one launch. What went wrong is recorded where the log can be reached, and returned to be printed.

@@ -108,15 +108,22 @@ impl UidRange {
 
     /// Reads `FIRST-LAST`; the error is the reason in words.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
-        let Some((first, last)) = text.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
-            return Err(format!("'{text}' is no range of uids: write the first and the last, such as \"200000-200999\""));
+        let number =
+            |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+        let Some((first, last)) = text.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?)))
+        else {
+            return Err(format!(
+                "'{text}' is no range of uids: write the first and the last, such as \"200000-200999\""
+            ));
         };
         if first > last {
             return Err(format!("'{text}' ends before it begins"));
         }
         if first < Self::FLOOR {
-            return Err(format!("'{text}' has uids below {}, which are root's and the system's own", Self::FLOOR));
+            return Err(format!(
+                "'{text}' has uids below {}, which are root's and the system's own",
+                Self::FLOOR
+            ));
         }
         // 65534 is nobody's and the overflow uid, 65535 and 4294967295 mean "no uid" to the kernel (credentials(7)).
         let reserved = [65_534, 65_535, u32::MAX];

@@ -15,7 +15,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use support::recorder::Recorder;
-use support::{BAILEY, Guard, Started, assert_refused, code, proc_status, skip, status, stdout, text, wait_for};
+use support::{
+    BAILEY, Guard, Started, assert_refused, code, proc_status, skip, status, stdout, text, wait_for,
+};
 
 /// Uids that no account of a test machine has. Each test has four of its own, because tests run side by side.
 const FIRST: u32 = 64_400;
@@ -126,7 +128,8 @@ fn descendants(pid: i32) -> Vec<i32> {
     let mut found = vec![pid];
     let mut at = 0;
     while at < found.len() {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", found[at])).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{0}/task/{0}/children", found[at])).unwrap_or_default();
         found.extend(children.split_whitespace().map(|child| child.parse::<i32>().unwrap()));
         at += 1;
     }
@@ -153,7 +156,8 @@ fn as_uid(uid: u32, command: &[&str]) -> Output {
 fn nothing_of_a_launch_is_root() {
     let Some(node) = Node::new("nothing_of_a_launch_is_root", 0) else { return };
     let uid = node.first;
-    let started = node.payload(&["--user", "u"], "id -u >/tmp/x; test $(id -u):$(id -g) = \"$(cat /tmp/x)\":$(id -u)");
+    let started =
+        node.payload(&["--user", "u"], "id -u >/tmp/x; test $(id -u):$(id -g) = \"$(cat /tmp/x)\":$(id -u)");
     let processes = descendants(started.pid());
     assert_eq!(processes.len(), 3, "launcher, init, payload: {processes:?}");
     for pid in processes {
@@ -182,7 +186,8 @@ fn two_payloads_are_two_uids_and_reach_nothing_of_each_other() {
     let (first, second) = (node.workdir("first"), node.workdir("second"));
     let writes = "umask 077; echo secret >file; mkdir sub; echo deep >sub/file";
     let one = node.payload(&["--workdir", &show(&first)], writes);
-    let read = format!("cat {0}/file 2>&1; ls {0}/sub 2>&1; ls {0} 2>&1; cat {1}/own", show(&first), show(&second));
+    let read =
+        format!("cat {0}/file 2>&1; ls {0}/sub 2>&1; ls {0} 2>&1; cat {1}/own", show(&first), show(&second));
     let bind = show(&first);
     let two = node
         .bailey(&["--workdir", &show(&second), "--bind", &bind])
@@ -314,11 +319,17 @@ fn only_what_the_site_names_is_given_away() {
     )
     .unwrap();
     let live = node.payload(&["--workdir", &show(&work)], "echo x >new");
-    for (name, uid) in [("soft", node.first), ("hard", 0), ("device", 0), ("program", node.first), ("new", node.first)] {
+    for (name, uid) in
+        [("soft", node.first), ("hard", 0), ("device", 0), ("program", node.first), ("new", node.first)]
+    {
         assert_eq!(owner(&work.join(name)), uid, "{name}");
     }
     assert_eq!(owner(&elsewhere.join("precious")), 0);
-    assert_eq!(fs::metadata(work.join("program")).unwrap().mode() & 0o7777, 0o755, "no setuid program of another uid");
+    assert_eq!(
+        fs::metadata(work.join("program")).unwrap().mode() & 0o7777,
+        0o755,
+        "no setuid program of another uid"
+    );
     // It is another's while that lives.
     refused(&work, &["that of another payload"]);
     gone(live);
@@ -333,7 +344,10 @@ fn a_uid_that_could_write_to_shared_directories_waits_for_bailey_clean() {
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
     node.configure(&format!("[uid]\nshared_dirs = [\"{}\"]", shared.display()));
     let bind = format!("{0}:{0}:rw", show(&shared));
-    let leaves = format!("cd {}; mkdir -m 0700 mine; echo x >mine/file; ln -s /etc/passwd mine/link; id -u", show(&shared));
+    let leaves = format!(
+        "cd {}; mkdir -m 0700 mine; echo x >mine/file; ln -s /etc/passwd mine/link; id -u",
+        show(&shared)
+    );
     assert_eq!(stdout(&node.shell(&["--bind", &bind], &leaves)), node.first.to_string());
     assert_eq!(owner(&shared.join("mine/file")), node.first);
     assert_eq!(stdout(&node.shell(&[], "id -u")), (node.first + 1).to_string(), "the first left something");
@@ -347,9 +361,15 @@ fn a_uid_that_could_write_to_shared_directories_waits_for_bailey_clean() {
     assert!(said.contains(&node.first.to_string()) && shared.join("mine/file").exists(), "{said}");
     let said = stdout(&clean(&["--json"]));
     let row: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
-    assert_eq!((row["uid"].as_u64(), row["removed"].as_u64()), (Some(u64::from(node.first)), Some(3)), "{said}");
+    assert_eq!(
+        (row["uid"].as_u64(), row["removed"].as_u64()),
+        (Some(u64::from(node.first)), Some(3)),
+        "{said}"
+    );
     assert_eq!(row["free"], true, "{said}");
-    assert!(!shared.join("mine").exists() && shared.join("roots").exists() && Path::new("/etc/passwd").exists());
+    assert!(
+        !shared.join("mine").exists() && shared.join("roots").exists() && Path::new("/etc/passwd").exists()
+    );
     assert_eq!(stdout(&node.shell(&[], "id -u")), node.first.to_string());
 }
 

@@ -11,14 +11,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use support::recorder::Recorder;
-use support::{Started, World, assert_refused, behind, code, mounted, proc_status, skip, stdout, text, wait_for};
+use support::{
+    Started, World, assert_refused, behind, code, mounted, proc_status, skip, stdout, text, wait_for,
+};
 
 /// This account's first subordinate uid, where it has one and newuidmap works here at all.
 fn first_uid() -> Result<u32, String> {
     let me = nix::unistd::geteuid().to_string();
     let name = stdout(&Command::new("id").arg("-un").output().unwrap());
     let text = fs::read_to_string("/etc/subuid").map_err(|error| error.to_string())?;
-    let line = text.lines().find(|line| line.starts_with(&format!("{name}:")) || line.starts_with(&format!("{me}:")));
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("{name}:")) || line.starts_with(&format!("{me}:")));
     let line = line.ok_or("this account has no line in /etc/subuid")?;
     let first = line.split(':').nth(1).unwrap().parse().unwrap();
     let tried = Command::new("unshare").args(["-U", "--map-auto", "true"]).output().unwrap();
@@ -86,7 +90,10 @@ impl Site {
     /// The host uids of the launches so far, as the log has them.
     fn uids(&self) -> Vec<u32> {
         let launches = self.world.records_of("payload-launch");
-        launches.iter().map(|launch| launch["process"]["user"]["id"].as_str().unwrap().parse().unwrap()).collect()
+        launches
+            .iter()
+            .map(|launch| launch["process"]["user"]["id"].as_str().unwrap().parse().unwrap())
+            .collect()
     }
 }
 
@@ -129,14 +136,17 @@ fn payload_of(launcher: i32) -> i32 {
 fn gone(started: Started) {
     let payload = payload_of(started.pid());
     drop(started);
-    wait_for("the end of the payload", || proc_status(payload, "State").is_none_or(|state| state.starts_with('Z')));
+    wait_for("the end of the payload", || {
+        proc_status(payload, "State").is_none_or(|state| state.starts_with('Z'))
+    });
 }
 
 #[test]
 fn payloads_have_uids_of_their_own_and_the_callers_inside() {
     let Some(site) = Site::new("payloads_have_uids_of_their_own_and_the_callers_inside") else { return };
     let one = site.payload(&["--user", "one"], "touch /tmp/x /dev/shm/y w");
-    let said = stdout(&site.shell(&["--user", "two"], "id -u; id -g; touch /tmp/x && stat -c %u /tmp/x; id -G"));
+    let said =
+        stdout(&site.shell(&["--user", "two"], "id -u; id -g; touch /tmp/x && stat -c %u /tmp/x; id -G"));
     let gid = nix::unistd::getegid();
     assert_eq!(said, format!("{0}\n{gid}\n{0}\n{gid}", me()));
     assert_eq!(site.uids(), [site.first, site.first + 1]);
@@ -146,7 +156,10 @@ fn payloads_have_uids_of_their_own_and_the_callers_inside() {
     assert_eq!(proc_status(pid, "Groups").unwrap(), "");
     assert_eq!(proc_status(pid, "CapEff").unwrap(), "0000000000000000");
     let launch = &site.world.records_of("payload-launch")[0];
-    assert!(launch["grid"]["sandbox"]["uid"].as_str().unwrap().starts_with("on: a subordinate uid"), "{launch}");
+    assert!(
+        launch["grid"]["sandbox"]["uid"].as_str().unwrap().starts_with("on: a subordinate uid"),
+        "{launch}"
+    );
     assert_eq!(launch["process"]["real_user"]["id"], me().to_string());
     gone(one);
     stdout(&site.shell(&[], "true"));
@@ -202,13 +215,21 @@ fn a_file_of_one_payload_is_closed_to_the_next() {
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
     site.configure(&format!("\"{}\"", shared.display()));
     let bind = format!("{0}:{0}:rw", show(&shared));
-    let leaves = format!("umask 077; mkdir {0}/mine; echo secret >{0}/mine/file; echo secret >{0}/plain", show(&shared));
-    let steals = format!("cat {0}/mine/file; cat {0}/plain; rm -f {0}/plain; echo over >>{0}/plain", show(&shared));
+    let leaves = format!(
+        "umask 077; mkdir {0}/mine; echo secret >{0}/mine/file; echo secret >{0}/plain",
+        show(&shared)
+    );
+    let steals =
+        format!("cat {0}/mine/file; cat {0}/plain; rm -f {0}/plain; echo over >>{0}/plain", show(&shared));
     stdout(&site.shell(&["--bind", &bind], &leaves));
     let output = site.shell(&["--bind", &bind], &steals);
     let said = text(&output.stderr);
     assert!(said.contains("Permission denied") && !text(&output.stdout).contains("secret"), "{said}");
-    assert_eq!(site.uids(), [site.first, site.first + 1], "the first uid left something and is not used again");
+    assert_eq!(
+        site.uids(),
+        [site.first, site.first + 1],
+        "the first uid left something and is not used again"
+    );
     stdout(&site.shell(&[], "true"));
     assert_eq!(site.uids()[2], site.first + 2);
 

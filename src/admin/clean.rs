@@ -33,8 +33,11 @@ pub(super) fn run(options: &Clean) -> Result<(String, u8), Failure> {
     let found = match Pool::existing(&dir, caller.uid)? {
         None => Vec::new(),
         Some(pool) => {
-            let owner =
-                if caller.uid == 0 { Owner::Root } else { Owner::Account(Account::of(caller.uid, caller.gid)?) };
+            let owner = if caller.uid == 0 {
+                Owner::Root
+            } else {
+                Owner::Account(Account::of(caller.uid, caller.gid)?)
+            };
             uids::clean(&pool, &owner, &config, options.dry_run)?
         }
     };

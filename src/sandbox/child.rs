@@ -73,7 +73,7 @@ fn set_up(
     // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
     // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
     // What holds a lent uid stays open, too: the lock is free when the last of this pid namespace is gone.
-    let hold = plan.hold.as_ref().map_or(gate.as_raw_fd(), |lock| lock.as_raw_fd());
+    let hold = plan.hold.as_ref().map_or(gate.as_raw_fd(), AsRawFd::as_raw_fd);
     at(Stage::Descriptors, 0, keep_only([control.as_raw_fd(), gate.as_raw_fd(), hold]))?;
 
     // The id map, while /proc/self is still ours to write: undumpable processes may not (EACCES). setgroups is denied

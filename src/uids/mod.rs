@@ -20,11 +20,11 @@ pub use root::{lend, log_dir, warnings};
 pub use sub::{Account, Lease, subordinate};
 pub use tree::{Kept, Sweep, chown_tree, open_directory, remove_tree};
 
-use crate::failure::{Failure, errno_text};
-use crate::sys::Errno;
 use crate::config::Config;
+use crate::failure::{Failure, errno_text};
 use crate::request::Request;
 use crate::sandbox::layout;
+use crate::sys::Errno;
 use std::path::{Path, PathBuf};
 
 /// What a uid still has, so that it cannot be lent again.

@@ -77,7 +77,7 @@ impl Taken {
         let mut text = String::new();
         match file.take(LONGEST).read_to_string(&mut text) {
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => text = "?".to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => "?".clone_into(&mut text),
             Err(error) => return Err(failed(&error)),
         }
         if text.trim().is_empty() {

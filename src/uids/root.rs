@@ -246,7 +246,8 @@ fn workdir(
     let named = absolute(path, caller, "--workdir")?;
     let what = || format!("cannot give the working directory {} to the payload's uid", named.display());
     let next = "name an existing directory, or leave out --workdir";
-    let path = std::fs::canonicalize(&named).map_err(|error| Failure::usage(what(), io_text(&error), next))?;
+    let path =
+        std::fs::canonicalize(&named).map_err(|error| Failure::usage(what(), io_text(&error), next))?;
     if !is_below(&path, &config.root_caller.workdirs, false) {
         return Err(Failure::refused(
             what(),
@@ -254,7 +255,8 @@ fn workdir(
             "leave out --workdir, or let the site name the directory above it in root_caller.workdirs",
         ));
     }
-    let (fd, stat) = open_directory(&path).map_err(|errno| Failure::usage(what(), errno_text(errno), next))?;
+    let (fd, stat) =
+        open_directory(&path).map_err(|errno| Failure::usage(what(), errno_text(errno), next))?;
     if range.contains(stat.uid) {
         return Err(Failure::refused(
             what(),
@@ -273,9 +275,9 @@ fn open_status_file(path: &Path) -> Result<File, Failure> {
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
         options
     };
-    let opened = options().open(path).and_then(|file| {
-        if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::EINVAL.into()) }
-    });
+    let opened = options()
+        .open(path)
+        .and_then(|file| if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::EINVAL.into()) });
     opened.map_err(|error| {
         Failure::usage(
             format!("cannot use the status file {}", path.display()),

@@ -7,8 +7,8 @@
 //!    was given.
 #![forbid(unsafe_code)]
 
-use super::pool::{Given, Note, Pool, Taken};
 use super::clean::remove_below;
+use super::pool::{Given, Note, Pool, Taken};
 use super::tree::{Sweep, chown_tree, open_directory};
 use super::{cannot, pilots, shares, still_there};
 use crate::audit::segment::network_kind;
@@ -271,10 +271,9 @@ fn map(name: &str, pid: i32, lines: [(u32, u32); 2]) -> Result<(), Failure> {
     for (inside, outside) in lines {
         command.args([inside.to_string(), outside.to_string(), "1".to_owned()]);
     }
-    let output = command
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|error| Failure::site(what(), format!("{}: {}", path.display(), io_text(&error)), "reinstall it"))?;
+    let output = command.stderr(Stdio::piped()).output().map_err(|error| {
+        Failure::site(what(), format!("{}: {}", path.display(), io_text(&error)), "reinstall it")
+    })?;
     if output.status.success() {
         return Ok(());
     }
@@ -302,7 +301,8 @@ fn in_helper(pair: Pair, work: impl FnOnce() -> Sweep) -> Result<Sweep, Failure>
         Side::Child => {
             drop(ours);
             let mut word = [0_u8; 1];
-            if process::die_with_parent().is_ok() && socket::receive_plain(theirs.as_fd(), &mut word) == Ok(1) {
+            if process::die_with_parent().is_ok() && socket::receive_plain(theirs.as_fd(), &mut word) == Ok(1)
+            {
                 let sweep = work();
                 let text = serde_json::to_vec(&sweep).unwrap_or_default();
                 let _ = socket::send(theirs.as_fd(), &text, &[]); // nobody is left to hear it
@@ -332,8 +332,10 @@ fn workdir(request: &Request, caller: &Caller) -> Result<Option<(Given, OwnedFd)
     let named = absolute(path, caller, "--workdir")?;
     let what = || format!("cannot give the working directory {} to the payload's uid", named.display());
     let next = "name an existing directory of your own, or leave out --workdir";
-    let path = std::fs::canonicalize(&named).map_err(|error| Failure::usage(what(), io_text(&error), next))?;
-    let (fd, stat) = open_directory(&path).map_err(|errno| Failure::usage(what(), errno_text(errno), next))?;
+    let path =
+        std::fs::canonicalize(&named).map_err(|error| Failure::usage(what(), io_text(&error), next))?;
+    let (fd, stat) =
+        open_directory(&path).map_err(|errno| Failure::usage(what(), errno_text(errno), next))?;
     if stat.uid != caller.uid {
         return Err(Failure::usage(what(), format!("it belongs to uid {}", stat.uid), next));
     }
@@ -360,9 +362,11 @@ impl Ranges {
         let read = |file: &str| match std::fs::read(file) {
             Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => {
-                Err(Failure::site(format!("cannot read {file}"), io_text(&error), "make it readable for everybody"))
-            }
+            Err(error) => Err(Failure::site(
+                format!("cannot read {file}"),
+                io_text(&error),
+                "make it readable for everybody",
+            )),
         };
         let passwd = read("/etc/passwd")?;
         let names = names(&passwd, uid);
@@ -429,7 +433,8 @@ mod tests {
         let passwd = "root:x:0:0::/:\npilot:x:1500:1500::/:\nalias:x:1500:1500::/:\nother:x:15:1::/:\n";
         let names = names(passwd, 1500);
         assert_eq!(names, ["pilot", "alias"]);
-        let text = "other:1:9\npilot:100000:3\n1500:200000:2\nbroken\npilot:x:1\npilot:5:0\nalias:4294967295:2\n";
+        let text =
+            "other:1:9\npilot:100000:3\n1500:200000:2\nbroken\npilot:x:1\npilot:5:0\nalias:4294967295:2\n";
         let uids = ranges(text, &names, 1500);
         let all: Vec<u32> = uids.iter().flat_map(|range| range.all()).collect();
         assert_eq!(all, [100_000, 100_001, 100_002, 200_000, 200_001]);

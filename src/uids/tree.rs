@@ -2,12 +2,12 @@
 #![forbid(unsafe_code)]
 
 use crate::failure::errno_text;
-use crate::sys::fs::{self, Resolve, Stat, stat_at};
 use crate::sys::Errno;
+use crate::sys::fs::{self, Resolve, Stat, stat_at};
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag};
-use serde::{Deserialize, Serialize};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
+use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
