@@ -146,6 +146,9 @@ impl Default for Config {
                 session_keyring: Demand::Required,
                 allow_nested: false,
                 umask: 0o022,
+                // A pilot that wants to see its payload's output in time, or hands over a terminal, loses by a relay; a site
+                // that runs payloads of many users under one pilot's files wants it.
+                stdio: crate::request::Stdio::Pass,
             },
             uid: Uid { mode: UidMode::Caller, shared_dirs: Vec::new(), state: None },
             root_caller: RootCaller {

@@ -228,6 +228,8 @@ pub struct Sandbox {
     pub allow_nested: bool,
     /// `umask`, octal text in the file.
     pub umask: u32,
+    /// `stdio`: `Relay` holds for every launch, `Pass` for those that do not ask for a relay.
+    pub stdio: crate::request::Stdio,
 }
 
 /// `[uid]`: as whom the payload of an ordinary caller runs on the host.

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::request::Stdio;
 use serde::Deserialize;
 
 use super::overuse::{Id, OveruseKeys};
@@ -120,6 +121,7 @@ struct Sandbox {
     session_keyring: One<Demand>,
     nested_namespaces: Option<bool>,
     umask: One<Umask>,
+    stdio: One<Stdio>,
 }
 
 #[derive(Deserialize, Default)]
@@ -180,6 +182,7 @@ impl Keys {
                     session_keyring,
                     nested_namespaces,
                     umask,
+                    stdio,
                 },
             uid: Uid { mode, shared_dirs, state: subuid_state },
             root_caller: RootCaller { uids, workdirs, state: uids_state },
@@ -245,6 +248,7 @@ impl Keys {
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
+        set(&mut config.sandbox.stdio, stdio.map(|v| v.0));
         set(&mut config.uid.mode, mode.map(|v| v.0));
         set(&mut config.uid.shared_dirs, list(shared_dirs, |v| v.0));
         set(&mut config.uid.state, subuid_state.map(|v| v.0.0));

@@ -97,6 +97,7 @@ pub fn show(config: &Config) -> String {
     out.text("session_keyring", sandbox.session_keyring.as_str());
     out.line(format_args!("nested_namespaces = {}", sandbox.allow_nested));
     out.text("umask", &format!("{:03o}", sandbox.umask));
+    out.text("stdio", sandbox.stdio.as_str());
 
     out.section("uid");
     out.text("mode", uid.mode.as_str());

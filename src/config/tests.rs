@@ -124,6 +124,7 @@ cgroup_namespace = "off"
 session_keyring = "preferred"
 nested_namespaces = true
 umask = "0077"
+stdio = "relay"
 [uid]
 mode = "subuid"
 shared_dirs = ["/scratch/", "/data"]
@@ -246,6 +247,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
     assert!(config.sandbox.allow_nested);
     assert_eq!(config.sandbox.umask, 0o077);
+    assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);
     assert_eq!(config.uid.mode, UidMode::Subuid);
     assert_eq!(config.root_caller.uids.map(|range| range.to_string()), Some("200000-200999".to_owned()));
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));

@@ -12,14 +12,16 @@ pub mod explain;
 pub mod layout;
 pub mod observe;
 pub mod protocol;
+mod streams;
 pub mod tree;
 
 pub use child::NAMESPACES;
+pub use streams::Relay;
 
 use crate::audit::Receipt;
 use crate::config::Demand;
-use crate::failure::{Failure, errno_text};
-use crate::request::LaunchId;
+use crate::failure::{Failure, errno_text, io_text};
+use crate::request::{LaunchId, Stdio};
 use crate::sys::clone::{Side, Stack};
 use crate::sys::process::{ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
@@ -31,6 +33,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use streams::{Outside, Pipes};
 
 /// How long the set-up may take: autofs and FUSE may have to fetch something first, but a launch never hangs for ever.
 const SET_UP_DEADLINE: Duration = Duration::from_secs(60);
@@ -60,6 +63,8 @@ pub struct Blueprint {
     pub keyring: Demand,
     /// Raise the loopback device: the network namespace is new.
     pub loopback: bool,
+    /// What its standard streams are.
+    pub stdio: Stdio,
     /// umask of the payload.
     pub umask: u32,
     /// `MOUNT_ATTR_*` atime flags with which the host's /proc is mounted; a new proc must carry them.
@@ -113,6 +118,7 @@ pub struct Building {
     init: Init,
     control: OwnedFd,
     gate: OwnedFd,
+    streams: Option<Outside>,
 }
 
 impl Blueprint {
@@ -120,9 +126,14 @@ impl Blueprint {
     pub fn start(self) -> Result<(Building, Explainer), Failure> {
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
+        let pipes = match self.stdio {
+            Stdio::Pass => None,
+            Stdio::Relay => Some(Pipes::make().map_err(|error| no_relay(&error))?),
+        };
+        let inside = pipes.as_ref().map(|pipes| &pipes.inside);
         let mut stack = Stack::new();
         match clone::clone_into(self.namespaces) {
-            Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate),
+            Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
                 let mut init = Init { pid, pidfd, reaped: false, lease: self.lease };
                 if let Some(lease) = &mut init.lease {
@@ -130,7 +141,8 @@ impl Blueprint {
                     socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // it may go on
                 }
                 let explainer = Explainer { commands: self.commands, tree: self.tree };
-                Ok((Building { id: self.id, init, control, gate }, explainer))
+                let streams = pipes.map(Pipes::outside);
+                Ok((Building { id: self.id, init, control, gate, streams }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
@@ -139,6 +151,14 @@ impl Blueprint {
 
 fn no_sockets(errno: Errno) -> Failure {
     Failure::site("cannot make a socket pair", errno_text(errno), "raise the limit on open files (ulimit -n)")
+}
+
+fn no_relay(error: &std::io::Error) -> Failure {
+    Failure::site(
+        "cannot relay the standard streams",
+        io_text(error),
+        "raise the limits on open files and processes (ulimit -n, ulimit -u), or leave out --stdio relay",
+    )
 }
 
 /// What the launcher keeps of the blueprint: the words for what a child reports, and which command it chose.
@@ -163,6 +183,7 @@ pub struct Frozen {
     init: Init,
     control: OwnedFd,
     gate: OwnedFd,
+    streams: Option<Outside>,
     pid: i32,
     pidfd: OwnedFd,
     ready: Ready,
@@ -244,6 +265,7 @@ impl Building {
             init: self.init,
             control: self.control,
             gate: self.gate,
+            streams: self.streams,
             pid,
             pidfd: pidfd.try_clone().map_err(|_| lost(Errno::EMFILE))?,
             ready,
@@ -335,8 +357,10 @@ impl Frozen {
         if !pidfd::same_process(&self.pidfd, receipt.pidfd()) {
             return Err(foreign("the receipt was made out for another process"));
         }
+        let relay = self.streams.map(Outside::start).transpose().map_err(|error| no_relay(&error))?;
         socket::send(self.gate.as_fd(), b"!", &[]).map_err(lost)?;
         Ok(Running {
+            relay,
             init: self.init,
             control: self.control,
             gate: Some(self.gate),
@@ -357,6 +381,7 @@ pub struct Handover<'a> {
 /// The payload runs.
 #[derive(Debug)]
 pub struct Running {
+    relay: Option<Relay>,
     init: Init,
     control: OwnedFd,
     gate: Option<OwnedFd>,
@@ -402,6 +427,11 @@ impl Running {
             Some(Message::Ended(ended)) => News::Ended(ended),
             _ => News::Vanished,
         }
+    }
+
+    /// The threads that carry the standard streams, where there are such.
+    pub const fn take_relay(&mut self) -> Option<Relay> {
+        self.relay.take()
     }
 
     /// Sends a signal to the payload's own process. One that is gone is no error.
