@@ -42,3 +42,4 @@ pub mod sandbox;
 pub mod supervisor;
 pub mod sys;
 pub mod trace;
+pub mod uids;

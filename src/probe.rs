@@ -29,7 +29,7 @@ use crate::policy::store::{self, Policy};
 use crate::policy::verdict::Obligations;
 use crate::report::{self, Desk};
 use crate::request::{LaunchId, Request};
-use crate::sandbox::{NAMESPACES, observe};
+use crate::sandbox::NAMESPACES;
 use crate::sys::probe;
 
 /// The launcher's word for it. Not for people: `bailey check` is.
@@ -212,19 +212,7 @@ fn stand(
             return Ok(());
         }
     };
-    let observed = observe::payload(frozen.pid());
-    if let Some(observed) = &observed {
-        observed.check()?;
-    }
-    let facts = report::Frozen {
-        pid: frozen.pid(),
-        ready: *frozen.ready(),
-        started: observed.as_ref().and_then(|observed| report::start_time(observed.start_ticks)),
-        observed,
-        namespaces: frozen.namespace_inodes().to_vec(),
-        executable: explainer.command(frozen.ready()),
-        executable_hash: None,
-    };
+    let facts = report::look(&frozen, &explainer, &[])?;
     found.stood = true;
     match desk.record_check(&facts, payload.as_fd(), &frozen.handover()) {
         Ok(checked) => {

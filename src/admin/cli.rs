@@ -46,6 +46,8 @@ enum Command {
     /// What this site's policy says of a launch, and why
     #[command(subcommand)]
     Policy(super::policy::Policy),
+    /// Give back and remove what dead launches left under uids of their own. Exit code 1: something stays
+    Clean(super::clean::Clean),
     /// Check the configuration, or print it as it takes effect
     #[command(subcommand)]
     Config(Config),
@@ -138,6 +140,7 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
         .map(|text| (text, 0)),
         Command::Ban(command) => super::ban::run(command),
         Command::Policy(command) => super::policy::run(command),
+        Command::Clean(options) => super::clean::run(&options),
         Command::Config(Config::Validate(options)) => super::config::validate(&options.files, options.strict),
         Command::Config(Config::Show) => super::config::show().map(|text| (text, 0)),
     };

@@ -5,6 +5,7 @@ pub mod ask;
 mod ask_log;
 mod ban;
 mod check;
+mod clean;
 pub mod cli;
 pub mod config;
 pub mod live;

@@ -299,7 +299,7 @@ fn create(path: &Path, house: House) -> Result<bool, Failure> {
     Ok(!missing.is_empty())
 }
 
-fn network_kind(magic: u32) -> Option<&'static str> {
+pub(crate) fn network_kind(magic: u32) -> Option<&'static str> {
     NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, kind)| *kind)
 }
 

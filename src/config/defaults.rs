@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::overuse::default_until;
 use super::{
     Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
-    Root, Sandbox, Site, Undeclared,
+    Root, RootCaller, Sandbox, Site, Uid, UidMode, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
@@ -155,6 +155,12 @@ impl Default for Config {
                 // A pilot that wants to see its payload's output in time, or hands over a terminal, loses by a relay; a site
                 // that runs payloads of many users under one pilot's files wants it.
                 stdio: crate::request::Stdio::Pass,
+            },
+            uid: Uid { mode: UidMode::Caller, shared_dirs: Vec::new(), state: None },
+            root_caller: RootCaller {
+                uids: None,
+                workdirs: Vec::new(),
+                state: PathBuf::from("/var/lib/bailey/uids"),
             },
             limits: Limits {
                 wall_time: None,

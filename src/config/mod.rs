@@ -54,6 +54,10 @@ pub struct Config {
     pub environment: Environment,
     /// `[sandbox]`
     pub sandbox: Sandbox,
+    /// `[uid]`
+    pub uid: Uid,
+    /// `[root_caller]`
+    pub root_caller: RootCaller,
     /// `[limits]`
     pub limits: Limits,
     /// `[[overuse]]`, shipped ones included.
@@ -234,6 +238,38 @@ pub struct Sandbox {
     pub umask: u32,
     /// `stdio`: `Relay` holds for every launch, `Pass` for those that do not ask for a relay.
     pub stdio: crate::request::Stdio,
+}
+
+/// `[uid]`: as whom the payload of an ordinary caller runs on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uid {
+    /// `mode = "caller" | "subuid"`.
+    pub mode: UidMode,
+    /// `shared_dirs`: directories that payloads with a uid of their own may write to beside their working directory, and
+    /// that `bailey clean` looks through.
+    pub shared_dirs: Vec<PathBuf>,
+    /// `state`: where each account has the directory with its locks and notes; `None` = the default places.
+    pub state: Option<PathBuf>,
+}
+
+/// Whose uid a payload has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UidMode {
+    /// The caller's.
+    Caller,
+    /// One of the caller's subordinate uids (subuid(5)), another for each payload.
+    Subuid,
+}
+
+/// `[root_caller]`: what holds when root calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootCaller {
+    /// `uids`: from which each payload gets one. `None`: root is refused.
+    pub uids: Option<crate::request::UidRange>,
+    /// `workdirs`: directories below which a working directory is given to the payload's uid.
+    pub workdirs: Vec<PathBuf>,
+    /// `state`: where the locks and notes about these uids are.
+    pub state: PathBuf,
 }
 
 /// `[limits]`

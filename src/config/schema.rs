@@ -11,9 +11,9 @@ use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
     Count, EtcName, ImageEtc, LogDir, Metrics, OomScore, Pass, Place, Processes, Read, SearchPath, Shown,
-    SiteName, Size, SysDir, Umask, Unless, WallTime,
+    SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
 };
-use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared, set};
+use super::{Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
 
 type List<T> = Option<Vec<Read<T>>>;
 type One<T> = Option<Read<T>>;
@@ -30,6 +30,8 @@ pub(super) struct Keys {
     root: Root,
     environment: Environment,
     sandbox: Sandbox,
+    uid: Uid,
+    root_caller: RootCaller,
     limits: Limits,
     overuse: Vec<OveruseKeys>,
     policy: Policy,
@@ -127,6 +129,22 @@ struct Sandbox {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [uid]")]
+struct Uid {
+    mode: One<UidMode>,
+    shared_dirs: List<Place>,
+    state: One<LogDir>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [root_caller]")]
+struct RootCaller {
+    uids: One<Uids>,
+    workdirs: List<Place>,
+    state: One<Place>,
+}
+
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [limits]")]
 struct Limits {
     wall_time: One<WallTime>,
@@ -177,6 +195,8 @@ impl Keys {
                     umask,
                     stdio,
                 },
+            uid: Uid { mode, shared_dirs, state: subuid_state },
+            root_caller: RootCaller { uids, workdirs, state: uids_state },
             limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
             overuse,
             policy,
@@ -244,6 +264,12 @@ impl Keys {
         set(&mut config.sandbox.oom_score_adj, oom_score_adj.map(|v| v.0.0));
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.sandbox.stdio, stdio.map(|v| v.0));
+        set(&mut config.uid.mode, mode.map(|v| v.0));
+        set(&mut config.uid.shared_dirs, list(shared_dirs, |v| v.0));
+        set(&mut config.uid.state, subuid_state.map(|v| v.0.0));
+        set(&mut config.root_caller.uids, uids.map(|v| v.0.0));
+        set(&mut config.root_caller.workdirs, list(workdirs, |v| v.0));
+        set(&mut config.root_caller.state, uids_state.map(|v| v.0.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::{Args, Demand, ForeignConfig, Journald, Undeclared};
-use crate::request::{EnvName, Stdio, parse_duration, parse_size};
+use super::{Args, Demand, ForeignConfig, Journald, UidMode, Undeclared};
+use crate::request::{EnvName, Stdio, UidRange, parse_duration, parse_size};
 
 /// A value that is written as text in the file.
 pub(super) trait Value: Sized {
@@ -82,6 +82,23 @@ impl Value for Args {
     const EXPECTED: &'static str = "\"full\" or \"digest\"";
     fn read(text: &str) -> Result<Self, String> {
         word(text, &[Self::Full, Self::Digest], Self::as_str)
+    }
+}
+
+impl Value for UidMode {
+    const EXPECTED: &'static str = "\"caller\" or \"subuid\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Caller, Self::Subuid], Self::as_str)
+    }
+}
+
+/// A range of uids, or the word "none".
+pub(super) struct Uids(pub(super) Option<UidRange>);
+
+impl Value for Uids {
+    const EXPECTED: &'static str = "a range of uids as text, such as \"200000-200999\", or \"none\"";
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(Self(None)) } else { UidRange::parse(text).map(|range| Self(Some(range))) }
     }
 }
 

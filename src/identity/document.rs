@@ -28,7 +28,12 @@ pub(super) struct Document {
 
 /// Reads and checks the document at `path`. Every fault is the caller's: exit code 125.
 pub(super) fn read(path: &Path) -> Result<Document, Failure> {
-    let bytes = input::open(path)
+    accept(path, &bytes(path)?)
+}
+
+/// The bytes of the document at `path`, unchecked.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    let read = input::open(path)
         .map_err(Trouble::from)
         .and_then(|file| input::read_small(&file, LIMIT))
         .map_err(|trouble| {
@@ -37,9 +42,13 @@ pub(super) fn read(path: &Path) -> Result<Document, Failure> {
                 trouble.to_string(),
                 "name a JSON file of at most 64 KiB that this account may read, with --identity or BAILEY_IDENTITY",
             )
-        })?
-        .1;
-    let document = parse(path, &bytes)?;
+        })?;
+    Ok(read.1)
+}
+
+/// Checks a document that was read from `path` before.
+pub(super) fn accept(path: &Path, bytes: &[u8]) -> Result<Document, Failure> {
+    let document = parse(path, bytes)?;
     document.check(path)?;
     Ok(document)
 }

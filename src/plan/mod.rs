@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::time::Timestamp;
-use crate::config::{self, Config, Demand};
+use crate::config::{self, Config, Demand, UidMode};
 use crate::failure::Failure;
 use crate::host::Caller;
 use crate::image::{self, facts::Told};
@@ -170,6 +170,7 @@ pub fn decide(
         // Otherwise the payload's process asks, and reports what it got.
         walls.insert("landlock", landlock.words());
     }
+    walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
     walls.insert("stdio", describe::streams(stdio));
@@ -178,6 +179,9 @@ pub fn decide(
     let blueprint = Blueprint {
         id,
         tree,
+        hold: caller.lent.as_ref().map(|lent| lent.lock.clone()),
+        lease: None,
+        ids: (caller.uid, caller.gid),
         uid_map: line(&format!("{0} {0} 1\n", caller.uid)),
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
         namespaces,
@@ -442,6 +446,17 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("init_undumpable", on()),
         ("cgroup", cgroup(request)),
     ])
+}
+
+/// As whom it runs on this host.
+fn uid_wall(config: &Config, caller: &Caller) -> String {
+    match &caller.lent {
+        Some(lent) => format!("on: its own uid {}, from {}; root called", caller.uid, lent.range),
+        None if config.uid.mode == UidMode::Subuid => {
+            "on: a subordinate uid of its own (process.user.id)".to_owned()
+        }
+        None => "off: the caller's uid".to_owned(),
+    }
 }
 
 /// Without a control group what was asked for is recorded, and nobody holds the payload to it.

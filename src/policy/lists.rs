@@ -58,7 +58,7 @@ pub enum Part {
 
 impl Part {
     /// For records.
-    const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bans => "ban list",
             Self::Groups => "list of groups",

@@ -5,6 +5,7 @@
 
 mod bans;
 mod book;
+mod look;
 #[cfg(test)]
 mod messages;
 pub mod overuse;
@@ -12,7 +13,8 @@ mod records;
 mod status;
 pub mod words;
 
-pub use records::{Frozen, handed_over_hash, start_time};
+pub use look::look;
+pub use records::{Frozen, start_time};
 pub use status::{Payload, Status};
 
 use crate::audit::client::Order;
@@ -35,6 +37,7 @@ use crate::policy::verdict::Verdict;
 use crate::request::{LaunchId, Request};
 use crate::sandbox::Handover;
 use crate::supervisor::{End, Notice, Overseer};
+use crate::uids;
 use bans::Watch;
 use book::Book;
 use std::collections::BTreeMap;
@@ -147,6 +150,12 @@ impl<'a> Desk<'a> {
 
     /// Where the embedded log is.
     pub fn log_dir(&self) -> Result<PathBuf, Failure> {
+        if let Some(lent) = &self.caller.lent {
+            return Ok(lent.log_dir.clone());
+        }
+        if self.caller.uid == 0 && self.config.root_caller.uids.is_some() {
+            return Ok(uids::log_dir(self.config, 0));
+        }
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
         place::place(&self.config.audit, self.caller.uid, &env, &host::id()?)
     }
@@ -287,10 +296,18 @@ impl<'a> Desk<'a> {
         let Some(path) = &self.request.status_file else {
             return Ok(());
         };
+        if self.lent_status_file().is_some() {
+            return Ok(());
+        }
         let checked =
             crate::plan::absolute(path, self.caller, "--status-file").and_then(|path| status::check(&path));
         self.status_file_refused = checked.is_err();
         checked
+    }
+
+    /// The status file that root opened for this launch.
+    fn lent_status_file(&self) -> Option<&std::fs::File> {
+        self.caller.lent.as_ref()?.status_file.as_deref()
     }
 
     /// Writes the status file, if one was asked for.
@@ -301,8 +318,11 @@ impl<'a> Desk<'a> {
         if self.status_file_refused {
             return; // that is the failure, and its one line is enough
         }
-        let written = crate::plan::absolute(path, self.caller, "--status-file")
-            .and_then(|path| status::write(&path, self.id, status));
+        let written = match self.lent_status_file() {
+            Some(file) => status::write_open(file, path, self.id, status),
+            None => crate::plan::absolute(path, self.caller, "--status-file")
+                .and_then(|path| status::write(&path, self.id, status)),
+        };
         // Of a launch that came to nothing the reason is what the user must read, in one line.
         if let Err(failure) = written
             && status.payload.is_some()
@@ -398,6 +418,9 @@ impl Overseer for Desk<'_> {
     }
 
     fn preserve_in(&self) -> Result<PathBuf, Failure> {
+        if let Some(lent) = &self.caller.lent {
+            return Ok(lent.log_dir.join("preserved").join(self.id.as_str()));
+        }
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
         Ok(place::preserved(self.caller.uid, &env)?.join(self.id.as_str()))
     }

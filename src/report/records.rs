@@ -193,7 +193,7 @@ fn of_action(desk: &Desk<'_>, action: Action) -> Record {
 
 /// SHA-256 of an executable that lies on something that was handed over: the image's own are known by the image. `None`
 /// for those, and for a file too large to be read before every launch.
-pub fn handed_over_hash(executable: &str, mounts: &[HandedOver]) -> Option<String> {
+pub(super) fn handed_over_hash(executable: &str, mounts: &[HandedOver]) -> Option<String> {
     const LARGEST: u64 = 256 << 20;
     let inside = Path::new(executable);
     let mount = mounts

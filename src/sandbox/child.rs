@@ -91,13 +91,19 @@ fn set_up(
 
     // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
     // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
-    at(Stage::Descriptors, 0, keep_only(control.as_raw_fd(), gate.as_raw_fd()))?;
+    // What holds a lent uid stays open, too: the lock is free when the last of this pid namespace is gone.
+    let hold = plan.hold.as_ref().map_or(gate.as_raw_fd(), AsRawFd::as_raw_fd);
+    at(Stage::Descriptors, 0, keep_only([control.as_raw_fd(), gate.as_raw_fd(), hold]))?;
 
     // The id map, while /proc/self is still ours to write: undumpable processes may not (EACCES). setgroups is denied
     // before gid_map, as the kernel demands of the unprivileged (user_namespaces(7)).
-    at(Stage::IdMap, 0, write_file(c"/proc/self/setgroups", b"deny"))?;
-    at(Stage::IdMap, 1, write_file(c"/proc/self/uid_map", plan.uid_map.as_bytes()))?;
-    at(Stage::IdMap, 2, write_file(c"/proc/self/gid_map", plan.gid_map.as_bytes()))?;
+    if plan.lease.is_some() {
+        wait_for_maps(plan, control)?;
+    } else {
+        at(Stage::IdMap, 0, write_file(c"/proc/self/setgroups", b"deny"))?;
+        at(Stage::IdMap, 1, write_file(c"/proc/self/uid_map", plan.uid_map.as_bytes()))?;
+        at(Stage::IdMap, 2, write_file(c"/proc/self/gid_map", plan.gid_map.as_bytes()))?;
+    }
 
     // The limits are opened while the host's /proc is in view, but set only after the last mount: a limit of zero mount
     // namespaces makes open_tree and fsmount fail, because a detached mount counts as one.
@@ -162,12 +168,25 @@ fn set_up(
     Ok((Ready { keyring, held, ..Ready::default() }, io))
 }
 
-/// Closes everything above standard error but the two sockets.
-fn keep_only(a: RawFd, b: RawFd) -> Result<(), Errno> {
-    let (low, high) = (a.min(b), a.max(b));
-    process::close_range(3, low - 1)?;
-    process::close_range(low + 1, high - 1)?;
-    process::close_range(high + 1, RawFd::MAX)
+/// A subordinate uid: the launcher has newuidmap(1) write the maps, and says when. Then this process becomes that uid. The
+/// launcher's groups go now, because setgroups cannot be denied once a map is written; without a capability nobody can set any.
+fn wait_for_maps(plan: &Blueprint, control: BorrowedFd<'_>) -> Result<(), Trouble> {
+    let mut word = [0_u8; 1];
+    if socket::receive_plain(control, &mut word) != Ok(1) {
+        process::exit_now(REPORTED); // the launcher died, or could not do it and says so itself
+    }
+    at(Stage::IdMap, 3, process::become_ids(plan.ids.0, plan.ids.1))
+}
+
+/// Closes everything above standard error but these.
+fn keep_only(mut keep: [RawFd; 3]) -> Result<(), Errno> {
+    keep.sort_unstable();
+    let mut next = 3;
+    for fd in keep {
+        process::close_range(next, fd - 1)?;
+        next = fd + 1;
+    }
+    process::close_range(next, RawFd::MAX)
 }
 
 fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {

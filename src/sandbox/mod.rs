@@ -27,11 +27,14 @@ use crate::request::{LaunchId, Stdio};
 use crate::sys::clone::{Side, Stack};
 use crate::sys::process::{Ceiling, ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
+use crate::uids::Lease;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
 use std::cell::Cell;
 use std::ffi::CString;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::{Outside, Pipes};
 
@@ -44,6 +47,13 @@ pub struct Blueprint {
     pub id: LaunchId,
     /// The file system.
     pub tree: tree::Tree,
+    /// What holds a uid that was lent: init keeps it open too, so that the uid is not lent again before the last process of
+    /// the payload is gone.
+    pub hold: Option<Arc<File>>,
+    /// The subordinate uid, where the payload has one. Its maps are made from outside then, not by these lines.
+    pub lease: Option<Lease>,
+    /// uid and gid inside.
+    pub ids: (u32, u32),
     /// Line for /proc/self/uid_map: one id, onto itself.
     pub uid_map: CString,
     /// Line for /proc/self/gid_map.
@@ -88,6 +98,8 @@ struct Init {
     pid: i32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// Dropped after init is reaped: what it lent is given back then.
+    lease: Option<Lease>,
 }
 
 impl Init {
@@ -136,7 +148,11 @@ impl Blueprint {
         match clone::clone_into(self.namespaces) {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
-                let init = Init { pid, pidfd, reaped: false };
+                let mut init = Init { pid, pidfd, reaped: false, lease: self.lease };
+                if let Some(lease) = &mut init.lease {
+                    lease.admit(pid)?;
+                    socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // it may go on
+                }
                 let expected = observe::Expected {
                     umask: self.umask,
                     keyring: self.keyring,

@@ -13,6 +13,8 @@ pub enum Resolve {
     InRootNoSymlinks,
     /// Anything that would lead out of the directory is `EXDEV`; a symlink anywhere is `ELOOP`.
     BeneathNoSymlinks,
+    /// As [`Resolve::BeneathNoSymlinks`], and another mount is `EXDEV` too.
+    BeneathOneMount,
     /// From the process's root, with symlinks refused: the path is known to be canonical.
     NoSymlinks,
 }
@@ -24,6 +26,7 @@ struct OpenHow {
     resolve: u64,
 }
 
+const RESOLVE_NO_XDEV: u64 = 0x01;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_BENEATH: u64 = 0x08;
@@ -42,6 +45,7 @@ pub fn open_how(
             Resolve::InRoot => RESOLVE_IN_ROOT,
             Resolve::InRootNoSymlinks => RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
             Resolve::BeneathNoSymlinks => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+            Resolve::BeneathOneMount => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
             Resolve::NoSymlinks => RESOLVE_NO_SYMLINKS,
         };
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
@@ -92,6 +96,10 @@ pub struct Stat {
     pub rdev: u64,
     /// `st_uid`
     pub uid: u32,
+    /// `st_gid`
+    pub gid: u32,
+    /// `st_nlink`: how many names it has.
+    pub links: u64,
 }
 
 impl Stat {
@@ -126,7 +134,15 @@ pub fn stat_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat, Errno> {
         )))?;
         stat.assume_init()
     };
-    Ok(Stat { dev: stat.st_dev, ino: stat.st_ino, mode: stat.st_mode, rdev: stat.st_rdev, uid: stat.st_uid })
+    Ok(Stat {
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+        mode: stat.st_mode,
+        rdev: stat.st_rdev,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        links: stat.st_nlink,
+    })
 }
 
 /// `st_size` of an open file.

@@ -14,6 +14,19 @@ pub fn set_undumpable() -> Result<(), Errno> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
+/// No supplementary groups, these ids as real, effective and saved ones, and dumpable again, which a change of uid ends.
+/// By the raw calls: glibc's would tell threads that are not there, and locks for it.
+pub fn become_ids(uid: u32, gid: u32) -> Result<(), Errno> {
+    let none: *const libc::gid_t = std::ptr::null();
+    // SAFETY: a list of no groups is never read; the others take plain integers.
+    unsafe {
+        check(libc::syscall(libc::SYS_setgroups, 0, none))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    prctl(libc::PR_SET_DUMPABLE, 1, 0).map(drop)
+}
+
 /// PR_SET_PDEATHSIG: SIGKILL when the parent thread ends. Cleared by later uid changes, so it comes after the id map. Read back
 /// at once: the error is EPERM when it is not there.
 pub fn die_with_parent() -> Result<(), Errno> {

@@ -21,7 +21,7 @@ const ALWAYS: [(&str, Option<Stage>); 13] = [
     ("new_session", Some(Stage::Session)),
     ("descriptors_closed", Some(Stage::Descriptors)),
     ("clean_environment", None),
-    ("core_files_forbidden", Some(Stage::CoreFiles)),
+    ("core_files_forbidden", Some(Stage::Ceilings)),
     ("init_undumpable", Some(Stage::Undumpable)),
     ("no_capabilities", Some(Stage::Capabilities)),
     ("no_new_privs", Some(Stage::NoNewPrivs)),
@@ -73,11 +73,13 @@ fn demand(config: &Config, name: &str) -> Wanted {
         "ipc_namespace" => sandbox.ipc_namespace.into(),
         "uts_namespace" => sandbox.uts_namespace.into(),
         "cgroup_namespace" => sandbox.cgroup_namespace.into(),
+        "seccomp" => sandbox.seccomp.into(),
+        "landlock" => sandbox.landlock.into(),
         "session_keyring" => sandbox.session_keyring.into(),
         // Made when a launch or a rule asks for it.
         "network_namespace" | "late_mounts" => Wanted::Info,
         // Parts that this version does not have; the rows say so.
-        "seccomp" | "landlock" | "cgroup" => Wanted::Off,
+        "cgroup" => Wanted::Off,
         _ => Wanted::Required,
     }
 }
@@ -193,7 +195,9 @@ fn wall_at(stage: Stage) -> Option<&'static str> {
         Stage::Scratch | Stage::Node | Stage::Proc | Stage::Hidden => "private_dev_proc_tmp_run",
         Stage::Attributes => "read_only_root",
         Stage::Keyring => "session_keyring",
-        Stage::CoreFiles => "core_files_forbidden",
+        Stage::Ceilings => "core_files_forbidden",
+        Stage::Landlock => "landlock",
+        Stage::Seccomp => "seccomp",
         Stage::Capabilities => "no_capabilities",
         Stage::Securebits => "securebits_locked",
         Stage::NoNewPrivs => "no_new_privs",
