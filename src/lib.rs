@@ -25,6 +25,9 @@ pub mod audit;
 pub mod config;
 pub mod failure;
 pub mod frontend;
+#[cfg(any(test, feature = "test-hooks"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod identity;
 pub mod image;

@@ -10,7 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod live;
 mod policy;
-mod report;
+pub(crate) mod report;
 mod resolve;
 pub mod verify;
 mod who;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::syntax;
 use crate::failure::Failure;
 use crate::input::{self, Trouble};
+use crate::policy::name::looks_like_a_credential;
 
 /// The largest document that is read.
 const LIMIT: u64 = 64 << 10;
@@ -60,7 +61,18 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Document, Failure> {
         return Err(invalid(path, "found an array, expected an object"));
     }
     // From bytes, so that a byte that is not UTF-8 has a line and a column too.
-    serde_json::from_slice(bytes).map_err(|error| invalid(path, &error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| {
+        let why = error.to_string();
+        if looks_like_a_credential(&why) {
+            // serde repeats what it did not expect, and somebody may have put a token where an object belongs.
+            let (line, column) = (error.line(), error.column());
+            return invalid(
+                path,
+                &format!("found what looks like a credential at line {line} column {column}"),
+            );
+        }
+        invalid(path, &why)
+    })
 }
 
 fn invalid(path: &Path, why: &str) -> Failure {
@@ -94,6 +106,29 @@ impl Document {
                 fault.next,
             )
         })
+    }
+}
+
+/// For [`crate::fuzzing`]: what passes is what records and terminals can hold; what does not is told in one line.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let path = Path::new("/x/id.json");
+    match parse(path, bytes).and_then(|document| document.check(path).map(|()| document)) {
+        Ok(Document { user, issuer, vo, groups, name, pilot, job, task }) => {
+            let one = [user, issuer, vo, name, pilot, job, task].into_iter().flatten();
+            for text in one.chain(groups.into_iter().flatten()) {
+                assert!(!text.is_empty() && text.len() <= 1024 && text.trim() == text, "{text:?}");
+                assert!(!text.contains(char::is_control), "{text:?}");
+                assert!(!looks_like_a_credential(&text), "{text:?}");
+            }
+            true
+        }
+        Err(failure) => {
+            let text = failure.to_string();
+            crate::fuzzing::is_one_line(&text);
+            assert!(!looks_like_a_credential(&text), "{text:?}");
+            false
+        }
     }
 }
 
@@ -144,6 +179,9 @@ mod tests {
             (b"{\"user\": \"a\\nb\"}", "control characters"),
             (b"{\"user\": \"\"}", "is empty"),
             (b"{\"groups\": [\"atlas\"]}", "'atlas'"),
+            (b"\"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln\"", "looks like a credential at line 1"),
+            (b"{\"groups\": \"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln\"}", "looks like a credential"),
+            (b"{\"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln\": 1}", "looks like a credential"),
         ];
         for (bytes, why) in table {
             let shown = String::from_utf8_lossy(bytes);
@@ -152,6 +190,7 @@ mod tests {
             assert_eq!((failure.code, failure.fault), (Code::Setup, Fault::User), "{shown}");
             assert!(failure.what.contains(&*path.to_string_lossy()), "{failure}");
             assert!(failure.why.contains(why), "{shown}: {failure}");
+            assert!(!failure.to_string().contains("eyJ"), "{failure}");
             assert!(!failure.next.is_empty());
         }
     }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod declared;
-mod document;
+pub(crate) mod document;
 mod syntax;
 
 pub use declared::{declare, declare_read};

@@ -12,26 +12,18 @@ use super::settings::{Measures, OnTrouble, Person, Settings, Tables, Trust, Vo};
 use super::verdict::By;
 use crate::audit::time::Timestamp;
 use crate::failure::Failure;
+use crate::fuzzing::Random;
 use crate::request::Network;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
+trait Choose {
+    fn one_in(&mut self, count: usize) -> bool;
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T;
+    fn some<T: Clone>(&mut self, from: &[T]) -> Vec<T>;
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, most: usize) -> usize {
-        (self.next() % most as u64) as usize
-    }
-
+impl Choose for Random {
     fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }

@@ -207,6 +207,59 @@ pub(crate) fn refusals() -> Vec<Failure> {
     vec![of(0, 1000, 1 << 20), of(10, 1, 1 << 20), of(10, 1000, 1)]
 }
 
+/// For [`crate::fuzzing`]: the bytes are what three uids do, one after the other. Nobody gets past a limit, and what one does
+/// takes nothing from another.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    const MOST_IDLE: usize = 3;
+    let mut limits = config::Config::default().recorder;
+    (limits.live_per_uid, limits.launches_per_second, limits.bytes_per_day) = (4, 2, 1000);
+    let mut accounts = Accounts::new(limits, MOST_IDLE);
+    let mut now = Instant::now();
+    let (mut idle, mut live) = ([0_usize; 3], [0_u64; 3]);
+    let mut launched = 0_u64;
+    let begin = now;
+    for byte in bytes {
+        let (uid, what, much) = (u32::from(byte % 3), byte / 3 % 8, u64::from(byte / 24));
+        let (Some(idle), Some(live)) = (idle.get_mut(uid as usize), live.get_mut(uid as usize)) else {
+            continue;
+        };
+        match what {
+            0 => *idle += usize::from(accounts.connect(uid, now).is_ok()),
+            1 if *idle > 0 => {
+                accounts.idle_less(uid);
+                *idle -= 1;
+            }
+            2 => {
+                if accounts.launch(uid, now).is_ok() {
+                    accounts.begun(uid, now);
+                    (*live, launched) = (*live + 1, launched + 1);
+                }
+            }
+            3 if *live > 0 => {
+                accounts.ended(uid);
+                *live -= 1;
+            }
+            4 => accounts.filled(uid, much * 50),
+            5 => now += Duration::from_millis(much * 100),
+            6 => now += Duration::from_secs(much * 10_000),
+            7 => {
+                accounts.forget(now);
+                let _ = accounts.may_record_refusal(uid, now);
+            }
+            _ => {}
+        }
+        assert!(*idle <= MOST_IDLE && *live <= 4, "{idle} {live}");
+        let gained = (now.duration_since(begin).as_secs_f64() * 2.0) as u64;
+        assert!(launched <= 3 * (u64::from(BURST) * 2 + gained + 1), "{launched} launches");
+    }
+    for (uid, live) in (0..).zip(live) {
+        let known = accounts.of.get(&uid).map_or(0, |account| account.live);
+        assert_eq!(known, live, "payloads of uid {uid}");
+    }
+    launched > 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,7 +23,7 @@
 //! The protocol is in [`crate::audit::wire`] and docs/recorder.md.
 #![forbid(unsafe_code)]
 
-mod accounts;
+pub(crate) mod accounts;
 mod checks;
 mod claims;
 pub mod cli;

@@ -122,6 +122,24 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// For [`crate::fuzzing`]: what is understood is written as it was read, and needs no quotes in a shell.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    match Since::parse(&String::from_utf8_lossy(bytes)) {
+        Ok(Since::Cursor(cursor)) => {
+            let text = cursor.to_string();
+            assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/:,.-_".contains(&b)), "{text:?}");
+            assert_eq!(Cursor::parse(&text), Some(cursor));
+            true
+        }
+        Ok(Since::Start | Since::Now) => true,
+        Err(failure) => {
+            crate::fuzzing::is_one_line(&failure.to_string());
+            false
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
