@@ -120,7 +120,7 @@ impl Decided {
             config.identity.undeclared,
         )?;
         desk.learn_identity(&identity);
-        let opened = plan::open(request, &config.policy.image, caller)?;
+        let opened = plan::open(request, policy, caller)?;
         let facts = plan::facts(&identity, &opened, request, config, caller);
         // An early no as well; how many payloads live is counted when the launch is recorded.
         let verdict = policy.decide(&facts, None, Timestamp::now())?;
@@ -227,7 +227,8 @@ struct Running {
 impl Running {
     /// Stays until the payload ended, and records the end.
     fn supervise(self, desk: &mut Desk<'_>) -> Result<Outcome, Failure> {
-        let Self { payload, facts, explainer, deadline, signals } = self;
+        let Self { mut payload, facts, explainer, deadline, signals } = self;
+        let relay = payload.take_relay();
         let end = supervise(payload, &signals, deadline, desk);
         if let Some(trouble) = end.not_executed {
             return Err(sandbox::explain::command(trouble, &explainer));
@@ -236,6 +237,12 @@ impl Running {
         if let Err(failure) = desk.record_end(&facts, &end, &outcome.status.message) {
             // The payload ran and its result stands; the next bailey on this log writes the missing end.
             report::say(&failure.to_string());
+        }
+        if let Some(relay) = relay {
+            // What it wrote and nobody took yet; a pilot that wants bailey's end need not wait for it.
+            for lost in relay.finish(|| !signals.want_the_end()) {
+                report::say(&lost);
+            }
         }
         drop(end); // waits until the kernel has taken the sandbox apart: nothing of it outlives bailey
         Ok(outcome)

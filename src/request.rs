@@ -1,6 +1,7 @@
 //! What a front end understood of its command line: plain, validated data and nothing that has had an effect yet.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub struct Request {
     pub pass_env: Vec<EnvName>,
     /// `--network`.
     pub network: Network,
+    /// `--stdio`; `None`: as the site has it.
+    pub stdio: Option<Stdio>,
     /// `--nested`: the payload asks to make namespaces of its own.
     pub nested: bool,
     /// `--scratch-size`, bytes.
@@ -89,6 +92,36 @@ pub enum Network {
     Host,
     /// An empty network namespace with only a loopback device.
     None,
+}
+
+/// `--stdio pass|relay`: what the payload's standard streams are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stdio {
+    /// The pilot's own descriptors.
+    #[default]
+    Pass,
+    /// Pipes, with the launcher between them and the pilot.
+    Relay,
+}
+
+impl Stdio {
+    /// The word of the command line and of the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Relay => "relay",
+        }
+    }
+
+    /// Reads the word; the error says what is known.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "pass" => Ok(Self::Pass),
+            "relay" => Ok(Self::Relay),
+            _ => Err("pass and relay are known"),
+        }
+    }
 }
 
 /// The name of an environment variable: not empty, no `=`, no NUL (`environ(7)`).

@@ -4,7 +4,7 @@
 #
 #   tests/bench.sh [--rounds N] [--warmup N] [--only LABEL,...] [--write]
 #
-# --only   some of: plain, floor, bwrap, bailey, recorder, policy, append, service (default: all)
+# --only   some of: plain, floor, bwrap, bailey, recorder, policy, append, service, native (default: all)
 # --write  also writes the report to docs/benchmarks.md (docs/benchmarks-peers.md with BAILEY_PEERS_ROOT)
 # In the environment:
 # BAILEY=PATH             times that program instead of building this tree's
@@ -16,7 +16,7 @@
 rounds=${BAILEY_BENCH_ROUNDS:-300}
 warmup=20
 peers=${BAILEY_PEERS_ROOT:-}
-only=plain,floor,bwrap,bailey,recorder,policy,append,service
+only=plain,floor,bwrap,bailey,recorder,policy,append,service,native
 if [ -n "$peers" ]; then only=plain,floor,bwrap,bailey,append,apptainer; fi
 write=no
 while [ $# -gt 0 ]; do
@@ -36,7 +36,7 @@ enter_workspace
 bash tests/image.sh
 image=$BAILEY_TEST_IMAGE
 bailey=${BAILEY:-$RELEASE/bailey}
-if wanted bailey && [ -z "${BAILEY:-}" ]; then build_release; fi
+if (wanted bailey || wanted native) && [ -z "${BAILEY:-}" ]; then build_release; fi
 # The same programs with the test hook: it lets them have a configuration, and so a recorder, of their own.
 hooked() { wanted recorder || wanted service || wanted policy; }
 if hooked; then
@@ -68,7 +68,12 @@ trap end EXIT
 mkdir "$tmp/bin" "$tmp/home"
 gcc -O2 -Wall -Wextra -static -o "$tmp/bin/floor" tests/bench/floor.c
 gcc -O2 -Wall -Wextra -static -o "$tmp/bin/rounds" tests/bench/rounds.c
-if wanted bailey; then
+if wanted native; then
+    mkdir "$tmp/native"
+    cp tests/bench/native.c "$tmp/native/"
+    gcc -O2 -Wall -Wextra -o "$tmp/native/native" tests/bench/native.c
+fi
+if wanted bailey || wanted native; then
     cp "$bailey" "$tmp/bin/bailey"
     bailey=$tmp/bin/bailey
 fi
@@ -186,6 +191,13 @@ log_lines() {
 }
 before=$(log_lines)
 timed "$tmp/bin/rounds" "$rounds" "$warmup" "${commands[@]}" >"$out/times.tsv"
+
+# The same work outside and inside, by two processes that live through all rounds.
+if wanted native; then
+    native=("$tmp/native/native" work "$tmp/native")
+    timed "$tmp/native/native" compare $((rounds < 100 ? rounds : 100)) "---${native[0]}" "${native[@]:1}" \
+        "---$bailey" exec --user "/DC=org/DC=example/CN=Bench" --workdir "$tmp/native" -- "${native[@]}" >"$out/native.tsv"
+fi
 if wanted bailey; then
     # Two records for each launch, or the time is that of another program.
     records=$(($(log_lines) - before))
@@ -338,6 +350,15 @@ report() {
     fi
     if wanted bailey; then
         memory
+        echo
+    fi
+    if wanted native; then
+        echo "A payload at work, the default profile, on the host's system; pairs of the same work outside and inside (limit 1.03; getppid is"
+        echo "a bare system call, for comparison):"
+        echo
+        echo "| work | outside, ms | inside, ms | inside / outside, median of the pairs |"
+        echo "|---|---|---|---|"
+        awk -F '\t' '{ printf "| %s | %.3f | %.3f | %.3f |\n", $1, $2 / 1000, $3 / 1000, $4 }' "$out/native.tsv"
         echo
     fi
     if wanted service; then service; fi

@@ -17,6 +17,7 @@ use bailey::config::Config;
 use bailey::failure::Failure;
 use bailey::host::{self, Caller};
 use bailey::plan;
+use bailey::policy::store::Policy;
 use bailey::policy::verdict::Obligations;
 use bailey::request::{Bind, LaunchId, Request};
 use bailey::sandbox::{Explainer, Frozen};
@@ -88,7 +89,8 @@ impl Stage {
             binds: vec![Bind { source: markers.clone(), target: "/markers".into(), writable: true }],
             ..Request::default()
         };
-        let opened = plan::open(&request, &self.config.policy.image, &self.caller).unwrap();
+        let policy = Policy::read(&self.config, None, Timestamp::now());
+        let opened = plan::open(&request, &policy, &self.caller).unwrap();
         let free = Obligations::default();
         let log = self.world.path("log");
         let plan = plan::decide(id, &request, opened, &free, &self.config, &self.caller, &log).unwrap();

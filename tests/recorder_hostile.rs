@@ -440,6 +440,8 @@ fn a_note_says_nothing_that_is_the_recorders() {
         Action::HostRestart,
         Action::Query,
         Action::NodeDrain,
+        Action::BanChange,
+        Action::ConfigChange,
     ] {
         assert!(
             raw.refused(&note(id, Record::new(action, id)), &[]).contains("not a launcher's"),

@@ -98,6 +98,7 @@ fn sentence(action: Action) -> &'static str {
         Action::Query => "somebody asked the audit log",
         Action::NodeDrain => "the node's drain flag changed",
         Action::BanChange => "a list of who is suspended changed",
+        Action::ConfigChange => "the recorder's configuration changed",
     }
 }
 

@@ -107,6 +107,8 @@ pub enum Action {
     NodeDrain,
     /// A list of who is suspended changed.
     BanChange,
+    /// The recorder's configuration is another one, or its files cannot be used and the one before holds.
+    ConfigChange,
 }
 
 impl Action {
@@ -118,7 +120,9 @@ impl Action {
             Self::PayloadDeny => ("denied", Some(Outcome::Failure)),
             Self::LaunchFailed => ("end", Some(Outcome::Failure)),
             Self::Query => ("access", Some(Outcome::Success)),
-            Self::PayloadStop | Self::NodeDrain | Self::BanChange => ("change", Some(Outcome::Success)),
+            Self::PayloadStop | Self::NodeDrain | Self::BanChange | Self::ConfigChange => {
+                ("change", Some(Outcome::Success))
+            }
             Self::PayloadNotice
             | Self::PayloadIdentity
             | Self::SegmentOpen
@@ -146,6 +150,7 @@ impl Action {
                 | Self::LogPrune
                 | Self::Query
                 | Self::NodeDrain
+                | Self::ConfigChange
         )
     }
 

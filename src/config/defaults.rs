@@ -150,6 +150,9 @@ impl Default for Config {
                 // A fifth of the memory: the kernel takes a payload before a pilot, and a service before neither.
                 oom_score_adj: 200,
                 umask: 0o022,
+                // A pilot that wants to see its payload's output in time, or hands over a terminal, loses by a relay; a site
+                // that runs payloads of many users under one pilot's files wants it.
+                stdio: crate::request::Stdio::Pass,
             },
             limits: Limits {
                 wall_time: None,

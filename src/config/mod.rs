@@ -228,6 +228,8 @@ pub struct Sandbox {
     pub oom_score_adj: i32,
     /// `umask`, octal text in the file.
     pub umask: u32,
+    /// `stdio`: `Relay` holds for every launch, `Pass` for those that do not ask for a relay.
+    pub stdio: crate::request::Stdio,
 }
 
 /// `[limits]`

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::request::Stdio;
 use serde::Deserialize;
 
 use super::overuse::{Id, OveruseKeys};
@@ -120,6 +121,7 @@ struct Sandbox {
     landlock: One<Demand>,
     oom_score_adj: One<OomScore>,
     umask: One<Umask>,
+    stdio: One<Stdio>,
 }
 
 #[derive(Deserialize, Default)]
@@ -169,6 +171,7 @@ impl Keys {
                     landlock,
                     oom_score_adj,
                     umask,
+                    stdio,
                 },
             limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
             overuse,
@@ -234,6 +237,7 @@ impl Keys {
         set(&mut config.sandbox.landlock, landlock.map(|v| v.0));
         set(&mut config.sandbox.oom_score_adj, oom_score_adj.map(|v| v.0.0));
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
+        set(&mut config.sandbox.stdio, stdio.map(|v| v.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));

@@ -97,6 +97,7 @@ pub fn show(config: &Config) -> String {
     out.text("landlock", sandbox.landlock.as_str());
     out.text("oom_score_adj", &sandbox.oom_score_adj.to_string());
     out.text("umask", &format!("{:03o}", sandbox.umask));
+    out.text("stdio", sandbox.stdio.as_str());
 
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));

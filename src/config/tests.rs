@@ -126,6 +126,7 @@ nested_namespaces = true
 landlock = "required"
 oom_score_adj = "1000"
 umask = "0077"
+stdio = "relay"
 [limits]
 wall_time = "2d"
 grace = "0s"
@@ -244,6 +245,7 @@ fn every_key_is_read_and_shown() {
     assert!(config.sandbox.allow_nested);
     assert_eq!((config.sandbox.landlock, config.sandbox.oom_score_adj), (Demand::Required, 1000));
     assert_eq!(config.sandbox.umask, 0o077);
+    assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);
     assert_eq!((config.limits.open_files, config.limits.processes), (None, Some(16)));
     assert_eq!(config.limits.file_size, Some(5 << 30));
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::{Args, Demand, ForeignConfig, Journald, Undeclared};
-use crate::request::{EnvName, parse_duration, parse_size};
+use crate::request::{EnvName, Stdio, parse_duration, parse_size};
 
 /// A value that is written as text in the file.
 pub(super) trait Value: Sized {
@@ -135,6 +135,13 @@ impl Value for Umask {
                 "'{text}' is not a umask: write octal digits from \"000\" to \"777\", such as \"022\""
             )),
         }
+    }
+}
+
+impl Value for Stdio {
+    const EXPECTED: &'static str = "\"pass\" or \"relay\"";
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|known| format!("'{text}' is not known here: {known}"))
     }
 }
 

@@ -3,7 +3,8 @@
 
 use crate::failure::Failure;
 use crate::request::{
-    Bind, DeclaredIdentity, EnvName, Network, Request, parse_count, parse_cpus, parse_duration, parse_size,
+    Bind, DeclaredIdentity, EnvName, Network, Request, Stdio, parse_count, parse_cpus, parse_duration,
+    parse_size,
 };
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -76,6 +77,9 @@ struct Exec {
     /// host, or none for a network with only a loopback device
     #[arg(long, value_name = "host|none", value_parser = network, default_value = "host", help_heading = "Walls and limits")]
     network: Network,
+    /// Its standard streams: the pilot's own, or pipes; as the site has it
+    #[arg(long, value_name = "pass|relay", value_parser = Stdio::parse, help_heading = "Walls and limits")]
+    stdio: Option<Stdio>,
     /// Let it make namespaces of its own, where the site allows that
     #[arg(long, help_heading = "Walls and limits")]
     nested: bool,
@@ -146,6 +150,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         env,
         pass_env,
         network,
+        stdio,
         nested,
         cpus,
         memory,
@@ -168,6 +173,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         env,
         pass_env,
         network,
+        stdio,
         nested,
         scratch_size,
         cpus_milli: cpus,

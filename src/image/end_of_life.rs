@@ -3,6 +3,7 @@
 //! 1. The table that is built in is `config/end-of-life.toml`, turned into constants: no launch parses it. A test keeps the
 //!    two equal; `BAILEY_WRITE_TABLE=1 cargo test --lib end_of_life` writes `end_of_life/table.rs` anew.
 //! 2. A site's own file takes its place as a whole, and MUST be right as a whole: a row that cannot be understood is an error.
+//!    The copy of the site's policy has its rows, so that a launch reads only those of its image's system.
 //! 3. The table has the word: what an image says itself (SUPPORT_END) counts where the table does not know the system.
 #![forbid(unsafe_code)]
 
@@ -10,10 +11,11 @@ mod table;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::value::Datetime;
 
@@ -33,7 +35,7 @@ pub struct EndOfLife {
 }
 
 /// A day that exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Day {
     year: u16,
     month: u8,
@@ -41,8 +43,8 @@ struct Day {
 }
 
 /// One version of one system; one without an end is rolling, and holds for all its versions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Row {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
     id: Cow<'static, str>,
     /// NAME, where it is a condition.
     name: Option<Cow<'static, str>>,
@@ -60,7 +62,12 @@ impl EndOfLife {
 
     /// A site's own file. The error is the site's and names line and column.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let bytes = input::open(path)
+        Self::read_with(path).map(|(table, ..)| table)
+    }
+
+    /// The same, with what was read, and its metadata as they were before.
+    pub fn read_with(path: &Path) -> Result<(Self, Metadata, Vec<u8>), Failure> {
+        let (metadata, bytes) = input::open(path)
             .map_err(Trouble::from)
             .and_then(|file| input::read_small(&file, LIMIT))
             .map_err(|trouble| {
@@ -69,9 +76,16 @@ impl EndOfLife {
                     trouble.to_string(),
                     "put a TOML file such as config/end-of-life.toml there, or take image.end_of_life_table out",
                 )
-            })?
-            .1;
-        Self::parse(&bytes).map_err(|fault| fault.failure(path, &bytes))
+            })?;
+        match Self::parse(&bytes) {
+            Ok(table) => Ok((table, metadata, bytes)),
+            Err(fault) => Err(fault.failure(path, &bytes)),
+        }
+    }
+
+    /// The rows, each with the ID of its system.
+    pub fn into_rows(self) -> impl Iterator<Item = (String, Row)> {
+        self.rows.into_owned().into_iter().map(|row| (row.id.to_string(), row))
     }
 
     /// The day when the table was compared with its sources.
@@ -82,20 +96,26 @@ impl EndOfLife {
     /// The end of the last day of the system's security support; `None` when nobody knows one. Of the rows with its ID those
     /// whose version is the longest part of VERSION_ID, and of these one for its NAME.
     pub fn of(&self, os: &Os) -> Option<Timestamp> {
-        let found = self
-            .rows
-            .iter()
-            .filter(|row| {
-                row.id == os.id && row.name.as_deref().is_none_or(|name| os.name.as_deref() == Some(name))
-            })
-            .filter(|row| row.end.is_none() || is_part(&row.version, os.version_id.as_deref()))
-            .max_by_key(|row| (row.version.len(), row.name.is_some()));
-        match found {
-            Some(row) => row.end.and_then(Day::end),
-            None => os.support_end,
-        }
+        end_of(self.rows.iter(), os)
     }
+}
 
+/// See [`EndOfLife::of`].
+pub fn end_of<'a>(rows: impl IntoIterator<Item = &'a Row>, os: &Os) -> Option<Timestamp> {
+    let found = rows
+        .into_iter()
+        .filter(|row| {
+            row.id == os.id && row.name.as_deref().is_none_or(|name| os.name.as_deref() == Some(name))
+        })
+        .filter(|row| row.end.is_none() || is_part(&row.version, os.version_id.as_deref()))
+        .max_by_key(|row| (row.version.len(), row.name.is_some()));
+    match found {
+        Some(row) => row.end.and_then(Day::end),
+        None => os.support_end,
+    }
+}
+
+impl EndOfLife {
     /// Reads the text of a table.
     fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         let text = std::str::from_utf8(bytes).map_err(|error| {

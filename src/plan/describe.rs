@@ -7,7 +7,25 @@ use super::{HandedOver, Plan};
 use crate::failure::Printable;
 use crate::identity::Identity;
 use crate::policy::verdict::Verdict;
-use crate::request::{LaunchId, Request};
+use crate::request::{LaunchId, Request, Stdio};
+
+/// Streams that are handed on as they are and lie in a file can be opened again, truncated and read by the payload.
+pub(super) fn streams(stdio: Stdio) -> String {
+    if stdio == Stdio::Relay {
+        return "relay".to_owned();
+    }
+    let streams: [(&str, std::os::fd::RawFd); 3] = [("stdin", 0), ("stdout", 1), ("stderr", 2)];
+    let files: Vec<&str> = streams
+        .iter()
+        .filter(|(_, fd)| std::fs::metadata(format!("/proc/self/fd/{fd}")).is_ok_and(|meta| meta.is_file()))
+        .map(|(name, _)| *name)
+        .collect();
+    if files.is_empty() {
+        "pass".to_owned()
+    } else {
+        format!("pass: the payload can open {} again", files.join(", "))
+    }
+}
 
 /// The plan in words, for `--dry-run`. Values of variables are left out: they may be secrets.
 pub fn describe(

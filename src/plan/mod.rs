@@ -9,8 +9,9 @@ use crate::host::Caller;
 use crate::image::{self, facts::Told};
 use crate::overuse::{self, Requests, Selection, sample};
 use crate::policy::rule::Profile;
+use crate::policy::store;
 use crate::policy::verdict::Obligations;
-use crate::request::{LaunchId, Network, Request};
+use crate::request::{LaunchId, Network, Request, Stdio};
 use crate::sandbox::layout::{self, Account, Protected};
 use crate::sandbox::tree::Origin;
 use crate::sandbox::{Blueprint, environment, landlock};
@@ -91,12 +92,9 @@ pub fn decide(
 ) -> Result<Plan, Failure> {
     let (request, config) = (&obliged(request, obligations), &*walled(config, obligations.profile));
     if request.nested && !config.sandbox.allow_nested {
-        return Err(Failure::refused(
-            "refused --nested",
-            "this site does not let payloads make namespaces of their own",
-            "leave it out, or ask the site to set sandbox.nested_namespaces = true",
-        ));
+        return Err(nested());
     }
+    let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
     let watch = watch(request, config, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
@@ -168,6 +166,7 @@ pub fn decide(
     }
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
+    walls.insert("stdio", describe::streams(stdio));
     walls.insert("profile", obligations.profile.as_str().to_owned());
 
     let blueprint = Blueprint {
@@ -182,6 +181,7 @@ pub fn decide(
         ceilings: ceilings(&config.limits),
         oom_score_adj: config.sandbox.oom_score_adj,
         loopback: request.network == Network::None,
+        stdio,
         umask: config.sandbox.umask,
         proc_attr: proc_attr(),
         commands,
@@ -203,6 +203,20 @@ pub fn decide(
         walls,
     };
     Ok(Plan { blueprint, deadline, facts })
+}
+
+fn nested() -> Failure {
+    Failure::refused(
+        "refused --nested",
+        "this site does not let payloads make namespaces of their own",
+        "leave it out, or ask the site to set sandbox.nested_namespaces = true",
+    )
+}
+
+/// Each refusal by the plan, for the list of what users read.
+#[cfg(test)]
+pub(crate) fn refusals() -> Vec<Failure> {
+    vec![opened::by_root(), nested()]
 }
 
 /// The request as far as the site's policy grants it.
@@ -227,6 +241,19 @@ fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
     config.root.sys.clear();
     config.sandbox.allow_nested = false;
     Cow::Owned(config)
+}
+
+/// Nobody who asked for the pilot's own descriptors is given pipes without a word.
+fn stdio(request: &Request, config: &Config) -> Result<Stdio, Failure> {
+    match (request.stdio, config.sandbox.stdio) {
+        (Some(Stdio::Pass), Stdio::Relay) => Err(Failure::usage(
+            "cannot pass on the standard streams",
+            "this site relays those of every payload (sandbox.stdio)",
+            "leave out --stdio pass",
+        )),
+        (_, Stdio::Relay) => Ok(Stdio::Relay),
+        (asked, Stdio::Pass) => Ok(asked.unwrap_or_default()),
+    }
 }
 
 fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Result<Deadline, Failure> {
@@ -300,7 +327,8 @@ fn protected(
         let existing = log_dir.ancestors().find_map(|dir| Some((dir, canonical(dir)?)))?;
         Some(existing.1.join(log_dir.strip_prefix(existing.0).ok()?))
     });
-    Protected { log_dir, status_file, credentials, uid: caller.uid }
+    let [_, copy] = store::places(caller.uid);
+    Protected { log_dir, status_file, credentials, copy }
 }
 
 fn namespaces(request: &Request, config: &Config) -> libc::c_int {

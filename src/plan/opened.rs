@@ -7,10 +7,10 @@ use crate::config::Config;
 use crate::failure::{Failure, Fault};
 use crate::host::Caller;
 use crate::identity::Identity;
-use crate::image::facts::{EndOfLife, Told};
+use crate::image::facts::Told;
 use crate::image::{self, Look};
 use crate::policy::facts::{self, Asks, Facts, Who};
-use crate::policy::settings::ImageRules;
+use crate::policy::store::Policy;
 use crate::request::Request;
 use crate::sandbox::tree::HostObject;
 use crate::sandbox::{environment, layout};
@@ -34,16 +34,9 @@ pub struct Opened {
 ///
 /// # Errors
 /// The caller is root; something is not there, or is never shown to a payload.
-pub fn open(request: &Request, rules: &ImageRules, caller: &Caller) -> Result<Opened, Failure> {
+pub fn open(request: &Request, policy: &Policy, caller: &Caller) -> Result<Opened, Failure> {
     if caller.uid == 0 {
-        return Err(Failure {
-            fault: Fault::Site,
-            ..Failure::refused(
-                "refused to run a payload as root",
-                "bailey is called by root, and nothing that it starts may be root",
-                "call it as the pilot's own unprivileged account",
-            )
-        });
+        return Err(by_root());
     }
     let image = match &request.image {
         Some(path) => Some(image::open(&absolute(path, caller, "--image")?)?),
@@ -57,10 +50,9 @@ pub fn open(request: &Request, rules: &ImageRules, caller: &Caller) -> Result<Op
         None => None,
     };
     let told = image.as_ref().map(|object| image::told(object, Look::Inside)).unwrap_or_default();
-    let end_of_life = match (&told.os, &rules.end_of_life_table) {
-        (Some(os), Some(table)) => EndOfLife::read(table)?.of(os),
-        (Some(os), None) => EndOfLife::builtin().of(os),
-        (None, _) => None,
+    let end_of_life = match &told.os {
+        Some(os) => policy.end_of_life(os)?,
+        None => None,
     };
     let workdir = match &request.workdir {
         Some(dir) => Some(layout::open_workdir(&absolute(dir, caller, "--workdir")?)?),
@@ -68,6 +60,18 @@ pub fn open(request: &Request, rules: &ImageRules, caller: &Caller) -> Result<Op
     };
     let binds = request.binds.iter().map(layout::open_bind).collect::<Result<_, _>>()?;
     Ok(Opened { image, told, end_of_life, workdir, binds })
+}
+
+/// Nothing runs for root.
+pub(super) fn by_root() -> Failure {
+    Failure {
+        fault: Fault::Site,
+        ..Failure::refused(
+            "refused to run a payload as root",
+            "bailey is called by root, and nothing that it starts may be root",
+            "call it as the pilot's own unprivileged account",
+        )
+    }
 }
 
 /// What the site's policy decides about.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::bans::Whom;
 use super::facts::{Asks, Counts, Facts};
 use super::index::Relevant;
-use super::lists::Lists;
+use super::lists::{Lists, Part};
 use super::name::Name;
 use super::rule::{Grant, Known, Profile, Rule, older_than};
 use super::settings::{ImageRules, Measures, OnTrouble, Settings};
@@ -147,9 +147,21 @@ fn of_lists(lists: &Lists, settings: &Settings) -> Option<Denial> {
         lists.troubles().find(|trouble| trouble.kind.measure(&settings.bans) == OnTrouble::Closed)?;
     Some(Denial {
         by: By::Lists,
-        why: format!("this site cannot read one of its lists of suspended users: {}", trouble.text),
-        next: "this is the site's to repair: try another site; its administrator runs 'bailey ban check'"
-            .to_owned(),
+        why: match trouble.of {
+            Part::Bans => {
+                format!("this site cannot read one of its lists of suspended users: {}", trouble.text)
+            }
+            Part::Groups => {
+                format!("this site cannot read one of its lists of who is in which group: {}", trouble.text)
+            }
+        },
+        next: format!(
+            "this is the site's to repair: try another site; its administrator runs '{}'",
+            match trouble.of {
+                Part::Bans => "bailey ban check",
+                Part::Groups => "bailey policy check",
+            }
+        ),
         fault: Fault::Site,
     })
 }

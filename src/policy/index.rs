@@ -21,6 +21,8 @@ use super::rule::{Conditions, Known, Named, Rule};
 use super::settings::{Person, Tables, Trust, Vo};
 use crate::audit::time::Timestamp;
 use crate::failure::Failure;
+use crate::image::end_of_life;
+use crate::image::os_release::Os;
 
 /// The key of what has to be looked at for everybody.
 pub const ALWAYS: &str = "*";
@@ -42,6 +44,8 @@ pub enum Item {
     Trust(Trust),
     /// Whom to ask.
     Vo(Vo),
+    /// When the support of a system ends, by the site's own table.
+    EndOfLife(end_of_life::Row),
 }
 
 /// Somebody is in something.
@@ -141,6 +145,15 @@ impl Memory {
         memory
     }
 
+    /// Adds the site's own table of systems.
+    #[must_use]
+    pub fn with_systems(mut self, rows: impl IntoIterator<Item = (String, end_of_life::Row)>) -> Self {
+        for (id, row) in rows {
+            self.put(vec![key_of_system(&id)], Item::EndOfLife(row));
+        }
+        self
+    }
+
     fn put(&mut self, keys: Vec<String>, item: Item) {
         let item = Arc::new(item);
         for key in keys {
@@ -182,6 +195,24 @@ impl Source for Memory {
     fn has_trusts(&self) -> bool {
         self.trusts
     }
+}
+
+/// Under which the rows of a system stand, by the ID of its os-release.
+fn key_of_system(id: &str) -> String {
+    format!("system:{id}")
+}
+
+/// When the support of a system ends, by the site's own table.
+///
+/// # Errors
+/// The tables cannot be read.
+pub fn end_of_life(os: &Os, source: &dyn Source) -> Result<Option<Timestamp>, Failure> {
+    let found = source.at(&key_of_system(&os.id))?;
+    let rows = found.iter().filter_map(|item| match &**item {
+        Item::EndOfLife(row) => Some(row),
+        _ => None,
+    });
+    Ok(end_of_life::end_of(rows, os))
 }
 
 /// What of the tables may concern one launch.

@@ -38,10 +38,32 @@ pub struct ListState {
 /// Something is wrong with a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
+    /// What is in trouble.
+    pub of: Part,
     /// In what way.
     pub kind: Kind,
     /// In words, naming file, line and reason.
     pub text: String,
+}
+
+/// Which of the site's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// A list of who is suspended, or the directory of these.
+    Bans,
+    /// A file that says who is in which group, or the directory of these; a mapfile.
+    Groups,
+}
+
+impl Part {
+    /// For records.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bans => "ban list",
+            Self::Groups => "list of groups",
+        }
+    }
 }
 
 /// In what way a list is wrong.
@@ -85,7 +107,10 @@ impl Lists {
     /// What is wrong and does not stop anything, for the record.
     pub fn remarks(&self, settings: &BanSettings) -> Vec<String> {
         let goes_on = |trouble: &&Trouble| trouble.kind.measure(settings) != OnTrouble::Closed;
-        self.troubles().filter(goes_on).map(|trouble| format!("ban list: {}", trouble.text)).collect()
+        self.troubles()
+            .filter(goes_on)
+            .map(|trouble| format!("{}: {}", trouble.of.as_str(), trouble.text))
+            .collect()
     }
 }
 

@@ -433,7 +433,7 @@ fn lists_in_trouble_close_the_node_as_far_as_the_site_wants() {
     ] {
         let mut settings = Settings::defaults();
         (settings.bans.unreadable, settings.bans.missing, settings.bans.stale) = (measure, measure, measure);
-        let trouble = Some(Trouble { kind, text: "line 7".to_owned() });
+        let trouble = Some(Trouble { of: super::lists::Part::Bans, kind, text: "line 7".to_owned() });
         let lists = Lists { lists: vec![ListState { trouble, ..ListState::default() }], ..Lists::default() };
         let why = denial(&facts, &tables, &settings, &lists, None);
         assert_eq!(why.is_some(), closes, "{kind:?} {measure:?}");

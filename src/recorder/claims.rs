@@ -96,5 +96,10 @@ pub(super) fn unkept(record: &Record, facts: &Facts, obligations: &Obligations) 
     {
         return Some(format!("its wall time is longer than {} s", most.as_secs()));
     }
+    if let Some(most) = obligations.scratch
+        && record.grid.limits.scratch.is_none_or(|bytes| bytes > most)
+    {
+        return Some(format!("its scratch is larger than {most} bytes"));
+    }
     None
 }

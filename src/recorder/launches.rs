@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::claims;
 use super::connections::{Connection, Stage};
 use super::log::Live;
-use super::observe::{self, Handed};
+use super::observe::{self, Handed, Observed};
 use super::payloads::Begun;
 use super::records;
 use super::server::{After, Server, now};
@@ -23,7 +23,7 @@ use crate::config::ForeignConfig;
 use crate::failure::{Code, Failure, Fault};
 use crate::policy::facts::Facts;
 use crate::policy::verdict::{By, Denial};
-use crate::request::LaunchId;
+use crate::request::{LaunchId, Network};
 use crate::sandbox::NAMESPACES;
 
 /// How long a launch waits for the digest of its launcher's program, which is computed once per file.
@@ -177,15 +177,9 @@ impl Server {
         }
         let contradictions = observe::contradictions(&launch.record, &connection.peer, &observed);
         if !contradictions.is_empty() {
-            return Err(Failure::new(
-                Code::Refused,
-                Fault::Site,
-                "refused a launch whose claims the kernel does not confirm",
-                contradictions.join("; "),
-                "nothing has run, and this is not your fault: try another site, and report it as a defect",
-            ));
+            return Err(contradicted(&contradictions));
         }
-        let (facts, person, crowd) = self.allow(launch, uid)?;
+        let (facts, person, crowd) = self.allow(launch, uid, &observed)?;
         self.accounts.launch(uid, at)?;
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         // Nothing is refused from here on, so the claim itself becomes the record.
@@ -223,19 +217,16 @@ impl Server {
         &self,
         launch: &mut wire::Launch,
         uid: u32,
+        observed: &Observed,
     ) -> Result<(Facts, Option<String>, Vec<String>), Failure> {
-        let facts = claims::facts(&launch.record, uid, launch.nested);
+        let mut facts = claims::facts(&launch.record, uid, launch.nested);
+        if facts.asks.network == Network::None && !observed.has_own_network() {
+            facts.asks.network = Network::Host; // whatever the launcher says
+        }
         let policy = &self.site.policy;
         let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
         if refuses && !self.is_ours(facts.config_hash.as_deref()) {
-            return Err(Failure::new(
-                Code::Refused,
-                Fault::Site,
-                "this payload may not run here",
-                "its launcher has another configuration than this node's recorder",
-                "this is not your fault: try another site; its administrator gives both the same files in /etc/bailey, or \
-                 sets recorder.foreign_config = \"record\"",
-            ));
+            return Err(foreign());
         }
         let at = now();
         let relevant = policy.look_up(&facts, at)?;
@@ -251,13 +242,7 @@ impl Server {
         }
         let verdict = verdict.into_result()?;
         if let Some(why) = claims::unkept(&launch.record, &facts, &verdict.obligations) {
-            return Err(Failure::new(
-                Code::Refused,
-                Fault::Site,
-                "this payload may not run as its launcher prepared it",
-                why,
-                "nothing has run, and this is not your fault: try another site, and report it as a defect",
-            ));
+            return Err(unkept(why));
         }
         Ok((facts, verdict.person, crowd))
     }
@@ -265,4 +250,51 @@ impl Server {
 
 pub(super) fn defect(why: &str) -> Failure {
     Failure::record("the recorder cannot take this launch", why, "report this as a defect; nothing has run")
+}
+
+/// The launcher and the kernel do not say the same.
+fn contradicted(contradictions: &[String]) -> Failure {
+    Failure::new(
+        Code::Refused,
+        Fault::Site,
+        "refused a launch whose claims the kernel does not confirm",
+        contradictions.join("; "),
+        "nothing has run, and this is not your fault: try another site, and report it as a defect",
+    )
+}
+
+/// The launcher read other files than the recorder.
+fn foreign() -> Failure {
+    Failure::new(
+        Code::Refused,
+        Fault::Site,
+        "this payload may not run here",
+        "its launcher has another configuration than this node's recorder",
+        "this is not your fault: try another site; its administrator gives both the same files in /etc/bailey, or \
+         sets recorder.foreign_config = \"record\"",
+    )
+}
+
+/// The launcher did not do what the policy holds the payload to.
+fn unkept(why: String) -> Failure {
+    Failure::new(
+        Code::Refused,
+        Fault::Site,
+        "this payload may not run as its launcher prepared it",
+        why,
+        "nothing has run, and this is not your fault: try another site, and report it as a defect",
+    )
+}
+
+/// Each refusal of a launch that only the recorder makes, for the list of what users read.
+#[cfg(test)]
+pub(crate) fn refusals() -> Vec<Failure> {
+    let outer = LaunchId::from_parts(1_700_000_000_000, [7; 10]);
+    let uid = "the pilot's uid: the launcher says 0, the kernel 1000".to_owned();
+    vec![
+        contradicted(&[uid]),
+        foreign(),
+        unkept("its wall time is longer than 3600 s".to_owned()),
+        super::requests::from_inside(outer),
+    ]
 }

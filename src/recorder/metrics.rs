@@ -33,6 +33,10 @@ pub(super) struct Counters {
     pub(super) live: u64,
     /// Whether the node takes no new payloads.
     pub(super) draining: bool,
+    /// Whether the site's files cannot be used, and the configuration before holds.
+    pub(super) config_broken: bool,
+    /// Lists of the site that cannot be relied upon.
+    pub(super) lists_in_trouble: u64,
 }
 
 /// One family of samples.
@@ -57,6 +61,18 @@ pub(super) fn text(counters: &Counters, log: &Stats) -> String {
         "gauge",
         "1 while no new payloads are taken.",
         one(f64::from(counters.draining)),
+    );
+    family(
+        "bailey_config_broken",
+        "gauge",
+        "1 while the site's configuration cannot be used and the one before holds.",
+        one(f64::from(counters.config_broken)),
+    );
+    family(
+        "bailey_lists_in_trouble",
+        "gauge",
+        "Lists of the site that cannot be relied upon.",
+        one(counters.lists_in_trouble as f64),
     );
     family("bailey_launches_total", "counter", "Receipts given.", one(counters.launches as f64));
     let ends = counters.ends.iter().map(|(by, count)| (format!("{{by=\"{by}\"}}"), *count as f64));

@@ -44,3 +44,5 @@ mod suspend;
 
 #[cfg(test)]
 pub(crate) use accounts::refusals as refusals_of_accounts;
+#[cfg(test)]
+pub(crate) use launches::refusals as refusals_of_launches;

@@ -269,6 +269,18 @@ pub(super) fn drain(reason: Option<&str>, node: &Host, asker: Option<Asker>) -> 
     record
 }
 
+/// `config-change`: the configuration that holds now; `broken`: why the files as they are cannot be used.
+pub(super) fn configuration(hash: &str, changed: bool, broken: Option<&str>, node: &Host) -> Record {
+    let mut record = Record::of_log(Action::ConfigChange, node.clone());
+    record.event.reason = Some(match broken {
+        Some(why) => format!("the configuration cannot be used, the one before holds: {}", short(why)),
+        None if changed => "the configuration is another one".to_owned(),
+        None => "the configuration can be used again, and is the one before".to_owned(),
+    });
+    record.grid.policy.config_hash = Some(hash.to_owned());
+    record
+}
+
 /// `query`.
 pub(super) fn query(query: &wire::Query, node: &Host, asker: Asker) -> Record {
     let mut record = Record::of_log(Action::Query, node.clone());

@@ -91,11 +91,7 @@ impl Server {
         if let Some(outer) = inside.filter(|outer| !self.payloads.get(outer).is_some_and(|live| live.nested))
         {
             self.digests.discard(uid, fds);
-            let failure = Failure::refused(
-                "refused a connection from inside a payload",
-                format!("the program runs inside launch {outer}, which may not start payloads"),
-                "ask the site to allow nested payloads (sandbox.nested_namespaces) and launch with --nested",
-            );
+            let failure = from_inside(outer);
             let mut claim = Record::new(Action::PayloadDeny, outer);
             claim.event.id = None;
             claim.container.id = None;
@@ -345,6 +341,15 @@ impl Server {
         }
         Some(asker)
     }
+}
+
+/// Payloads may start payloads only where the site says so.
+pub(super) fn from_inside(outer: LaunchId) -> Failure {
+    Failure::refused(
+        "refused a connection from inside a payload",
+        format!("the program runs inside launch {outer}, which may not start payloads"),
+        "ask the site to allow nested payloads (sandbox.nested_namespaces) and launch with --nested",
+    )
 }
 
 /// root, or the recorder's own account.

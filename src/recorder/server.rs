@@ -123,7 +123,7 @@ pub(super) struct Server {
     identity: RecorderField,
     /// The group of the log's directory: who may read the log may ask about it.
     pub(super) readers: u32,
-    metrics_at: Option<Instant>,
+    pub(super) metrics_at: Option<Instant>,
     watchdog: Option<Duration>,
     indexer: Indexer,
 }
@@ -458,6 +458,8 @@ impl Server {
         self.counters.connections = self.connections.len() as u64;
         self.counters.live = self.payloads.len() as u64;
         self.counters.draining = self.draining.is_some();
+        self.counters.config_broken = self.site.broken.is_some();
+        self.counters.lists_in_trouble = self.site.policy.lists().troubles().count() as u64;
         let path = self.config.recorder.metrics.clone();
         let path = path.unwrap_or_else(|| self.config.recorder.state.join("metrics.prom"));
         let text = metrics::text(&self.counters, &self.log.stats());

@@ -27,6 +27,8 @@ pub(super) struct Site {
     pub(super) config: Config,
     /// Rules, persons, bans.
     pub(super) policy: Policy,
+    /// Why the files as they are now cannot be used: `config` is what they were before.
+    pub(super) broken: Option<String>,
     stamps: Vec<Stamp>,
 }
 
@@ -36,18 +38,20 @@ impl Site {
         let now = Timestamp::now();
         let (config, stamps) = config::load_stamped(place, now)?;
         let policy = Policy::read(&config, Some(keep), now);
-        Ok(Self { config, policy, stamps })
+        Ok(Self { config, policy, broken: None, stamps })
     }
 
     /// What has changed since. A configuration that cannot be used leaves the one before in force; the lists are read anew in any
     /// case.
     fn again(&self, place: &Place, keep: &Path) -> Self {
+        // By the files as they were before they were read: what is repaired meanwhile is seen the next time.
+        let now = Timestamp::now();
+        let stamps = config::stamps(place, now);
         Self::read(place, keep).unwrap_or_else(|failure| {
             say(&failure);
-            let now = Timestamp::now();
             let config = self.config.clone();
             let policy = Policy::read(&config, Some(keep), now);
-            Self { config, policy, stamps: config::stamps(place, now) }
+            Self { config, policy, broken: Some(failure.to_string()), stamps }
         })
     }
 

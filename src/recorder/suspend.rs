@@ -93,10 +93,24 @@ impl Server {
             self.hashes_before.retain(|(_, at)| at.elapsed() < CHANGES_OVER);
             self.hashes_before.push((before.config.hash.clone(), Instant::now()));
         }
+        self.record_configuration(&before);
         self.record_changes(&before);
         self.commit();
         self.suspend();
         self.parked_again();
+    }
+
+    /// Another configuration holds, or the files cannot be used and the one before holds, or that is over.
+    fn record_configuration(&mut self, before: &Arc<Site>) {
+        let site = Arc::clone(&self.site);
+        let changed = before.config.hash != site.config.hash;
+        if !changed && before.broken == site.broken {
+            return;
+        }
+        let node = self.node().clone();
+        let record = records::configuration(&site.config.hash, changed, site.broken.as_deref(), &node);
+        self.stage(record, Live::Same, true, true, After::Nothing, 0);
+        self.metrics_at = None; // monitoring hears of it at once
     }
 
     fn record_changes(&mut self, before: &Arc<Site>) {

@@ -2,7 +2,8 @@
 //!
 //! 1. Looking is a few calls of stat(2); a list is read only when it is another one. Of many launchers one reads, and leaves
 //!    the others a copy ([`store`]).
-//! 2. A configuration that cannot be read any more stops nothing that runs: the lists as they were still hold.
+//! 2. A configuration that cannot be read any more stops nothing that runs, and keeps no ban from it: the lists are read where
+//!    they were, with the settings that held last.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -55,10 +56,12 @@ impl<'a> Watch<'a> {
         if !self.newest().is_old(now) {
             return false;
         }
-        match store::open(&Place::system(), self.facts.who.uid, now) {
-            Ok((_, policy)) => self.newer = Some(policy),
-            Err(_) => return false, // rule 2
-        }
+        let (place, uid) = (Place::system(), self.facts.who.uid);
+        let newer = match store::open(&place, uid, now) {
+            Ok((_, policy)) => policy,
+            Err(_) => self.newest().with_newer_lists(&place, uid, now), // rule 2
+        };
+        self.newer = Some(newer);
         true
     }
 

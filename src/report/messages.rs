@@ -13,7 +13,7 @@ use crate::policy::bans::{Format, parse};
 use crate::policy::decide::decide;
 use crate::policy::facts::{Counts, Facts};
 use crate::policy::index::{Memory, gather};
-use crate::policy::lists::{Kind, Lists, Trouble};
+use crate::policy::lists::{Kind, Lists, Part, Trouble};
 use crate::policy::name::Name;
 use crate::policy::rule::{Grant, Named, Parallel, Rule};
 use crate::policy::settings::{Measures, OnTrouble, Settings, Tables, Trust};
@@ -110,11 +110,13 @@ fn by_policy() -> Vec<Failure> {
     ] {
         all.push(denied_with(&alice, &none, &settings, None, Some((&text, format)), &Lists::default()));
     }
-    let trouble = Trouble { kind: Kind::Unreadable, text: "ban_users.db: line 3 is no DN".to_owned() };
-    let lists = Lists { troubles: vec![trouble], ..Lists::default() };
     let mut closed = Settings::defaults();
     closed.bans.unreadable = OnTrouble::Closed;
-    all.push(denied_with(&alice, &none, &closed, None, None, &lists));
+    for of in [Part::Bans, Part::Groups] {
+        let trouble = Trouble { of, kind: Kind::Unreadable, text: "cms.toml: line 3 is no DN".to_owned() };
+        let lists = Lists { troubles: vec![trouble], ..Lists::default() };
+        all.push(denied_with(&alice, &none, &closed, None, None, &lists));
+    }
 
     let mut token = alice.clone();
     token.who.user = Some("sub-1".to_owned());
@@ -217,7 +219,9 @@ fn by_others() -> Vec<Failure> {
     std::fs::write(&document, r#"{"user":"/CN=Bob"}"#).unwrap();
     let alice = DeclaredIdentity { user: Some("/CN=Alice".to_owned()), ..DeclaredIdentity::default() };
     all.push(declare(&alice, Some(&document), None, crate::config::Undeclared::Record).unwrap_err());
+    all.extend(crate::plan::refusals());
     all.extend(crate::recorder::refusals_of_accounts());
+    all.extend(crate::recorder::refusals_of_launches());
     all.push(Failure::record(
         "cannot reach the recorder at /run/bailey/recorder.sock",
         "Connection refused (ECONNREFUSED)",

@@ -149,7 +149,6 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
     record.grid.limits.wall_time = facts.wall_time.map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
-    record.grid.sandbox.insert("stdio".to_owned(), stdio());
     if desk.config.audit.journald != Journald::Off {
         record.grid.sandbox.insert("journald".to_owned(), journal::state());
     }
@@ -280,21 +279,6 @@ fn scheduling((policy, nice): (i32, i32)) -> String {
         number => format!("policy {number}"),
     };
     format!("{policy}, nice {nice}")
-}
-
-/// Standard streams are handed on as they are; one that is a file can be opened again, truncated and read by the payload.
-fn stdio() -> String {
-    let streams: [(&str, std::os::fd::RawFd); 3] = [("stdin", 0), ("stdout", 1), ("stderr", 2)];
-    let files: Vec<&str> = streams
-        .iter()
-        .filter(|(_, fd)| std::fs::metadata(format!("/proc/self/fd/{fd}")).is_ok_and(|meta| meta.is_file()))
-        .map(|(name, _)| *name)
-        .collect();
-    if files.is_empty() {
-        "pass".to_owned()
-    } else {
-        format!("pass: the payload can open {} again", files.join(", "))
-    }
 }
 
 fn set_payload(record: &mut Record, frozen: &Frozen) {

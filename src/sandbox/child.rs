@@ -40,13 +40,23 @@ const SETTLED_MS: i32 = 100;
 /// Exit code of a child that reported its trouble; nobody reads it.
 const REPORTED: i32 = 1;
 
+/// Ends of pipes, by the number of the descriptor whose place they take.
+type Streams = [Option<OwnedFd>; 3];
+
 fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
     result.map_err(|errno| Trouble { stage, index: index as u32, errno })
 }
 
 /// init: `control` is its end of the launcher's socket, `gate` the end that the payload will use.
-pub(super) fn init(plan: &Blueprint, stack: &mut Stack, control: &OwnedFd, gate: &OwnedFd) -> ! {
-    let (ready, io) = match set_up(plan, control.as_fd(), gate.as_fd()) {
+/// `streams`: what takes the place of the pilot's standard streams.
+pub(super) fn init(
+    plan: &Blueprint,
+    stack: &mut Stack,
+    control: &OwnedFd,
+    gate: &OwnedFd,
+    streams: Option<&Streams>,
+) -> ! {
+    let (ready, io) = match set_up(plan, control.as_fd(), gate.as_fd(), streams) {
         Ok(done) => done,
         Err(trouble) => give_up(control.as_fd(), trouble),
     };
@@ -69,7 +79,15 @@ fn set_up(
     plan: &Blueprint,
     control: BorrowedFd<'_>,
     gate: BorrowedFd<'_>,
+    streams: Option<&Streams>,
 ) -> Result<(Ready, Option<OwnedFd>), Trouble> {
+    // Before anything else, so that no process in here ever holds the pilot's own.
+    for (number, stream) in streams.into_iter().flatten().enumerate() {
+        if let Some(stream) = stream {
+            at(Stage::Descriptors, 2, process::duplicate_to(stream.as_fd(), number as RawFd))?;
+        }
+    }
+
     // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
     // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
     at(Stage::Descriptors, 0, keep_only(control.as_raw_fd(), gate.as_raw_fd()))?;

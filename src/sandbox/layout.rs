@@ -6,11 +6,11 @@ use super::tree::{Builder, HostObject, Kind, NO_EXEC, Origin, READ_ONLY, Shown, 
 use crate::config;
 use crate::failure::{Failure, errno_text};
 use crate::image;
-use crate::policy::store;
 use crate::request::Bind;
 use crate::sys::mount::Attr;
 use std::ffi::{CStr, OsStr};
-use std::os::unix::fs::MetadataExt;
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Where a payload without `--workdir` starts: a private directory, gone at the end.
@@ -140,8 +140,8 @@ pub struct Protected {
     pub status_file: Option<PathBuf>,
     /// Files that the pilot's environment or custom names as credentials.
     pub credentials: Vec<PathBuf>,
-    /// The account, which has its copy of the site's policy in [`store::places`].
-    pub uid: u32,
+    /// The account's copy of the site's policy, which need not be there.
+    pub copy: PathBuf,
 }
 
 /// Opens the working directory.
@@ -255,8 +255,8 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
     let own_places: Vec<Closed<'_>> = own_places.iter().map(|place| Closed::new(place)).collect();
     let log = protected.log_dir.as_deref().map(Closed::new);
     let status_file = protected.status_file.as_deref().map(Closed::new);
-    let [_, copy] = store::places(protected.uid);
-    let closed_copy = Closed::new(&copy);
+    let copy = &protected.copy;
+    let closed_copy = Closed::new(copy);
     let credentials: Vec<Closed<'_>> = protected.credentials.iter().map(|path| Closed::new(path)).collect();
     let mut covers: Vec<PathBuf> = Vec::new();
     let mut covers_to_come: Vec<PathBuf> = Vec::new();
@@ -302,16 +302,16 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
             }
         }
         if closed_copy.holds(&shown) {
-            return refuse("it is bailey's own:", &copy);
+            return refuse("it is bailey's own:", copy);
         }
         if let Some(place) = below(&closed_copy) {
-            // A payload that could make it could plant lists in it.
+            // A payload that could make it could plant lists in it. One that another makes first is not trusted later.
             if copy.symlink_metadata().is_err() {
-                store::make_directory(protected.uid);
+                let _ = DirBuilder::new().mode(0o700).create(copy);
             }
             match builder.kind(&place) {
                 Some(Kind::Link) => {
-                    return refuse("in place of bailey's own directory a symbolic link", &copy);
+                    return refuse("in place of bailey's own directory a symbolic link", copy);
                 }
                 Some(_) => covers.push(place),
                 None => {}

@@ -13,14 +13,16 @@ pub mod landlock;
 pub mod layout;
 pub mod observe;
 pub mod protocol;
+mod streams;
 pub mod tree;
 
 pub use child::NAMESPACES;
+pub use streams::Relay;
 
 use crate::audit::Receipt;
 use crate::config::Demand;
-use crate::failure::{Failure, errno_text};
-use crate::request::LaunchId;
+use crate::failure::{Failure, errno_text, io_text};
+use crate::request::{LaunchId, Stdio};
 use crate::sys::clone::{Side, Stack};
 use crate::sys::process::{Ceiling, ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
@@ -29,6 +31,7 @@ use protocol::{Message, Ready, SIZE};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+use streams::{Outside, Pipes};
 
 /// How long the set-up may take: autofs and FUSE may have to fetch something first, but a launch never hangs for ever.
 const SET_UP_DEADLINE: Duration = Duration::from_secs(60);
@@ -57,6 +60,8 @@ pub struct Blueprint {
     pub oom_score_adj: i32,
     /// Raise the loopback device: the network namespace is new.
     pub loopback: bool,
+    /// What its standard streams are.
+    pub stdio: Stdio,
     /// umask of the payload.
     pub umask: u32,
     /// `MOUNT_ATTR_*` atime flags with which the host's /proc is mounted; a new proc must carry them.
@@ -108,6 +113,7 @@ pub struct Building {
     init: Init,
     control: OwnedFd,
     gate: OwnedFd,
+    streams: Option<Outside>,
 }
 
 impl Blueprint {
@@ -115,9 +121,14 @@ impl Blueprint {
     pub fn start(self) -> Result<(Building, Explainer), Failure> {
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
+        let pipes = match self.stdio {
+            Stdio::Pass => None,
+            Stdio::Relay => Some(Pipes::make().map_err(|error| no_relay(&error))?),
+        };
+        let inside = pipes.as_ref().map(|pipes| &pipes.inside);
         let mut stack = Stack::new();
         match clone::clone_into(self.namespaces) {
-            Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate),
+            Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
                 let init = Init { pid, pidfd, reaped: false };
                 let expected = observe::Expected {
@@ -127,7 +138,8 @@ impl Blueprint {
                     ceilings: self.ceilings,
                 };
                 let explainer = Explainer { commands: self.commands, tree: self.tree, expected };
-                Ok((Building { id: self.id, init, control, gate }, explainer))
+                let streams = pipes.map(Pipes::outside);
+                Ok((Building { id: self.id, init, control, gate, streams }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
@@ -136,6 +148,14 @@ impl Blueprint {
 
 fn no_sockets(errno: Errno) -> Failure {
     Failure::site("cannot make a socket pair", errno_text(errno), "raise the limit on open files (ulimit -n)")
+}
+
+fn no_relay(error: &std::io::Error) -> Failure {
+    Failure::site(
+        "cannot relay the standard streams",
+        io_text(error),
+        "raise the limits on open files and processes (ulimit -n, ulimit -u), or leave out --stdio relay",
+    )
 }
 
 /// What the launcher keeps of the blueprint: the words for what a child reports, and which command it chose.
@@ -166,6 +186,7 @@ pub struct Frozen {
     init: Init,
     control: OwnedFd,
     gate: OwnedFd,
+    streams: Option<Outside>,
     pid: i32,
     pidfd: OwnedFd,
     ready: Ready,
@@ -248,6 +269,7 @@ impl Building {
             init: self.init,
             control: self.control,
             gate: self.gate,
+            streams: self.streams,
             pid,
             pidfd: pidfd.try_clone().map_err(|_| lost(Errno::EMFILE))?,
             ready,
@@ -339,8 +361,10 @@ impl Frozen {
         if !pidfd::same_process(&self.pidfd, receipt.pidfd()) {
             return Err(foreign("the receipt was made out for another process"));
         }
+        let relay = self.streams.map(Outside::start).transpose().map_err(|error| no_relay(&error))?;
         socket::send(self.gate.as_fd(), b"!", &[]).map_err(lost)?;
         Ok(Running {
+            relay,
             init: self.init,
             control: self.control,
             gate: Some(self.gate),
@@ -361,6 +385,7 @@ pub struct Handover<'a> {
 /// The payload runs.
 #[derive(Debug)]
 pub struct Running {
+    relay: Option<Relay>,
     init: Init,
     control: OwnedFd,
     gate: Option<OwnedFd>,
@@ -406,6 +431,11 @@ impl Running {
             Some(Message::Ended(ended)) => News::Ended(ended),
             _ => News::Vanished,
         }
+    }
+
+    /// The threads that carry the standard streams, where there are such.
+    pub const fn take_relay(&mut self) -> Option<Relay> {
+        self.relay.take()
     }
 
     /// Sends a signal to the payload's own process. One that is gone is no error.

@@ -45,6 +45,11 @@ impl Signals {
         })
     }
 
+    /// Whether somebody asked for the end since.
+    pub fn want_the_end(&self) -> bool {
+        std::iter::from_fn(|| self.next()).any(|signal| ENDING.contains(&signal))
+    }
+
     /// The next signal to pass on. SIGCHLD is ours; a SIGPIPE or SIGXFSZ that this very process caused is not for others.
     fn next(&self) -> Option<i32> {
         while let Some(Arrived { signal, sender }) = self.0.next() {

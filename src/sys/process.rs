@@ -2,7 +2,7 @@
 
 use super::{Errno, check};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> Result<libc::c_int, Errno> {
     // SAFETY: every option used in this file takes plain integers, but PR_GET_PDEATHSIG, whose caller passes the address of one.
@@ -126,6 +126,12 @@ pub fn session() -> Result<i32, Errno> {
 pub fn may_signal(pid: i32) -> Result<(), Errno> {
     // SAFETY: no pointers.
     check(libc::c_long::from(unsafe { libc::kill(pid, 0) })).map(drop)
+}
+
+/// dup2(2): `number` becomes a copy of `fd`, without close-on-exec.
+pub fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
+    // SAFETY: no pointers. Only numbers 0 to 2 are given, which no object of this program owns.
+    check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), number) })).map(drop)
 }
 
 /// setsid(2).

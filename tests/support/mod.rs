@@ -11,6 +11,7 @@
     clippy::must_use_candidate
 )]
 
+pub mod accounts;
 pub mod load;
 pub mod policy;
 pub mod raw;

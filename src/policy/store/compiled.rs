@@ -52,6 +52,8 @@ pub(super) struct Meta {
     pub until: Option<Timestamp>,
     /// There are `[[trust]]` tables.
     pub trusts: bool,
+    /// The site's own table of systems is among the items.
+    pub systems: bool,
 }
 
 /// The tables on disk.

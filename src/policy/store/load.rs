@@ -20,11 +20,12 @@ use super::stamp::{Stamp, digest, names};
 use crate::audit::chain::hex;
 use crate::audit::time::Timestamp;
 use crate::failure::io_text;
+use crate::image::end_of_life::{self, EndOfLife};
 use crate::input;
 use crate::policy::bans::{self, Ban, Format};
 use crate::policy::group::Group;
 use crate::policy::index::{Member, Of, Whose};
-use crate::policy::lists::{Kind, ListState, Lists, Trouble};
+use crate::policy::lists::{Kind, ListState, Lists, Part, Trouble};
 use crate::policy::mapfile;
 use crate::policy::name::Name;
 use crate::policy::settings::{Settings, Tables};
@@ -41,6 +42,8 @@ pub(super) struct Read {
     pub bans: Vec<(String, Ban)>,
     /// Who is in what.
     pub members: Vec<Member>,
+    /// The site's own table of systems, by their ID; `None` where it has none, or none that can be used.
+    pub systems: Option<Vec<(String, end_of_life::Row)>>,
     /// How the lists stand.
     pub lists: Lists,
     /// What all of it comes from.
@@ -51,8 +54,9 @@ pub(super) struct Read {
 
 /// Reads everything. `keep`: where the last good versions are; without it there are none.
 pub(super) fn read(settings: &Settings, tables: &Tables, keep: Option<&Path>, now: Timestamp) -> Read {
-    let mut reader = Reader { now, keep, settings, read: Read::default() };
+    let mut reader = Reader { now, keep, settings, part: Part::Bans, read: Read::default() };
     reader.ban_lists();
+    reader.part = Part::Groups;
     reader.groups();
     let mut seen = HashSet::new();
     for path in tables.rules.iter().flat_map(|rule| &rule.when.mapfile) {
@@ -60,6 +64,7 @@ pub(super) fn read(settings: &Settings, tables: &Tables, keep: Option<&Path>, no
             reader.mapfile(path);
         }
     }
+    reader.systems();
     let mut version = Sha256::new();
     for list in &reader.read.lists.lists {
         version.update(list.name.as_bytes());
@@ -84,6 +89,8 @@ struct Reader<'a> {
     now: Timestamp,
     keep: Option<&'a Path>,
     settings: &'a Settings,
+    /// What is being read, for troubles.
+    part: Part,
     read: Read,
 }
 
@@ -108,7 +115,7 @@ pub(crate) fn is_meant(name: &str) -> bool {
 
 impl Reader<'_> {
     fn trouble(&mut self, kind: Kind, text: String) {
-        self.read.lists.troubles.push(Trouble { kind, text });
+        self.read.lists.troubles.push(Trouble { of: self.part, kind, text });
     }
 
     fn look_again(&mut self, at: Timestamp) {
@@ -239,7 +246,7 @@ impl Reader<'_> {
     fn ban_list(&mut self, dir: &Path, name: &str) {
         let path = dir.join(name);
         let mut state = ListState { name: name.to_owned(), ..ListState::default() };
-        let bad = |text: String| Some(Trouble { kind: Kind::Unreadable, text });
+        let bad = |text: String| Some(Trouble { of: Part::Bans, kind: Kind::Unreadable, text });
         let opened = input::open(&path)
             .map_err(input::Trouble::from)
             .and_then(|file| input::read_small(&file, LARGEST));
@@ -278,6 +285,7 @@ impl Reader<'_> {
             && u128::from(self.now.nanos_since(changed)) > limit.as_nanos()
         {
             state.trouble = Some(Trouble {
+                of: Part::Bans,
                 kind: Kind::Stale,
                 text: format!(
                     "{} was changed last at {changed}, longer ago than bans.max_age",
@@ -435,6 +443,20 @@ impl Reader<'_> {
             self.read.members.push(Member { who, of: Of::Mapfile(path.to_owned()), until: None });
         }
         Ok(())
+    }
+
+    // ---- systems ----
+
+    /// One that cannot be used is read again by the launches that need it, which are told what is wrong with it.
+    fn systems(&mut self) {
+        let Some(path) = &self.settings.image.end_of_life_table else { return };
+        match EndOfLife::read_with(path) {
+            Ok((table, metadata, bytes)) => {
+                self.read.stamps.push(Stamp::of(path, &metadata, &bytes, self.now));
+                self.read.systems = Some(table.into_rows().collect());
+            }
+            Err(_) => self.read.stamps.push(Stamp::unread(path, self.now)),
+        }
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(std::fs::Metadata, Vec<u8>), String> {

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod compiled;
+mod layered;
 mod load;
 pub(crate) mod stamp;
 
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use load::is_meant as is_list_name;
@@ -21,15 +23,16 @@ use super::decide;
 use super::facts::{Counts, Facts};
 use super::index::{self, Memory, Relevant, Source};
 use super::lists::{Change, Lists};
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::verdict::{Hit, Verdict};
 use crate::audit::time::Timestamp;
 use crate::config::{self, Config, Place};
 use crate::failure::Failure;
+use crate::image::facts::{EndOfLife, Os};
 use crate::sys::memory;
 
 /// What programs write and read the copy: another build has other tables.
-const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 3");
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " 4");
 /// Configurations smaller than this, on nodes without any list, are read faster than a copy of them.
 const WORTH_A_COPY: u64 = 16 << 10;
 /// How long one waits for another of this account that is making the copy. Much longer than that takes: if hundreds that saw a
@@ -38,12 +41,19 @@ const TURN: Duration = Duration::from_secs(5);
 /// How often one that waits looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Tables that are looked up.
+type Tables = Arc<dyn Source + Send + Sync>;
+
 /// The policy of this node.
 pub struct Policy {
-    source: Box<dyn Source + Send + Sync>,
+    source: Tables,
+    /// The tables of the configuration, where `source` has newer lists over them.
+    below: Option<Tables>,
     lists: Lists,
     stamps: Vec<Stamp>,
     until: Option<Timestamp>,
+    /// The site's own table of systems is among the tables.
+    systems: bool,
     settings: Settings,
     /// Where the tables come from that are a copy on disk.
     copied: Option<Copied>,
@@ -76,28 +86,44 @@ impl Policy {
 
     /// The same; `stamps`: of the configuration.
     fn with(config: &Config, keep: Option<&Path>, stamps: Vec<Stamp>, now: Timestamp) -> Self {
-        let (memory, read) = Self::tables(config, keep, stamps, now);
+        let Made { memory, lists, stamps, until, systems } = Made::of(config, keep, stamps, now);
         Self {
-            source: Box::new(memory),
-            lists: read.0,
-            stamps: read.1,
-            until: read.2,
+            source: Arc::new(memory),
+            below: None,
+            lists,
+            stamps,
+            until,
+            systems,
             settings: config.policy.clone(),
             copied: None,
             changes: Vec::new(),
         }
     }
 
-    fn tables(
-        config: &Config,
-        keep: Option<&Path>,
-        mut stamps: Vec<Stamp>,
-        now: Timestamp,
-    ) -> (Memory, (Lists, Vec<Stamp>, Option<Timestamp>)) {
-        let read = load::read(&config.policy, &config.tables, keep, now);
+    /// The lists as they are now, under these settings and rules: for what runs while the configuration cannot be read. Which
+    /// lists have changed is told by whoever reads them first when it can be read again.
+    #[must_use]
+    pub fn with_newer_lists(&self, place: &Place, uid: u32, now: Timestamp) -> Self {
+        let keep = directory(uid).map(|dir| kept(&dir, place));
+        // By the files as they were before anything was read: what changes meanwhile is seen the next time.
+        let mut stamps = config::stamps(place, now);
+        let tables = settings::Tables::default();
+        let read = load::read(&self.settings, &tables, keep.as_deref(), now);
         stamps.extend(read.stamps);
         let until = stamps.iter().filter_map(Stamp::matures).chain(read.until).min();
-        (Memory::new(&config.tables, read.bans, read.members), (read.lists, stamps, until))
+        let below = self.below.as_ref().unwrap_or(&self.source);
+        let newer = Memory::new(&tables, read.bans, read.members);
+        Self {
+            source: Arc::new(layered::Layered { below: Arc::clone(below), newer }),
+            below: Some(Arc::clone(below)),
+            lists: read.lists,
+            stamps,
+            until,
+            systems: self.systems,
+            settings: self.settings.clone(),
+            copied: None,
+            changes: Vec::new(),
+        }
     }
 
     /// Whether a file is another one by now, or its time has come.
@@ -135,8 +161,7 @@ impl Policy {
         // A copy that is broken is of no use to anybody, and the files themselves are there.
         let _ = std::fs::remove_file(path);
         let (config, _) = config::load_stamped(place, now)?;
-        let (memory, _) = Self::tables(&config, Some(keep), Vec::new(), now);
-        index::gather(facts, &memory, now)
+        index::gather(facts, &Made::of(&config, Some(keep), Vec::new(), now).memory, now)
     }
 
     /// Whether a launch may run, and how. `counts`: where they are known.
@@ -158,6 +183,21 @@ impl Policy {
         decide::decide(facts, relevant, &self.lists, &self.settings, counts, now)
     }
 
+    /// When the security support of an image's system ends, or ended; `None` when nobody knows.
+    ///
+    /// # Errors
+    /// The site's own table cannot be used.
+    pub fn end_of_life(&self, os: &Os) -> Result<Option<Timestamp>, Failure> {
+        let Some(table) = &self.settings.image.end_of_life_table else {
+            return Ok(EndOfLife::builtin().of(os));
+        };
+        let copied = if self.systems { index::end_of_life(os, &*self.source).ok() } else { None };
+        match copied {
+            Some(end) => Ok(end),
+            None => Ok(EndOfLife::read(table)?.of(os)),
+        }
+    }
+
     /// The ban that holds for a payload that runs already.
     ///
     /// # Errors
@@ -165,6 +205,27 @@ impl Policy {
     pub fn banned(&self, facts: &Facts, now: Timestamp) -> Result<Option<Hit>, Failure> {
         let relevant = self.look_up(facts, now)?;
         Ok(decide::banned(facts, &relevant, now))
+    }
+}
+
+/// What the files come to.
+struct Made {
+    memory: Memory,
+    lists: Lists,
+    stamps: Vec<Stamp>,
+    until: Option<Timestamp>,
+    systems: bool,
+}
+
+impl Made {
+    fn of(config: &Config, keep: Option<&Path>, mut stamps: Vec<Stamp>, now: Timestamp) -> Self {
+        let read = load::read(&config.policy, &config.tables, keep, now);
+        stamps.extend(read.stamps);
+        let until = stamps.iter().filter_map(Stamp::matures).chain(read.until).min();
+        let systems = read.systems.is_some();
+        let memory = Memory::new(&config.tables, read.bans, read.members)
+            .with_systems(read.systems.into_iter().flatten());
+        Self { memory, lists: read.lists, stamps, until, systems }
     }
 }
 
@@ -204,14 +265,15 @@ pub fn open(place: &Place, uid: u32, now: Timestamp) -> Result<(Config, Policy),
 /// Reads the site's files, and leaves a copy for the next.
 fn make(dir: &Path, place: &Place, now: Timestamp) -> Result<(Config, Policy), Failure> {
     let (config, stamps) = config::load_stamped(place, now)?;
-    let (memory, (lists, stamps, until)) = Policy::tables(&config, Some(&kept(dir, place)), stamps, now);
+    let Made { memory, lists, stamps, until, systems } =
+        Made::of(&config, Some(&kept(dir, place)), stamps, now);
     let path = dir.join(copy_name(place));
     let before = compiled::open(&path, BUILD).map(|(meta, _)| meta.lists);
     let changes = before.map(|before| lists.changes_since(&before)).unwrap_or_default();
     let settings = config.policy.clone();
     let (config, tables) = split(config);
     let trusts = memory.has_trusts();
-    let meta = compiled::Meta { build: BUILD.to_owned(), config, lists, stamps, until, trusts };
+    let meta = compiled::Meta { build: BUILD.to_owned(), config, lists, stamps, until, trusts, systems };
     // A copy that cannot be written costs time at the next launch, and nothing else.
     let _ = compiled::write(&path, &meta, &memory);
     if let Some((config, mut policy)) = copied(dir, place, now) {
@@ -223,7 +285,11 @@ fn make(dir: &Path, place: &Place, now: Timestamp) -> Result<(Config, Policy), F
     }
     let compiled::Meta { mut config, lists, stamps, until, .. } = meta;
     config.tables = tables;
-    Ok((config, Policy { source: Box::new(memory), lists, stamps, until, settings, copied: None, changes }))
+    let source = Arc::new(memory);
+    Ok((
+        config,
+        Policy { source, below: None, lists, stamps, until, systems, settings, copied: None, changes },
+    ))
 }
 
 /// What the copy says, while it holds.
@@ -233,12 +299,22 @@ fn copied(dir: &Path, place: &Place, now: Timestamp) -> Option<(Config, Policy)>
     if meta.until.is_some_and(|until| until <= now) || !meta.stamps.iter().all(Stamp::holds) {
         return None;
     }
-    let compiled::Meta { config, lists, stamps, until, .. } = meta;
+    let compiled::Meta { config, lists, stamps, until, systems, .. } = meta;
     let settings = config.policy.clone();
     let copied = Some(Copied { path, place: place.clone(), keep: kept(dir, place) });
     Some((
         config,
-        Policy { source: Box::new(source), lists, stamps, until, settings, copied, changes: Vec::new() },
+        Policy {
+            source: Arc::new(source),
+            below: None,
+            lists,
+            stamps,
+            until,
+            systems,
+            settings,
+            copied,
+            changes: Vec::new(),
+        },
     ))
 }
 
@@ -301,7 +377,7 @@ fn kept(dir: &Path, place: &Place) -> PathBuf {
 }
 
 /// The configuration without its tables, which are looked up one by one.
-fn split(mut config: Config) -> (Config, super::settings::Tables) {
+fn split(mut config: Config) -> (Config, settings::Tables) {
     let tables = std::mem::take(&mut config.tables);
     (config, tables)
 }
@@ -312,6 +388,7 @@ fn is_policed(config: &Config) -> bool {
     !policy.bans.required.is_empty()
         || policy.bans.dir.exists()
         || policy.groups_dir.exists()
+        || policy.image.end_of_life_table.is_some()
         || config.tables.rules.iter().any(|rule| !rule.when.mapfile.is_empty())
 }
 
@@ -334,8 +411,8 @@ fn directory(uid: u32) -> Option<PathBuf> {
     })
 }
 
-/// The one of [`places`] for accounts for which the site made none. Made where a payload could make it otherwise.
-pub fn make_directory(uid: u32) -> Option<PathBuf> {
+/// The one of [`places`] for accounts for which the site made none.
+fn make_directory(uid: u32) -> Option<PathBuf> {
     let [_, path] = places(uid);
     let _ = std::fs::DirBuilder::new().mode(0o700).create(&path);
     directory(uid)

@@ -33,6 +33,7 @@ use crate::proc::{self, Process};
 use crate::sys::{Errno, pidfd};
 use sha2::{Digest, Sha256};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 
 /// What the kernel shows of a frozen payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +73,13 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Whether the network is the payload's own: not the host's, which is the recorder's, and handed over to be looked at.
+    pub fn has_own_network(&self) -> bool {
+        let of_payload = self.namespaces.iter().find(|(kind, _)| *kind == "net").map(|(_, inode)| *inode);
+        let host = std::fs::metadata("/proc/self/ns/net").ok().map(|found| found.ino());
+        of_payload.is_some() && of_payload != host
+    }
+
     /// Its pid, as the recorder numbers it.
     pub fn pid(&self) -> i32 {
         self.pids.first().copied().unwrap_or(0)
