@@ -267,8 +267,11 @@ pub fn give_back_priority() -> Result<(), Errno> {
         check(libc::c_long::from(set))?;
     }
     // SAFETY: no pointers.
-    let class = check(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) });
-    if class.is_ok_and(|class| class >> 13 == IOPRIO_CLASS_RT) {
+    let class = match check(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }) {
+        Err(Errno::ENOSYS) => 0, // a kernel without disks
+        other => other?,
+    };
+    if class >> 13 == IOPRIO_CLASS_RT {
         // SAFETY: no pointers.
         check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_BEST_EFFORT_4) })?;
     }
