@@ -57,7 +57,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// For records.
+    /// In words.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bans => "ban list",
