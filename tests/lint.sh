@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Formatting, clippy with every warning an error, shellcheck over the scripts, the manual pages against the program, the
-# systemd units.
+# Formatting, clippy with every warning an error, shellcheck over the scripts, licences and sources of the dependencies, the
+# manual pages against the program, the systemd units.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -24,5 +24,6 @@ if have shellcheck; then
 else
     say "lint: shellcheck is not installed, the scripts are not checked: run tests/setup.sh"
 fi
+bash tests/deny.sh --offline
 bash tests/man.sh
 bash tests/units.sh

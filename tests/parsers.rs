@@ -12,7 +12,7 @@ use bailey::fuzzing::{Random, TARGETS, Target, made, mutate};
 const ROUNDS: usize = if cfg!(debug_assertions) { 2000 } else { 50_000 };
 /// A target that is slow here stops early, but not before so many.
 const LEAST: usize = 200;
-const ENOUGH: Duration = Duration::from_secs(2);
+const ENOUGH: Duration = Duration::from_secs(1);
 /// Longer seeds are cut at so many places only.
 const CUTS: usize = 400;
 /// What no input may take. They are some kilobytes long; an unoptimised build on a busy host takes a few milliseconds.
@@ -31,7 +31,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// Runs one input; what made a target panic is kept where a fuzzer would have put it.
+/// Runs one input; what made a target panic is said, so that it can become a seed.
 fn run(name: &str, target: Target, bytes: &[u8]) -> bool {
     let begin = Instant::now();
     let result = std::panic::catch_unwind(|| target(bytes));

@@ -7,6 +7,7 @@
 # A program or file that tells that the package is there, and the package.
 needs=(
     gcc:gcc
+    g++:g++
     /usr/include/stdlib.h:libc6-dev
     make:make
     git:git

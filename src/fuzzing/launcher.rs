@@ -22,8 +22,8 @@ pub(super) fn child(bytes: &[u8]) -> bool {
 
 /// A command line, an argument a line. Whatever is wrong with it is said in one line.
 pub(super) fn command(bytes: &[u8]) -> bool {
-    let arguments = bytes.split(|byte| *byte == b'\n').map(|text| OsStr::from_bytes(text).to_owned());
-    let arguments: Vec<OsString> = std::iter::once("exec".into()).chain(arguments).collect();
+    let arguments: Vec<OsString> =
+        bytes.split(|byte| *byte == b'\n').map(|text| OsStr::from_bytes(text).to_owned()).collect();
     match parse(&arguments, None) {
         Ok(Parsed::Request(request)) => {
             for bind in &request.binds {

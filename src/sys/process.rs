@@ -453,3 +453,43 @@ pub fn random_bytes(buffer: &mut [u8]) -> Result<(), Errno> {
     let got = check(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long)?;
     if got as usize == buffer.len() { Ok(()) } else { Err(Errno::EIO) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_stay_valid_wherever_they_go() {
+        let strings = ["a", "", "KEY=value"];
+        let arrays = ExecArrays::new(strings.iter().map(|text| CString::new(*text).unwrap()).collect());
+        let moved = Box::new(arrays);
+        let (last, pointers) = moved.pointers.split_last().unwrap();
+        assert!(last.is_null());
+        for (pointer, text) in pointers.iter().zip(strings) {
+            // SAFETY: NUL-terminated, and owned by `moved`.
+            assert_eq!(unsafe { CStr::from_ptr(*pointer) }.to_str(), Ok(text));
+        }
+        assert_eq!(ExecArrays::new(Vec::new()).pointers, [std::ptr::null()]);
+    }
+
+    #[test]
+    fn usage_has_the_units_of_the_record() {
+        // SAFETY: all-zero is a valid rusage.
+        let mut raw: libc::rusage = unsafe { std::mem::zeroed() };
+        (raw.ru_utime.tv_sec, raw.ru_utime.tv_usec, raw.ru_stime.tv_usec) = (3, 4, 5);
+        (raw.ru_maxrss, raw.ru_majflt) = (6, 7);
+        let usage =
+            Usage { cpu_user_us: 3_000_004, cpu_system_us: 5, memory_peak_bytes: 6144, page_faults_major: 7 };
+        assert_eq!(Usage::of(&raw), usage);
+        assert_eq!(
+            (SECUREBITS & 0b0001_0000, SECUREBITS & 0b0010_0000),
+            (0, 0b0010_0000),
+            "KEEP_CAPS off and locked"
+        );
+    }
+
+    #[test]
+    fn an_empty_range_closes_nothing() {
+        assert_eq!(close_range(9, 8), Ok(()));
+    }
+}
