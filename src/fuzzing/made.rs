@@ -127,7 +127,13 @@ pub fn made() -> Vec<(&'static str, String, Vec<u8>)> {
             index: 7,
             errno: crate::sys::Errno::ENOENT,
         }),
-        protocol::Message::Ready(protocol::Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2 }),
+        protocol::Message::Ready(protocol::Ready {
+            command: 2,
+            securebits: 0xef,
+            keyring: 122,
+            vpid: 2,
+            ..Default::default()
+        }),
         protocol::Message::Ended(protocol::Ended { status: 0x8b, ..protocol::Ended::default() }),
     ];
     for (name, message) in ["namespaces", "failed", "ready", "ended"].into_iter().zip(children) {

@@ -250,7 +250,8 @@ mod tests {
     fn a_report_of_less_is_refused_and_names_the_wall() {
         let (expected, ready) = good();
         assert_eq!(expected.wrong(&ready), None);
-        let cases: [(&str, fn(&mut Ready)); 14] = [
+        type Change = fn(&mut Ready);
+        let cases: [(&str, Change); 14] = [
             ("CAP_SYS_ADMIN", |r| r.held.capabilities = 1 << 21),
             ("no_new_privs", |r| r.held.no_new_privs = false),
             ("securebits", |r| r.securebits = 0x2f),
