@@ -246,11 +246,12 @@ mod tests {
         (expected, Ready { securebits: 0xef, vpid: 2, held, landlock, ..Ready::default() })
     }
 
+    type Change = fn(&mut Ready);
+
     #[test]
     fn a_report_of_less_is_refused_and_names_the_wall() {
         let (expected, ready) = good();
         assert_eq!(expected.wrong(&ready), None);
-        type Change = fn(&mut Ready);
         let cases: [(&str, Change); 14] = [
             ("CAP_SYS_ADMIN", |r| r.held.capabilities = 1 << 21),
             ("no_new_privs", |r| r.held.no_new_privs = false),
