@@ -114,7 +114,7 @@ UNUSED static void way(const char *name, int works) {
     char *list = works ? reached : refused;
     size_t used = strlen(list), size = sizeof reached;
     if (works) snprintf(list + used, size - used, "%s%s", used ? ", " : "", name);
-    else snprintf(list + used, size - used, "%s%s %s", used ? ", " : "", name, errno_name());
+    else snprintf(list + used, size - used, "%s%s%s%s", used ? ", " : "", name, errno ? " " : "", errno ? errno_name() : "");
 }
 // Tries `f` in a child, so that what it changes is gone again and a crash ends only the child.
 UNUSED static void apart(const char *name, long (*f)(void)) {
@@ -214,6 +214,13 @@ int main(int argc, char **argv) {
     }
     if (!strcmp(phase, "image")) {
         if (image) image(argv[2]);
+        // The rest is as launchers expect it.
+        static const char *const usual[] = {"bin", "dev", "etc", "proc", "run", "sys", "tmp", "var", "var/tmp"};
+        for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+            char path[8192];
+            snprintf(path, sizeof path, "%s/%s", argv[2], usual[i]);
+            mkdir(path, 0755);
+        }
         return 0;
     }
     if (!strcmp(phase, "launch")) {

@@ -53,6 +53,7 @@ void attack(void) {
     int tty = open("/dev/tty", O_RDWR);
     for (int i = 0; i < 3; i++) {
         int fd = i == 2 ? tty : i;
+        if (fd < 0) continue;
         if (ioctl(fd, TIOCSTI, &letters[0]) == 0) typed++;
         else error = errno;
         if (syscall(SYS_ioctl, (long)fd, 0x100000000UL | TIOCSTI, &letters[1]) == 0) typed++;

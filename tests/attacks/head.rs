@@ -30,6 +30,8 @@ pub struct Head {
     pub no_network: bool,
     pub own_image: bool,
     pub refusal_prevents: bool,
+    /// bailey does not prevent it, and says so.
+    pub open: bool,
 }
 
 /// The folder with the programs: this one, or where tests/attacks/table.sh put compiled ones.
@@ -104,6 +106,7 @@ impl Head {
             no_network: all("network").concat() == "none",
             own_image: all("image").concat() == "own",
             refusal_prevents: all("refusal").concat() == "prevented",
+            open: !all("open").concat().is_empty(),
         };
         assert!(keys.is_empty(), "{name}: head: {keys:?}");
         assert!(!head.what.is_empty() && !head.rows.concat().is_empty(), "{name}: a head has row and what");

@@ -1,6 +1,7 @@
 // row: K11
 // what: the pilot's services on abstract sockets (CVE-2020-15257)
 // control: plain
+// off: sandbox.landlock = "off"
 #include "sockets.h"
 
 static struct sockaddr_un named(const char *name, socklen_t *length) {

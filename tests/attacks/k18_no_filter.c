@@ -1,6 +1,7 @@
 // row: K18
 // what: no filter of system calls at all, or one that a setuid program ends
 // control: plain
+// off: sandbox.seccomp = "off"
 #include "attack.h"
 
 void attack(void) {

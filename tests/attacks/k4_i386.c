@@ -1,6 +1,7 @@
 // row: K4
 // what: the 32-bit entry into the kernel goes round a filter of 64-bit calls
 // control: plain
+// off: sandbox.seccomp = "off"
 #include "attack.h"
 
 #if defined(__x86_64__)

@@ -1,6 +1,7 @@
 // row: K5, K14
 // what: sockets that reach rarely used parts of the kernel (CVE-2026-31431, CVE-2026-43284), the hypervisor too
 // control: plain
+// off: sandbox.seccomp = "off"
 // kernel: AF_ALG AF_PACKET AF_VSOCK AF_RXRPC AF_TIPC AF_RDS AF_SMC AF_CAN AF_KEY AF_XDP AF_QIPCRTR SCTP MPTCP other: by the kernel's configuration and rights
 #include "attack.h"
 #include <linux/netlink.h>

@@ -1,6 +1,7 @@
 // row: K6
 // what: io_uring, which does the work of other calls behind a filter's back
 // control: plain
+// off: sandbox.seccomp = "off"
 #include "attack.h"
 
 void attack(void) {

@@ -1,6 +1,7 @@
 // row: K7
 // what: calls that batch work does not need and exploits do: perf, userfaultfd, kcmp, keys, page moving
 // control: plain
+// off: sandbox.seccomp = "off"
 // kernel: bpf kexec_load init_module acct reboot swapon syslog quotactl fanotify userfaultfd iopl kcmp: the host's root may alone, or not built in
 #include "attack.h"
 

@@ -1,6 +1,7 @@
 // row: P8
-// what: out of memory, the kernel kills the pilot rather than the payload
+// what: out of memory, the kernel takes pilot and payload for the same, and may kill the pilot
 // control: plain
+// off: sandbox.oom_score_adj = "0"
 #include "attack.h"
 
 void pilot(void) {
@@ -11,9 +12,6 @@ void attack(void) {
     const char *text = get("/proc/self/oom_score_adj");
     if (!text) cannot("oom_score_adj: %s", errno_name());
     int own = atoi(text), pilots = number("score");
-    char lower[16];
-    snprintf(lower, sizeof lower, "%d", pilots);
-    if (own > pilots && put("/proc/self/oom_score_adj", lower) == 0) own = atoi(get("/proc/self/oom_score_adj"));
     if (own <= pilots) succeeded("the payload has %d, the pilot %d", own, pilots);
     prevented("the payload has %d, the pilot %d", own, pilots);
 }

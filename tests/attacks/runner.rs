@@ -97,7 +97,7 @@ pub fn attempt(head: &Head, launcher: Launcher, off: Option<&str>) -> Verdict {
     let mut before: Vec<&str> = vec!["launch"];
     before.extend(args.iter().map(String::as_str));
     before.push("--");
-    let (code, output) = run(behind(&program, &before, &command));
+    let (code, output) = run(&mut behind(&program, &before, &command));
 
     drop(pilot.0.stdin.take());
     let mut last = String::new();
@@ -143,7 +143,7 @@ fn judge(head: &Head, code: Option<i32>, output: &str, hurt: Option<String>) -> 
 }
 
 /// Runs it to its end or to the limit: its exit code and what it printed.
-fn run(mut command: Command) -> (Option<i32>, String) {
+fn run(command: &mut Command) -> (Option<i32>, String) {
     let mut child =
         Guard(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let (sender, receiver) = mpsc::channel();

@@ -1,6 +1,7 @@
 // row: S3
 // what: the launcher's own process inside is limited to a second of CPU time, one core and low priority
 // control: naive
+// off: sandbox.seccomp = "off"
 #include "attack.h"
 
 void attack(void) {

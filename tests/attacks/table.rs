@@ -62,7 +62,7 @@ fn part(column: &str) -> Option<(String, Part)> {
         let mut next = || fields.next().unwrap_or_default();
         let (program, word, why) = (next(), next(), next());
         if program == "#" {
-            version = word
+            version = word;
         } else {
             answers.insert(program, (word, why));
         }
@@ -95,11 +95,11 @@ pub fn write_document() {
     table += "\n|---|---|---|";
     table += &"---|".repeat(parts.len());
     table.push('\n');
-    let mut notes = String::new();
+    let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for program in programs() {
         let head = Head::read(&program);
         write!(table, "| {} | {program} | {} |", head.rows.join(", "), head.what).unwrap();
-        for (title, version, answers) in &parts {
+        for (title, _, answers) in &parts {
             let (word, why) = answers.get(&program).cloned().unwrap_or_default();
             let cell = match (*title, word.as_str()) {
                 ("control", "succeeds") if head.control == Control::Naive => "succeeds (naive)".to_owned(),
@@ -110,16 +110,16 @@ pub fn write_document() {
             };
             write!(table, " {cell} |").unwrap();
             if word == "n/a" {
-                writeln!(notes, "- {program}, {title}: {}", why.replace(super::support::BAILEY, "bailey"))
-                    .unwrap();
+                notes.entry(format!("{title}: {why}")).or_default().push(program.clone());
             }
-            let _ = version;
         }
         table.push('\n');
     }
     if !notes.is_empty() {
         table += "\nn/a, it could not be tried:\n\n";
-        table += &notes;
+        for (why, programs) in notes {
+            writeln!(table, "- {why} ({})", programs.join(", ")).unwrap();
+        }
     }
     let path = document();
     let text = fs::read_to_string(&path).unwrap();

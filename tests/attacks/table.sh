@@ -52,9 +52,16 @@ if [ -n "$peers" ]; then
         echo 'bailey-host:x:64000:64000::/:/bin/false' >>"$peers/etc/passwd"
     uid=$(as_user id -u) gid=$(as_user id -g)
     home=$(getent passwd "$uid" | cut -d: -f6)
-    tests/bench/enter.sh "$peers" "$uid:$gid" "$BAILEY_TEST_IMAGE" "$tmp" -- \
-        "${environment[@]}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$home" BAILEY_ATTACKS_DIR="$tmp/attacks" \
-        BAILEY_ATTACKS_LAUNCHERS=bwrap,crun,apptainer "$tmp/test" "${step[@]}" table_parts >&2
+    inside() { # LAUNCHER,...
+        tests/bench/enter.sh "$peers" "$uid:$gid" "$BAILEY_TEST_IMAGE" "$tmp" -- \
+            "${environment[@]}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$home" BAILEY_ATTACKS_DIR="$tmp/attacks" \
+            BAILEY_ATTACKS_LAUNCHERS="$1" "$tmp/test" "${step[@]}" table_parts >&2
+    }
+    inside bwrap,apptainer
+    # crun refuses a host with both versions of control groups, also when it is told to use none.
+    hybrid=
+    if [ -d /sys/fs/cgroup/unified ]; then hybrid=/sys/fs/cgroup/unified; fi
+    BAILEY_ENTER_HIDE=$hybrid inside crun
 fi
 
 if [ -n "${1:-}" ]; then

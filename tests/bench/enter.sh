@@ -3,6 +3,8 @@
 # kernel refuses user namespaces in a chroot. As root.
 #
 #   enter.sh ROOT UID:GID DIR... -- COMMAND [ARG...]      each DIR appears inside under its own path
+#
+# BAILEY_ENTER_HIDE=MOUNT   a mount of the host that is not there inside
 set -euo pipefail
 
 if [ "${1:-}" != --entered ]; then
@@ -12,6 +14,7 @@ root=$2 uid=${3%:*} gid=${3#*:}
 shift 3
 mount --bind "$root" "$root"
 for dir in /proc /sys /dev; do mount --rbind "$dir" "$root$dir"; done
+if [ -n "${BAILEY_ENTER_HIDE:-}" ]; then umount -l "$root$BAILEY_ENTER_HIDE"; fi
 while [ "$1" != -- ]; do
     mkdir -p "$root$1"
     mount --bind "$1" "$root$1"
