@@ -50,12 +50,10 @@ impl Bed {
 
     fn assert_refused(&self, output: &Output, words: &[&str]) {
         assert!(!self.ran(), "{words:?}: the payload ran");
-        let said: String = text(&output.stderr)
-            .lines()
-            .filter(|line| !line.starts_with("strace: "))
-            .map(|l| format!("{l}\n"))
-            .collect();
-        let output = Output { stderr: said.into_bytes(), ..output.clone() };
+        let said = text(&output.stderr);
+        let said: Vec<&str> =
+            said.split_inclusive('\n').filter(|line| !line.starts_with("strace: ")).collect();
+        let output = Output { stderr: said.concat().into_bytes(), ..output.clone() };
         assert_refused(&output, 125, words);
     }
 
