@@ -216,11 +216,9 @@ pub(crate) fn fuzz(bytes: &[u8]) -> bool {
                 accounts.idle_less(uid);
                 *idle -= 1;
             }
-            2 => {
-                if accounts.launch(uid, now).is_ok() {
-                    accounts.begun(uid, now);
-                    (*live, launched) = (*live + 1, launched + 1);
-                }
+            2 if accounts.launch(uid, now).is_ok() => {
+                accounts.begun(uid, now);
+                (*live, launched) = (*live + 1, launched + 1);
             }
             3 if *live > 0 => {
                 accounts.ended(uid);

@@ -126,7 +126,7 @@ mod tests {
         assert!((base + (64 << 10) - 16..=base + (64 << 10)).contains(&(top as usize)));
         let top = stack.top();
         // SAFETY: a new process writes below the top; so does this, and it is inside the slice.
-        unsafe { top.sub(16).cast::<u128>().write(u128::MAX) };
+        unsafe { top.sub(16).write_bytes(0xff, 16) };
         assert!(stack.0.contains(&0xff));
     }
 }
