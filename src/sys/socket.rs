@@ -310,7 +310,7 @@ mod tests {
             // SAFETY: the buffer has room for these headers behind the first, and is aligned for them.
             unsafe {
                 let at = message.msg_controllen as usize;
-                let header: *mut libc::cmsghdr = message.msg_control.add(at).cast();
+                let header = message.msg_control.byte_add(at).cast::<libc::cmsghdr>();
                 (*header).cmsg_level = level;
                 (*header).cmsg_type = kind;
                 (*header).cmsg_len = libc::CMSG_LEN(length) as _;
