@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test attacks test-all suspend-crowd bench bench-trace bench-large fuzz lint deny image install clean
+.PHONY: help setup run test attacks test-all suspend-crowd bench bench-trace bench-large fuzz miri lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -34,15 +34,17 @@ bench-trace: setup ## questions to a large log, and its verification (ARGS="--re
 bench-large: setup ## the same with ten million records (45 GB of disk, an hour)
 	@bash tests/bench-trace.sh --records 10000000 $(ARGS)
 
-fuzz: ## what comes from strangers, with coverage, a minute each (ARGS=SECONDS; needs nightly and cargo-fuzz)
+fuzz: ## every parser, with coverage, a minute each (ARGS="SECONDS TARGET"; needs nightly and cargo-fuzz, ARGS=--short neither)
 	@bash tests/fuzz.sh $(ARGS)
+
+miri: ## pointers of src/sys in an interpreter that sees every wrong one (needs nightly with Miri)
+	@bash tests/miri.sh
 
 lint: setup ## rustfmt, clippy with warnings as errors, shellcheck, manual pages, systemd units
 	@bash tests/lint.sh
 
-deny: ## licences, advisories, sources and duplicates of the dependencies
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
-	else echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; fi
+deny: ## licences, sources, unwanted crates; advisories too where cargo-deny and a network are
+	@bash tests/deny.sh
 
 image: setup ## make the image (a Debian root directory) when it is missing
 	@bash tests/image.sh

@@ -3,26 +3,30 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::Timestamp;
-use crate::config::{Config, Place};
+use crate::config::{self, Config, Place};
 use crate::failure::{Failure, io_text};
 use crate::frontend::bailey::{self, Parsed};
 use crate::host::Caller;
 use crate::pipeline;
 use crate::policy::store;
+use crate::probe;
 use crate::report::{Desk, print, say};
 use crate::request::{LaunchId, Request};
+use crate::uids;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 /// What an administrator asks of `bailey-admin`.
-const ADMIN: [&str; 9] = ["trace", "verify", "report", "ps", "stop", "drain", "ban", "policy", "config"];
+const ADMIN: [&str; 11] =
+    ["check", "trace", "verify", "report", "ps", "stop", "drain", "ban", "policy", "clean", "config"];
 
 const HELP: &str = "\
 bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
 
   bailey exec [OPTIONS] -- COMMAND [ARG...]   run a payload; bailey exec --help
+  bailey check [--health] [--json]            would a payload run here, behind which walls; bailey check --help
   bailey trace --at TIME [...]                who ran here then; bailey trace --help
   bailey verify [DIR...]                      is the log whole
   bailey report --since CURSOR [--json]       what happened that people outside should hear of
@@ -31,6 +35,7 @@ bailey runs one user's payload for a pilot job: walls around it, and a durable r
   bailey drain [--reason TEXT] | --off        take no new payloads, or take them again
   bailey ban add | remove | list | check | import | test    who may not run; bailey ban --help
   bailey policy explain [...] | check         what the policy says of a launch, and why
+  bailey clean [--dry-run] [--json]           remove what dead launches left under uids of their own
   bailey config validate [FILE...] | show     check or print the configuration
   bailey --version
 ";
@@ -42,6 +47,7 @@ pub fn main() -> u8 {
     let rest: Vec<OsString> = args.collect();
     let result = match first.as_deref().and_then(OsStr::to_str) {
         Some("exec") => exec(&rest),
+        Some(probe::COMMAND) => Ok(probe::run(&rest)),
         Some("--version" | "-V") => {
             print(concat!("bailey ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(0)
@@ -68,13 +74,18 @@ pub fn main() -> u8 {
 }
 
 fn exec(args: &[OsString]) -> Result<u8, Failure> {
-    let caller = Caller::look();
-    let parsed = bailey::parse(args, caller.var("BAILEY_IDENTITY"));
+    let mut caller = Caller::look();
+    let mut parsed = bailey::parse(args, caller.var("BAILEY_IDENTITY"));
     if let Ok(Parsed::Help(text)) = &parsed {
         print(text);
         return Ok(0);
     }
     let id = new_id()?;
+    // Root becomes another before anything else is done; the uid is held until bailey ends.
+    let _lent = match &mut parsed {
+        Ok(Parsed::Request(request)) if caller.uid == 0 => lend(request, &mut caller, id)?,
+        _ => None,
+    };
     let (config, policy) = match store::open(&Place::system(), caller.uid, Timestamp::now()) {
         Ok(opened) => opened,
         Err(failure) => {
@@ -88,6 +99,25 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
         Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &policy, &caller, id),
         Ok(Parsed::Help(_)) => Ok(0),
         Err(failure) => Err(refuse_unread(&config, &caller, id, failure)),
+    }
+}
+
+/// Makes of root's launch one of a uid from the site's range, where there is one. Else root stays root, and is refused.
+fn lend(request: &mut Request, caller: &mut Caller, id: LaunchId) -> Result<Option<uids::Taken>, Failure> {
+    // A configuration that cannot be used is said where the others say it, and nothing runs.
+    let Ok(config) = config::load(&Place::system()) else { return Ok(None) };
+    match uids::lend(&config, request, caller, id) {
+        Ok(lent) => Ok(lent.map(|(taken, other)| {
+            *caller = other;
+            taken
+        })),
+        Err(failure) if request.dry_run || nix::unistd::geteuid().as_raw() != 0 => Err(failure),
+        Err(failure) => {
+            let mut desk = Desk::new(&config, caller, request, id);
+            let failure = desk.for_the_user(failure);
+            pipeline::refuse(&mut desk, &failure);
+            Err(failure)
+        }
     }
 }
 
@@ -112,7 +142,8 @@ fn refuse_unread(config: &Config, caller: &Caller, id: LaunchId, failure: Failur
     failure
 }
 
-fn new_id() -> Result<LaunchId, Failure> {
+/// An id for a launch, or for a check.
+pub(crate) fn new_id() -> Result<LaunchId, Failure> {
     let mut random = [0_u8; 10];
     let millis = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

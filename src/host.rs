@@ -4,11 +4,14 @@
 use crate::audit::record;
 use crate::failure::{Failure, io_text};
 use crate::proc;
+use crate::request::UidRange;
 use crate::sys::clock;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The caller and its surroundings.
 #[derive(Debug, Clone)]
@@ -21,6 +24,21 @@ pub struct Caller {
     pub env: Vec<(OsString, OsString)>,
     /// Current directory; `None` when it was deleted or may not be read.
     pub cwd: Option<PathBuf>,
+    /// What root prepared, where root called and became another for this launch.
+    pub lent: Option<Lent>,
+}
+
+/// What a launcher that was root made ready for the uid that it now is.
+#[derive(Debug, Clone)]
+pub struct Lent {
+    /// Where the embedded log of this uid is; its own directory.
+    pub log_dir: PathBuf,
+    /// The status file, which the uid itself could not make.
+    pub status_file: Option<Arc<File>>,
+    /// What holds the uid.
+    pub lock: Arc<File>,
+    /// The range that the uid is from.
+    pub range: UidRange,
 }
 
 impl Caller {
@@ -31,6 +49,7 @@ impl Caller {
             gid: nix::unistd::getegid().as_raw(),
             env: std::env::vars_os().collect(),
             cwd: std::env::current_dir().ok(),
+            lent: None,
         }
     }
 
@@ -39,7 +58,8 @@ impl Caller {
         self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
     }
 
-    /// The account's name, without any name service: what USER says if that is a plain name, else `u` and the uid.
+    /// The account's name, without any name service: what USER says if that is a plain name, else `u` and the uid. A uid that was
+    /// lent has no name, least of all root's.
     pub fn account(&self) -> String {
         let plain = |name: &&str| {
             !name.is_empty()
@@ -47,7 +67,8 @@ impl Caller {
                 && !name.starts_with('-')
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
-        let named = self.var("USER").and_then(OsStr::to_str).filter(plain);
+        let named = if self.lent.is_some() { None } else { self.var("USER") };
+        let named = named.and_then(OsStr::to_str).filter(plain);
         named.map_or_else(|| format!("u{}", self.uid), ToOwned::to_owned)
     }
 }
@@ -132,8 +153,13 @@ mod tests {
 
     #[test]
     fn account_names_are_plain() {
-        let caller =
-            |user: &str| Caller { uid: 7, gid: 7, env: vec![("USER".into(), user.into())], cwd: None };
+        let caller = |user: &str| Caller {
+            uid: 7,
+            gid: 7,
+            env: vec![("USER".into(), user.into())],
+            cwd: None,
+            lent: None,
+        };
         assert_eq!(caller("alice").account(), "alice");
         for bad in ["", "a:b", "a\nb", "-x", "a/b"] {
             assert_eq!(caller(bad).account(), "u7", "{bad}");

@@ -8,6 +8,7 @@
 //! app                           the name and first word → who does the work; result → message and exit code
 //!  ├─ frontend                  command line → request
 //!  ├─ pipeline                  the story
+//!  ├─ probe                     the same without its end: what `bailey check` asks the launcher
 //!  │   ├─ identity, plan, image     decisions: they look, and change nothing
 //!  │   ├─ policy                    names, groups and ban lists: pure
 //!  │   ├─ sandbox, supervisor       walls, the frozen payload, its life
@@ -24,6 +25,9 @@ pub mod audit;
 pub mod config;
 pub mod failure;
 pub mod frontend;
+#[cfg(any(test, feature = "test-hooks"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod identity;
 pub mod image;
@@ -32,6 +36,7 @@ pub mod overuse;
 pub mod pipeline;
 pub mod plan;
 pub mod policy;
+pub mod probe;
 pub mod proc;
 pub mod recorder;
 pub mod report;
@@ -40,3 +45,4 @@ pub mod sandbox;
 pub mod supervisor;
 pub mod sys;
 pub mod trace;
+pub mod uids;

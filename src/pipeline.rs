@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::{Receipt, Timestamp, drain};
-use crate::config::Config;
+use crate::config::{Config, UidMode};
 use crate::failure::{Code, Failure, Fault};
 use crate::host::Caller;
 use crate::identity::{self, Identity};
@@ -17,8 +17,9 @@ use crate::policy::verdict::Verdict;
 use crate::report;
 use crate::report::{Desk, Status};
 use crate::request::{LaunchId, Request};
-use crate::sandbox::{self, Explainer, observe};
+use crate::sandbox::{self, Explainer};
 use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
+use crate::uids;
 use std::os::fd::OwnedFd;
 
 /// The whole of one launch. What went wrong is recorded where the log can be reached, and returned to be printed.
@@ -73,7 +74,7 @@ fn story<'a>(
     if request.dry_run {
         return Ok(Told::Planned(decided.describe(desk.id(), request)));
     }
-    let building = decided.start()?; // namespaces exist, the child builds its root...
+    let building = decided.start(request, config, caller, desk)?; // namespaces exist, the child builds its root...
     desk.open_log()?; // ...and in the same time the log is opened and the record begun
     let prepared = building.wait(desk.mounts())?; // the payload stands one instruction before execve
     let recorded = prepared.record(desk)?; // durable: fdatasync returned
@@ -113,10 +114,10 @@ impl Decided {
         if let Some(reason) = drain::look(&drain::flag(&config.audit.socket))? {
             return Err(drain::refusal(reason));
         }
-        let identity = identity::declare(
+        let identity = identity::declare_read(
             &request.identity,
-            request.identity_file.as_deref(),
-            request.identity_env.as_deref(),
+            request.identity_file.as_deref().or(request.identity_env.as_deref()),
+            request.identity_read.as_deref(),
             config.identity.undeclared,
         )?;
         desk.learn_identity(&identity);
@@ -136,10 +137,22 @@ impl Decided {
         plan::describe(&self.plan, id, &self.identity, request, &self.verdict)
     }
 
-    /// Clones the child into its namespaces.
-    fn start(self) -> Result<Building, Failure> {
-        let deadline = self.plan.deadline;
-        let (child, explainer) = self.plan.blueprint.start()?;
+    /// Clones the child into its namespaces, under a uid of its own where the site wants that.
+    fn start(
+        self,
+        request: &Request,
+        config: &Config,
+        caller: &Caller,
+        desk: &Desk<'_>,
+    ) -> Result<Building, Failure> {
+        let Plan { deadline, mut blueprint, .. } = self.plan;
+        if config.uid.mode == UidMode::Subuid && caller.lent.is_none() {
+            let say = |failure: &Failure| report::say(&failure.to_string());
+            let lease = uids::Lease::take(request, config, caller, desk.id(), say)?;
+            blueprint.hold = Some(lease.lock());
+            blueprint.lease = Some(lease);
+        }
+        let (child, explainer) = blueprint.start()?;
         Ok(Building { child, explainer, deadline, signals: self.signals })
     }
 }
@@ -156,20 +169,7 @@ impl Building {
     /// Waits for the payload to be frozen, and looks at it from outside.
     fn wait(self, mounts: &[plan::HandedOver]) -> Result<Prepared, Failure> {
         let (frozen, payload) = self.child.wait_frozen(&self.explainer)?;
-        let observed = observe::payload(frozen.pid());
-        if let Some(observed) = &observed {
-            observed.check()?;
-        }
-        let executable = self.explainer.command(frozen.ready());
-        let facts = report::Frozen {
-            pid: frozen.pid(),
-            ready: *frozen.ready(),
-            started: observed.as_ref().and_then(|observed| report::start_time(observed.start_ticks)),
-            observed,
-            namespaces: frozen.namespace_inodes().to_vec(),
-            executable_hash: report::handed_over_hash(&executable, mounts),
-            executable,
-        };
+        let facts = report::look(&frozen, &self.explainer, mounts)?;
         let Self { explainer, deadline, signals, .. } = self;
         Ok(Prepared { frozen, payload, facts, explainer, deadline, signals })
     }

@@ -37,6 +37,10 @@ pub struct Status {
     pub no_new_privs: bool,
     /// `Seccomp:` 0, 1 or 2; 0 also where the kernel has none.
     pub seccomp: u32,
+    /// `Seccomp_filters:` how many there are, one upon the other; `None` below Linux 5.9.
+    pub seccomp_filters: Option<u32>,
+    /// SigBlk and SigIgn; bit 0 is signal 1.
+    pub signals: [u64; 2],
 }
 
 impl Default for Status {
@@ -50,6 +54,8 @@ impl Default for Status {
             capabilities: [u64::MAX; 5],
             no_new_privs: false,
             seccomp: 0,
+            seccomp_filters: None,
+            signals: [u64::MAX; 2],
         }
     }
 }
@@ -71,6 +77,7 @@ impl Status {
             let value = value.trim();
             let hex = || u64::from_str_radix(value, 16).unwrap_or(u64::MAX);
             let [inheritable, permitted, effective, bounding, ambient] = &mut status.capabilities;
+            let [blocked, ignored] = &mut status.signals;
             match name {
                 "Tgid" => status.tgid = value.parse().unwrap_or(0),
                 "PPid" => status.ppid = value.parse().unwrap_or(0),
@@ -85,7 +92,10 @@ impl Status {
                 "CapEff" => *effective = hex(),
                 "CapBnd" => *bounding = hex(),
                 "CapAmb" => *ambient = hex(),
+                "SigBlk" => *blocked = hex(),
+                "SigIgn" => *ignored = hex(),
                 "NoNewPrivs" => status.no_new_privs = value == "1",
+                "Seccomp_filters" => status.seccomp_filters = value.parse().ok(),
                 "Seccomp" => status.seccomp = value.parse().unwrap_or(0),
                 _ => {}
             }
@@ -108,10 +118,14 @@ pub struct Stat {
     pub ppid: i32,
     /// Fields 14 to 17, together: CPU time in clock ticks, its own and that of children it waited for.
     pub cpu_ticks: u64,
+    /// Field 19: nice value.
+    pub nice: i32,
     /// Field 20: how many threads it has.
     pub threads: u32,
     /// Field 22: start time in clock ticks since boot.
     pub start_ticks: u64,
+    /// Field 41: scheduling policy (sched(7)).
+    pub policy: i32,
 }
 
 impl Stat {
@@ -130,8 +144,10 @@ impl Stat {
             state,
             ppid,
             cpu_ticks,
-            threads: fields.nth(2)?.parse().ok()?,
+            nice: fields.nth(1)?.parse().ok()?,
+            threads: fields.next()?.parse().ok()?,
             start_ticks: fields.nth(1)?.parse().ok()?,
+            policy: fields.nth(18)?.parse().ok()?,
         })
     }
 }
@@ -306,8 +322,8 @@ mod tests {
     use super::*;
 
     const STATUS: &str = "Name:\tx\nTgid:\t4711\nPPid:\t4710\nUid:\t1000\t1001\t1002\t1003\nGid:\t100\t100\t100\t100\n\
-        NSpid:\t4711\t9\t2\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000001\nCapEff:\t0000000000000002\n\
-        CapBnd:\t0000000000000003\nCapAmb:\t0000000000000004\nNoNewPrivs:\t1\nSeccomp:\t2\n";
+        NSpid:\t4711\t9\t2\nSigBlk:\t0000000000000005\nSigIgn:\t0000000000000006\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000001\nCapEff:\t0000000000000002\n\
+        CapBnd:\t0000000000000003\nCapAmb:\t0000000000000004\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
 
     #[test]
     fn every_field_of_status_is_read() {
@@ -320,6 +336,8 @@ mod tests {
             capabilities: [0, 1, 2, 3, 4],
             no_new_privs: true,
             seccomp: 2,
+            seccomp_filters: Some(3),
+            signals: [5, 6],
         };
         assert_eq!(Status::parse(STATUS.as_bytes()), expected);
     }
@@ -333,6 +351,8 @@ mod tests {
         for (index, name) in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().enumerate() {
             assert_eq!(without(name).capabilities[index], u64::MAX, "{name}");
         }
+        assert_eq!(without("SigBlk").signals, [u64::MAX, 6]);
+        assert_eq!(without("SigIgn").signals, [5, u64::MAX]);
         assert!(!without("NoNewPrivs").no_new_privs);
         assert!(without("NSpid").pids.is_empty());
         assert_eq!(without("Uid").uids, [u32::MAX; 4]);
@@ -371,12 +391,20 @@ mod tests {
 
     #[test]
     fn stat_is_read_whatever_the_name_is() {
-        let rest = "S 17 9 9 0 -1 4194560 1 0 0 0 1 2 3 4 20 0 1 0 987654 0 0";
+        let rest = "S 17 9 9 0 -1 4194560 1 0 0 0 1 2 3 4 20 -3 1 0 987654 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 1 0 2 0 0";
         for name in ["x", "a b) S 1 2", ")) S 1 (", "a\nb) Z 1\n", ""] {
             let text = format!("42 ({name}) {rest}");
             assert_eq!(
                 Stat::parse(text.as_bytes()),
-                Some(Stat { state: b'S', ppid: 17, cpu_ticks: 10, threads: 1, start_ticks: 987_654 }),
+                Some(Stat {
+                    state: b'S',
+                    ppid: 17,
+                    cpu_ticks: 10,
+                    nice: -3,
+                    threads: 1,
+                    start_ticks: 987_654,
+                    policy: 2,
+                }),
                 "{name:?}"
             );
         }

@@ -48,6 +48,8 @@ pub struct Request {
     pub wall_time: Option<Duration>,
     /// `--grace`.
     pub grace: Option<Duration>,
+    /// The bytes of that document, where a caller that was root read it before it gave up its rights.
+    pub identity_read: Option<Vec<u8>>,
     /// `--status-file`.
     pub status_file: Option<PathBuf>,
     /// `--dry-run`: print the plan and stop.
@@ -92,6 +94,77 @@ pub enum Network {
     Host,
     /// An empty network namespace with only a loopback device.
     None,
+}
+
+/// Uids from the first to the last, gids of the same numbers beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UidRange {
+    first: u32,
+    last: u32,
+}
+
+impl UidRange {
+    /// The lowest uid that a range may have: below are the system's own accounts (`SYS_UID_MAX` of login.defs(5) is 999).
+    pub const FLOOR: u32 = 1000;
+    /// More than this many payloads do not run on one node, and each uid of the range has a file.
+    pub const MOST: u32 = 65_536;
+
+    /// Reads `FIRST-LAST`; the error is the reason in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let number =
+            |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+        let Some((first, last)) = text.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?)))
+        else {
+            return Err(format!(
+                "'{text}' is no range of uids: write the first and the last, such as \"200000-200999\""
+            ));
+        };
+        if first > last {
+            return Err(format!("'{text}' ends before it begins"));
+        }
+        if first < Self::FLOOR {
+            return Err(format!(
+                "'{text}' has uids below {}, which are root's and the system's own",
+                Self::FLOOR
+            ));
+        }
+        // 65534 is nobody's and the overflow uid, 65535 and 4294967295 mean "no uid" to the kernel (credentials(7)).
+        let reserved = [65_534, 65_535, u32::MAX];
+        if let Some(uid) = reserved.iter().find(|uid| (first..=last).contains(uid)) {
+            return Err(format!("'{text}' has the uid {uid}, which stands for nobody"));
+        }
+        if last - first >= Self::MOST {
+            return Err(format!("'{text}' has more than {} uids", Self::MOST));
+        }
+        Ok(Self { first, last })
+    }
+
+    /// From the first, so many; `None` where that is no range.
+    pub fn of(first: u32, count: u32) -> Option<Self> {
+        let last = first.checked_add(count.checked_sub(1)?)?;
+        Some(Self { first, last })
+    }
+
+    /// Whether the uid is one of them.
+    pub fn contains(self, uid: u32) -> bool {
+        (self.first..=self.last).contains(&uid)
+    }
+
+    /// Whether the two have a uid in common.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// All of them, in order.
+    pub fn all(self) -> std::ops::RangeInclusive<u32> {
+        self.first..=self.last
+    }
+}
+
+impl fmt::Display for UidRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
 }
 
 /// `--stdio pass|relay`: what the payload's standard streams are.

@@ -2,7 +2,7 @@
 # Cargo's target runner (CARGO_TARGET_<TRIPLE>_RUNNER, set by tests/test.sh): runs a test program as the ordinary user
 # although cargo runs as root. `compile_fail` calls cargo itself, so it stays the builder's. A test program *_uids needs
 # several accounts: root starts it, and it runs what it tests as BAILEY_TEST_RECORDER_USER, BAILEY_TEST_USER and
-# BAILEY_TEST_USER_B, never as root.
+# BAILEY_TEST_USER_B, never as root; root_caller_uids alone calls as root, which is what it tests.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 

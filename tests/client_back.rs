@@ -53,7 +53,7 @@ impl Fake {
         self.line = Some(sys::accept(self.listener.as_fd()).unwrap());
         let (serial, hello) = self.next();
         assert!(matches!(hello, Message::Hello(_)), "{hello:?}");
-        let welcome = Welcome { version: 1, writer: "fake".into(), draining: None };
+        let welcome = Welcome { version: 1, writer: "fake".into(), draining: None, health: false };
         self.say(serial, &Message::Welcome(welcome));
     }
 

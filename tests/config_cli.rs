@@ -259,7 +259,7 @@ fn a_dry_run_prints_the_plan_and_leaves_nothing() {
         "/etc/hostname at /opt/h (ro)",
         "(rw)",
         "user_namespace: on",
-        "seccomp: off",
+        "seccomp: on: default",
     ] {
         assert!(plan.contains(words), "'{words}' is not in {plan}");
     }

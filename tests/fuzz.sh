@@ -1,39 +1,78 @@
 #!/usr/bin/env bash
-# The fuzz targets in fuzz/, each for so many seconds (default 60): tests/fuzz.sh [SECONDS]. Findings are in fuzz/artifacts/.
-# Needs a nightly toolchain and cargo-fuzz: without them it says so and ends with 77. The corpora grow in fuzz/corpus/.
+# The fuzz targets (fuzz/, src/fuzzing/), with coverage.
+#
+#   tests/fuzz.sh [SECONDS [TARGET...]]   each so long (default 60), with cargo-fuzz and AddressSanitizer: long runs
+#   tests/fuzz.sh --short [SECONDS]       all of them in one go (default 5), as continuous integration does it: libFuzzer and
+#                                         coverage from the compiler that builds everything else, so no nightly one and no
+#                                         cargo-fuzz. Without AddressSanitizer: the parsers have no unsafe code.
+#
+# Without what it needs it says so and ends with 77. Corpora grow in target/fuzz/corpus/, findings are in
+# target/fuzz/artifacts/; fuzz/seeds/ is where everything begins.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-seconds=${1:-60}
-cd "$(dirname "$0")/.."
-if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
-    echo "fuzz: no nightly toolchain with cargo-fuzz (rustup toolchain install nightly; cargo install --locked cargo-fuzz)" >&2
-    exit 77
+mode=long
+if [ "${1:-}" = --short ]; then
+    mode=short
+    shift
 fi
-# Beginnings: real packets and lines of this build.
-mkdir -p fuzz/corpus/wire fuzz/corpus/proc fuzz/corpus/line
-mkdir -p fuzz/corpus/image
-cat /etc/os-release >fuzz/corpus/image/os-release
-printf '%s' '{"org.label-schema.build-date":"Tuesday_4_April_2023_13:15:56_UTC"}' >fuzz/corpus/image/labels
-printf '%s\n' 'Scientific Linux release 6.10 (Carbon)' >fuzz/corpus/image/redhat-release
-# A SIF header (src/image/sif.rs), of an empty file.
-{ head -c 32 /dev/zero; printf 'SIF_MAGIC\0''01\0''02\0'; head -c 80 /dev/zero; } >fuzz/corpus/image/sif
-for file in status stat cgroup uid_map; do cat /proc/self/$file >fuzz/corpus/proc/$file; done
-BAILEY_WRITE_CORPUS=$PWD/fuzz/corpus cargo test --quiet --locked --features test-hooks --test wire_fuzz corpus >/dev/null
-# Names, patterns and lists: the examples of docs/bans.md, a file each.
-mkdir -p fuzz/corpus/name fuzz/corpus/pattern fuzz/corpus/bans
-awk -v to=fuzz/corpus '
-    /^```/ { kind = kind == "" ? substr($0, 4) : ""; count++; next }
-    kind == "names" { name++; print > (to "/name/doc-" name) }
-    kind == "condor" && /\// { pattern++; split($0, part, " "); print part[2] > (to "/pattern/doc-" pattern) }
-    kind == "toml" || kind == "lcas" || kind == "dn" || kind == "condor" || kind == "argus" || kind == "mapfile" {
-        file = to "/bans/doc-" count
-        if (!(file in seen)) { seen[file] = 1; printf "%s", kind == "toml" ? "o" : substr(kind, 1, 1) > file }
-        print > file
-    }' docs/bans.md
-for target in wire line proc image name pattern bans; do
-    echo "== $target: $seconds s"
-    cargo +nightly fuzz run --release "$target" -- -max_total_time="$seconds" -max_len=135000 -timeout=10 -rss_limit_mb=2048 \
-        -print_final_stats=1 2>&1 | grep -E "stat::|ERROR|panicked|Done|SUMMARY|Test unit" | cut -c1-200
-    [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "fuzz: $target found something: fuzz/artifacts/$target" >&2; exit 1; }
+seconds=${1:-$([ "$mode" = short ] && echo 5 || echo 60)}
+shift $(($# > 0))
+if [ "$mode" = short ]; then enter_workspace; else cd "$(dirname "$0")/.."; fi
+targets=("$@")
+if [ "${#targets[@]}" -eq 0 ]; then
+    for file in fuzz/fuzz_targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
+fi
+lacking() {
+    echo "fuzz: skipped: $*" >&2
+    exit 77
+}
+here=$PWD/target/fuzz
+host=$(rustc -vV | sed -n 's/^host: //p')
+# fuzz TARGET COMMAND...: its corpus and its findings are its own. What it found is an error.
+fuzz() {
+    local target=$1 log=$here/log/$1 code=0
+    shift
+    mkdir -p "$here"/{corpus,artifacts,log}/"$target"
+    "$@" "$here/corpus/$target" "fuzz/seeds/$target" -artifact_prefix="$here/artifacts/$target/" -max_total_time="$seconds" \
+        -max_len=135000 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 >"$log/log" 2>&1 || code=$?
+    awk -v target="$target" '/stat::number_of_executed_units/ { runs = $2 } /cov: / { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) }
+        END { printf "fuzz: %-10s %10d runs, coverage %d\n", target, runs, cov }' "$log/log"
+    [ "$code" -eq 0 ] && return 0
+    echo "fuzz: $target found something (target/fuzz/artifacts/$target):" >&2
+    grep -aE "panicked at|ERROR|SUMMARY|Test unit|^error" -A 2 "$log/log" | cut -c1-300 | tail -n 20 >&2
+    return 1
+}
+
+if [ "$mode" = long ]; then
+    cargo +nightly fuzz --version >/dev/null 2>&1 || lacking "no nightly toolchain with cargo-fuzz:" \
+        "rustup toolchain install nightly --profile minimal; cargo install --locked cargo-fuzz; or tests/fuzz.sh --short"
+    for target in "${targets[@]}"; do
+        cargo +nightly fuzz build --target-dir "$here/build" "$target"
+        fuzz "$target" "$here/build/$host/release/$target"
+    done
+    exit 0
+fi
+
+have c++ || have g++ || lacking "no C++ compiler, which libFuzzer needs: apt-get install g++"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/fuzz-short
+# What cargo-fuzz gives the compiler, but for the sanitizer. The configuration's own flags (a static program) are not meant here.
+flags=(--cfg fuzzing -Cpasses=sancov-module)
+for option in level=4 inline-8bit-counters pc-table trace-compares; do flags+=("-Cllvm-args=-sanitizer-coverage-$option"); done
+begin=$SECONDS
+RUSTFLAGS="${flags[*]}" cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml --target "$host"
+echo "fuzz: built in $((SECONDS - begin)) s"
+# As many side by side as there are processors.
+pids=()
+failed=0
+for target in "${targets[@]}"; do
+    fuzz "$target" "$CARGO_TARGET_DIR/$host/release/$target" &
+    pids+=($!)
+    if [ "${#pids[@]}" -ge "$(nproc)" ]; then
+        wait "${pids[0]}" || failed=$((failed + 1))
+        pids=("${pids[@]:1}")
+    fi
 done
+for pid in "${pids[@]}"; do wait "$pid" || failed=$((failed + 1)); done
+echo "fuzz: ${#targets[@]} targets, $seconds s each, $failed with findings, $((SECONDS - begin)) s in all"
+[ "$failed" -eq 0 ]

@@ -368,7 +368,8 @@ fn every_error_in_init_is_a_refusal() {
         let end = own().position(|step| step.call == last).unwrap_or_else(|| panic!("no {last}"));
         tried.extend(own().take(end + 1).filter(|step| step.is_beyond(&all)));
     }
-    tried.retain(|step| !CANNOT_FAIL.contains(&step.call.as_str()));
+    // Landlock is only preferred by default, so a payload may run without, and its record says so: landlock.rs.
+    tried.retain(|step| !CANNOT_FAIL.contains(&step.call.as_str()) && !step.call.starts_with("landlock_"));
     for (turn, at) in tried.into_iter().enumerate() {
         let error = ERRORS[turn % ERRORS.len()];
         let inject = format!("inject={}:error={error}:when={}", at.call, at.number);
@@ -453,7 +454,7 @@ fn every_error_of_the_log_is_a_refusal_or_harmless() {
         }
         refused += 1;
         // The same calls look for the site's lists, and a list that cannot be read lets nobody in (120).
-        let lists = code(&trial.output) == 120 && said.contains("lists of suspended users");
+        let lists = code(&trial.output) == 120 && said.contains("this site cannot read one of its lists");
         assert!(
             lists || matches!(code(&trial.output), 122 | 125),
             "{inject}: {} {said}",

@@ -58,6 +58,7 @@ same $man/bailey-verify.1 "$(documented $man/bailey-verify.1)" "$(options src/ad
 same $man/bailey-report.1 "$(documented $man/bailey-report.1)" "$(options src/admin/report/mod.rs Report)"
 same $man/bailey-ps.1 "$(documented $man/bailey-ps.1)" "$(options src/admin/cli.rs Ps)"
 same $man/bailey-stop.1 "$(documented $man/bailey-stop.1)" "$(options src/admin/cli.rs Stop)"
+same $man/bailey-check.1 "$(documented $man/bailey-check.1)" "$(options src/admin/check/mod.rs Check)"
 same $man/bailey-drain.1 "$(documented $man/bailey-drain.1)" "$(options src/admin/cli.rs Drain)"
 # A command of several words has one page.
 of() {
@@ -69,6 +70,7 @@ same $man/bailey-ban.1 "$(documented $man/bailey-ban.1 | sort -u)" \
     "$({ of src/admin/ban/mod.rs Add Remove List Import; of src/admin/who.rs Who; } | sort -u)"
 same $man/bailey-policy.1 "$(documented $man/bailey-policy.1 | sort -u)" \
     "$({ of src/admin/policy/mod.rs Explain Check; of src/admin/who.rs Who; } | sort -u)"
+same $man/bailey-clean.1 "$(documented $man/bailey-clean.1)" "$(options src/admin/clean.rs Clean)"
 same $man/bailey-config.1 "$(documented $man/bailey-config.1)" "$(options src/admin/cli.rs Validate)"
 same $man/bailey-recorder.8 "$(documented $man/bailey-recorder.8)" "$(options src/recorder/cli.rs Cli)"
 same $man/bailey.toml.5 "$(documented_keys $man/bailey.toml.5)" "$(keys config/bailey.toml)"

@@ -190,7 +190,7 @@ fn every_message(id: LaunchId) -> Vec<Message> {
     let done = || Done { text: "x".into() };
     vec![
         hello(),
-        Message::Welcome(wire::Welcome { version: 1, writer: "me".into(), draining: None }),
+        Message::Welcome(wire::Welcome { version: 1, writer: "me".into(), draining: None, health: false }),
         launch_of(id),
         Message::Receipt(wire::Receipt { id: id.to_string(), seq: 1, hash: "0".repeat(64) }),
         Message::Refused(wire::Refused::of(&bailey::failure::Failure::refused("a", "b", "c"))),

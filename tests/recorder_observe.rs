@@ -344,7 +344,7 @@ fn each_false_claim_is_named_with_both_values() {
     assert_eq!(observe::contradictions(&honest, peer, &seen), Vec::<String>::new());
     let nothing = Record::new(Action::PayloadLaunch, LaunchId::from_parts(1, [1; 10]));
     assert_eq!(observe::contradictions(&nothing, peer, &seen), Vec::<String>::new());
-    let lies: [(&str, &str, Change); 12] = [
+    let lies: [(&str, &str, Change); 13] = [
         ("the payload's pid: the launcher says 1, ", &seen.pid().to_string(), |r| r.process.pid = Some(1)),
         ("its pid inside: the launcher says 77, ", "2", |r| r.process.vpid = Some(77)),
         ("the launcher's pid: the launcher says 1, ", &peer.pid.to_string(), |r| {
@@ -363,6 +363,9 @@ fn each_false_claim_is_named_with_both_values() {
             r.process.user.id = Some("x".into())
         }),
         ("no_new_privs: the launcher says false, ", "true", |r| r.grid.observed.no_new_privs = Some(false)),
+        ("its filter of system calls: the launcher says on, ", "off", |r| {
+            r.grid.sandbox.insert("seccomp".into(), "on: default, filter 0".into());
+        }),
         ("its seccomp mode: the launcher says 2, ", "0", |r| r.grid.observed.seccomp = Some(2)),
         ("its depth of pid namespaces: the launcher says 9, ", "2", |r| r.grid.observed.pid_depth = Some(9)),
         ("effective capabilities: the launcher says CAP_SYS_ADMIN, ", "none", |r| {

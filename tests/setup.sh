@@ -7,6 +7,7 @@
 # A program or file that tells that the package is there, and the package.
 needs=(
     gcc:gcc
+    g++:g++
     /usr/include/stdlib.h:libc6-dev
     make:make
     git:git
@@ -55,6 +56,12 @@ version=$(cargo --version | awk '{ print $2 }')
 least=1.91.0
 [ "$(printf '%s\n%s\n' "$least" "${version%%-*}" | sort -V | head -n 1)" = "$least" ] ||
     die "cargo $version is too old: Rust $least or later is needed"
+
+# tests/lint.sh checks the code for the other architecture too, where the toolchain can be asked for it.
+other=aarch64-unknown-linux-gnu
+if have rustup && ! rustup target list --installed | grep -qx "$other"; then
+    rustup --quiet target add "$other" || say "setup: no Rust target $other, tests/lint.sh leaves it out"
+fi
 
 if cargo nextest --version >/dev/null 2>&1; then
     runner="cargo-nextest"

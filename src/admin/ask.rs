@@ -50,7 +50,7 @@ impl Ask {
             fd,
             path: path.to_owned(),
             serial: 0,
-            welcome: Welcome { version: wire::NEWEST, writer: String::new(), draining: None },
+            welcome: Welcome { version: wire::NEWEST, writer: String::new(), draining: None, health: false },
             buffer: vec![0; wire::MAX_PACKET],
         }
     }
@@ -197,6 +197,7 @@ mod tests {
             version: wire::NEWEST,
             writer: "w".into(),
             draining: Some("moving".into()),
+            health: false,
         })
     }
 

@@ -26,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Would a payload run here, behind which walls? Exit code as of monitoring plugins: 0 good, 1 warning, 2 no, 3 unknown
+    Check(super::check::Check),
     /// Whose payload was it?
     Trace(Box<ask_log::Trace>),
     /// Is the log whole? Exit code 0: yes, 1: broken, 2: it cannot be read
@@ -44,6 +46,8 @@ enum Command {
     /// What this site's policy says of a launch, and why
     #[command(subcommand)]
     Policy(super::policy::Policy),
+    /// Give back and remove what dead launches left under uids of their own. Exit code 1: something stays
+    Clean(super::clean::Clean),
     /// Check the configuration, or print it as it takes effect
     #[command(subcommand)]
     Config(Config),
@@ -104,19 +108,23 @@ struct Drain {
 
 /// Runs one command line (with the program's name) and gives the exit code.
 pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Monitoring has a code of its own for "nobody can tell".
+    let cannot = if args.get(1).is_some_and(|word| word == "check") { super::check::UNKNOWN } else { CANNOT };
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             if error.use_stderr() {
                 let failure = crate::frontend::usage(&error, "see bailey-admin --help");
                 let _ = writeln!(std::io::stderr(), "bailey-admin: {failure}");
-                return CANNOT;
+                return cannot;
             }
             let _ = error.print(); // nobody is left to tell
             return 0;
         }
     };
     let answer = match cli.command {
+        Command::Check(options) => Ok(super::check::run(&options)),
         Command::Trace(options) => ask_log::trace(*options),
         Command::Verify(options) => ask_log::verify(&options),
         Command::Report(options) => report::report(&options),
@@ -132,13 +140,14 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> u8 {
         .map(|text| (text, 0)),
         Command::Ban(command) => super::ban::run(command),
         Command::Policy(command) => super::policy::run(command),
+        Command::Clean(options) => super::clean::run(&options),
         Command::Config(Config::Validate(options)) => super::config::validate(&options.files, options.strict),
         Command::Config(Config::Show) => super::config::show().map(|text| (text, 0)),
     };
     match answer {
         Ok((text, code)) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => code,
-            Err(_) => CANNOT,
+            Err(_) => cannot,
         },
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "bailey-admin: {failure}");

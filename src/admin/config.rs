@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::config::{self, Place};
 use crate::failure::{Failure, Printable};
 use crate::input;
+use crate::uids;
 
 /// Checks the named files as if they were the host's, one over the other in this order; without a name, the host's own,
 /// with owner and mode. The text says what was found to be right.
@@ -43,7 +44,8 @@ pub fn validate(files: &[PathBuf], strict: bool) -> Result<(String, u8), Failure
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}: ok", file.display());
     }
-    let warnings = config::warnings(&checked);
+    let mut warnings = config::warnings(&checked);
+    warnings.extend(uids::warnings(&checked));
     for warning in &warnings {
         let _ = writeln!(out, "warning: {}", Printable(warning));
     }

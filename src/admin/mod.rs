@@ -4,11 +4,13 @@
 pub mod ask;
 mod ask_log;
 mod ban;
+mod check;
+mod clean;
 pub mod cli;
 pub mod config;
 pub mod live;
 mod policy;
-mod report;
+pub(crate) mod report;
 mod resolve;
 pub mod verify;
 mod who;

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use super::receipt::Receipt;
+use super::receipt::{CheckReceipt, Receipt};
 use super::record::Record;
 use super::wire::{self, Hello, Launch, Message, Note, Obeyed, Resume, Stop};
 use crate::failure::{Failure, errno_text};
@@ -74,6 +74,9 @@ pub struct Client {
     wait: Duration,
     line: Option<Line>,
     writer: String,
+    draining: Option<String>,
+    /// The recorder answers [`Client::check`].
+    checks: bool,
     serial: u32,
     /// The launch whose receipt came: id, sequence number, hash.
     receipt: Option<Resume>,
@@ -98,6 +101,8 @@ impl Client {
             wait,
             line: None,
             writer: String::new(),
+            draining: None,
+            checks: false,
             serial: 0,
             receipt: None,
             orders: VecDeque::new(),
@@ -120,6 +125,47 @@ impl Client {
     /// `chain.writer` of the recorder.
     pub fn writer(&self) -> &str {
         &self.writer
+    }
+
+    /// Why the node takes no new payloads, as the recorder said when it greeted.
+    pub fn draining(&self) -> Option<&str> {
+        self.draining.as_deref()
+    }
+
+    /// Asks whether this launch would get its receipt. What comes back is the receipt of a record of the check, which
+    /// releases nothing, or why there is none although nothing is wrong: the recorder is older than this question, or is
+    /// asked too often.
+    ///
+    /// # Errors
+    /// As those of [`Client::launch`].
+    pub fn check(
+        &mut self,
+        record: &Record,
+        id: LaunchId,
+        payload: BorrowedFd<'_>,
+        init: BorrowedFd<'_>,
+        namespaces: &[(&'static str, BorrowedFd<'_>)],
+    ) -> Result<Result<CheckReceipt, String>, Failure> {
+        if !self.checks {
+            return Ok(Err(
+                "the recorder is older than this program, and gives no receipts for checks".to_owned()
+            ));
+        }
+        let message = Message::Health(Launch {
+            id: id.to_string(),
+            nested: false,
+            namespaces: namespaces.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
+            record: Box::new(record.clone()),
+        });
+        let mut fds = vec![payload, init];
+        fds.extend(namespaces.iter().map(|(_, fd)| *fd));
+        match self.ask(&message, &fds)? {
+            Message::Receipt(receipt) if receipt.id == id.as_str() => {
+                Ok(Ok(CheckReceipt { seq: receipt.seq, hash: receipt.hash }))
+            }
+            Message::Done(done) => Ok(Err(done.text)),
+            other => Err(self.nonsense(other.name())),
+        }
     }
 
     /// Hands over the launch record with the frozen payload, and waits for the receipt.
@@ -455,6 +501,8 @@ impl Client {
     /// Whether the recorder speaks a version that is spoken here.
     fn welcomed(&mut self, welcome: &wire::Welcome) -> bool {
         self.writer.clone_from(&welcome.writer);
+        self.draining.clone_from(&welcome.draining);
+        self.checks = welcome.health;
         if let Some(line) = &mut self.line {
             line.version = welcome.version;
         }

@@ -43,8 +43,11 @@ pub fn state() -> String {
 pub fn copy(mode: Journald, record: &Record, line: &[u8]) -> Copied {
     let wanted = match mode {
         Journald::Off => false,
-        // A list of what is live comes often, is long, and attests nothing.
-        Journald::Checkpoints => record.event.action.is_log_life() && record.event.action != Action::LiveList,
+        // A list of what is live comes often, is long, and attests nothing; a check comes every few minutes.
+        Journald::Checkpoints => {
+            record.event.action.is_log_life()
+                && !matches!(record.event.action, Action::LiveList | Action::HealthCheck)
+        }
         Journald::All => true,
     };
     if !wanted {
@@ -98,6 +101,7 @@ fn sentence(action: Action) -> &'static str {
         Action::Query => "somebody asked the audit log",
         Action::NodeDrain => "the node's drain flag changed",
         Action::BanChange => "a list of who is suspended changed",
+        Action::HealthCheck => "somebody checked whether a payload could run",
         Action::ConfigChange => "the recorder's configuration changed",
     }
 }

@@ -201,6 +201,19 @@ fn start_ticks(stat: &str) -> Option<u64> {
     rest.split(' ').nth(19)?.parse().ok()
 }
 
+/// For [`crate::fuzzing`]: a table whose first slot is as it has to be; what is understood is written as it was read.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let slots = bytes.split(|byte| *byte == b'\n').map(|text| padded(&String::from_utf8_lossy(text)));
+    let table: Vec<u8> = std::iter::once(padded(&header("boot"))).chain(slots).flatten().collect();
+    let _ = parse(bytes, "boot");
+    let Some(entries) = parse(&table, "boot") else { return false };
+    for entry in entries.iter().flatten() {
+        assert_eq!(Entry::parse(&entry.text()).map(|again| again.text()), Some(entry.text()));
+    }
+    entries.iter().any(Option::is_some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

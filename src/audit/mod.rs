@@ -22,6 +22,6 @@ pub mod time;
 pub mod wire;
 
 pub use log::{Durability, EmbeddedLog, LiveSlot, LogOptions, Position};
-pub use receipt::Receipt;
+pub use receipt::{CheckReceipt, Receipt};
 pub use record::Record;
 pub use time::Timestamp;

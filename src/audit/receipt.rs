@@ -20,6 +20,15 @@ pub struct Receipt {
     pidfd: OwnedFd,
 }
 
+/// A durable record of a check. It is another type than [`Receipt`], names no payload, and so releases none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReceipt {
+    /// `chain.seq` of the record.
+    pub seq: u64,
+    /// SHA-256 of the record's line, 64 lowercase hex digits.
+    pub hash: String,
+}
+
 impl Receipt {
     /// MUST be called only after fdatasync returned success for the line at `seq`.
     pub(super) fn mint(launch: LaunchId, seq: u64, hash: Hash, pidfd: OwnedFd) -> Self {

@@ -107,6 +107,8 @@ pub enum Action {
     NodeDrain,
     /// A list of who is suspended changed.
     BanChange,
+    /// `bailey check` set a payload up as far as its execve, and asked whether a launch would get its receipt. Nothing ran.
+    HealthCheck,
     /// The recorder's configuration is another one, or its files cannot be used and the one before holds.
     ConfigChange,
 }
@@ -132,7 +134,8 @@ impl Action {
             | Self::RecorderStop
             | Self::HostRestart
             | Self::LiveList
-            | Self::LogPrune => ("info", None),
+            | Self::LogPrune
+            | Self::HealthCheck => ("info", None),
         }
     }
 
@@ -150,6 +153,7 @@ impl Action {
                 | Self::LogPrune
                 | Self::Query
                 | Self::NodeDrain
+                | Self::HealthCheck
                 | Self::ConfigChange
         )
     }

@@ -99,30 +99,33 @@ fn names_secret_to_come(argument: &[u8]) -> bool {
     argument.starts_with(b"-") && !argument.contains(&b'=') && is_secret_name(argument)
 }
 
-/// The argument without its secret; `None` when it has none.
+/// The argument without its secrets; `None` when it has none. One argument may hold several, of several forms: a URL with
+/// user information and a token in its query, a shell command with a variable and a header.
 fn redacted_form(argument: &[u8]) -> Option<String> {
     if contains(argument, b"-----BEGIN") {
         return Some(REDACTED.to_owned());
     }
-    if let Some(at) = argument.iter().position(|b| *b == b'=') {
-        let (name, value) = argument.split_at(at);
-        let value = value.get(1..).unwrap_or_default();
+    let mut kept = argument;
+    // Two forms reach to the end of the argument, whatever stands there.
+    if let Some(at) = find(&kept.to_ascii_lowercase(), b"bearer ") {
+        kept = kept.get(..at + 7).unwrap_or_default();
+    }
+    if let Some(at) = kept.iter().position(|b| *b == b'=') {
+        let (name, value) = kept.split_at(at);
         let name_end = name.rsplit(|b| matches!(b, b'?' | b'&' | b' ')).next().unwrap_or(name);
-        if !value.is_empty() && is_secret_name(name_end) {
-            return Some(format!("{}={REDACTED}", text(name)));
+        if value.len() > 1 && is_secret_name(name_end) {
+            kept = kept.get(..=at).unwrap_or_default();
         }
     }
-    let lower = argument.to_ascii_lowercase();
-    if let Some(at) = find(&lower, b"bearer ") {
-        return Some(format!("{}{REDACTED}", text(argument.get(..at + 7).unwrap_or_default())));
-    }
-    let masked = mask_userinfo(argument);
-    let masked = masked.as_deref().unwrap_or(argument);
-    let masked_words = mask_words(masked);
-    match (masked_words, masked == argument) {
-        (Some(words), _) => Some(text(&words)),
-        (None, false) => Some(text(masked)),
-        (None, true) => None,
+    let masked = mask_userinfo(kept);
+    let words = mask_words(masked.as_deref().unwrap_or(kept));
+    let is_cut = kept.len() < argument.len();
+    match words.or(masked) {
+        None if !is_cut => None,
+        masked => {
+            let end = if is_cut { REDACTED } else { "" };
+            Some(format!("{}{end}", text(masked.as_deref().unwrap_or(kept))))
+        }
     }
 }
 
@@ -171,16 +174,25 @@ fn is_jwt(word: &[u8]) -> bool {
     word.starts_with(b"eyJ") && word.len() > 20 && word.split(|b| *b == b'.').nth(2).is_some()
 }
 
-/// `scheme://user:password@host` without its user information.
+/// Each `scheme://user:password@host` without its user information.
 fn mask_userinfo(argument: &[u8]) -> Option<Vec<u8>> {
-    let scheme = find(argument, b"://")? + 3;
-    let rest = argument.get(scheme..)?;
-    let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b' ')).unwrap_or(rest.len());
-    let at = rest.get(..end)?.iter().rposition(|b| *b == b'@')?;
-    let mut out = argument.get(..scheme)?.to_vec();
-    out.extend_from_slice(REDACTED.as_bytes());
-    out.extend_from_slice(rest.get(at..)?);
-    Some(out)
+    let mut out = Vec::new();
+    let mut rest = argument;
+    while let Some(scheme) = find(rest, b"://") {
+        let (before, after) = rest.split_at_checked(scheme + 3)?;
+        let end = after.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b' ')).unwrap_or(after.len());
+        let (authority, behind) = after.split_at_checked(end)?;
+        out.extend_from_slice(before);
+        if let Some(at) = authority.iter().rposition(|b| *b == b'@') {
+            out.extend_from_slice(REDACTED.as_bytes());
+            out.extend_from_slice(authority.get(at..)?);
+        } else {
+            out.extend_from_slice(authority);
+        }
+        rest = behind;
+    }
+    out.extend_from_slice(rest);
+    (out != argument).then_some(out)
 }
 
 /// Whether an option or variable of this name holds a secret: one of its words says so. `--keep`, `--monkey` and `--key-file`
@@ -260,7 +272,7 @@ mod tests {
     #[test]
     fn secrets_do_not_appear() {
         let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
-        let cases: [Vec<String>; 18] = [
+        let cases: [Vec<String>; 23] = [
             vec!["--password=hunter2".into()],
             vec!["--password".into(), "hunter2".into()],
             vec!["-token".into(), "hunter2".into()],
@@ -279,6 +291,11 @@ mod tests {
             vec![format!("--x={jwt}")],
             vec![format!("echo '{jwt}' | sh")],
             vec![format!("https://h/?authz={jwt}&x")],
+            vec!["X=1; TOKEN=hunter2 curl -H 'Authorization: Bearer hunter2'".into()],
+            vec!["https://me:hunter2@host/x?token=hunter2".into()],
+            vec!["cp https://host/a https://me:hunter2@host/b".into()],
+            vec!["https://me:hunter2@host/ Bearer hunter2".into()],
+            vec![format!("{jwt} TOKEN=x Bearer y")],
         ];
         for case in cases {
             let got = args(&case, config::Args::Full);

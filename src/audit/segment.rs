@@ -76,6 +76,25 @@ const NETWORK: [(u32, &str); 13] = [
     (0x6573_5546, "FUSE"),
 ];
 
+/// The kind of file system on which a path is, or would be, for people.
+pub(crate) fn file_system(path: &Path) -> String {
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+    let Ok(statfs) = nix::sys::statfs::statfs(there) else {
+        return "a file system that does not tell".to_owned();
+    };
+    let magic = statfs.filesystem_type().0 as u32;
+    let local = [
+        (0xef53, "ext4"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794c_7630, "overlay"),
+    ];
+    let known = network_kind(magic)
+        .or_else(|| local.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name));
+    known.map_or_else(|| format!("a file system of type {magic:#x}"), str::to_owned)
+}
+
 /// The log's directory, open.
 #[derive(Debug)]
 pub struct Directory {
@@ -280,7 +299,7 @@ fn create(path: &Path, house: House) -> Result<bool, Failure> {
     Ok(!missing.is_empty())
 }
 
-fn network_kind(magic: u32) -> Option<&'static str> {
+pub(crate) fn network_kind(magic: u32) -> Option<&'static str> {
     NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, kind)| *kind)
 }
 

@@ -50,6 +50,9 @@ pub struct Welcome {
     /// Why the node takes no new payloads, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<String>,
+    /// It answers [`Message::Health`]. (One that is older closes the connection at a kind that it does not know.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub health: bool,
 }
 
 /// A launch: the payload stands frozen. Descriptors in this order: pidfd of the payload, pidfd of init, then the namespace
@@ -353,6 +356,8 @@ messages! {
     15 BanTold(BanTold),
     /// Administrator: the VO says whose it was.
     16 Identity(Identity),
+    /// Launcher: would it run? Looked at as a launch is and answered with a receipt, of a record that says so; nothing is live.
+    17 Health(Launch),
 }
 
 /// A packet that is no message.

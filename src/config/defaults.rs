@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::overuse::default_until;
 use super::{
     Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
-    Root, Sandbox, Site, Undeclared,
+    Root, RootCaller, Sandbox, Site, Uid, UidMode, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
@@ -144,13 +144,33 @@ impl Default for Config {
                 uts_namespace: Demand::Required,
                 cgroup_namespace: Demand::Required,
                 session_keyring: Demand::Required,
+                seccomp: Demand::Required,
+                abi_32bit: true,
                 allow_nested: false,
+                // Not every kernel has it (EL 8, and EL 9 before 9.6).
+                landlock: Demand::Preferred,
+                // A fifth of the memory: the kernel takes a payload before a pilot, and a service before neither.
+                oom_score_adj: 200,
                 umask: 0o022,
                 // A pilot that wants to see its payload's output in time, or hands over a terminal, loses by a relay; a site
                 // that runs payloads of many users under one pilot's files wants it.
                 stdio: crate::request::Stdio::Pass,
             },
-            limits: Limits { wall_time: None, grace: Duration::from_secs(10), overuse_off: Vec::new() },
+            uid: Uid { mode: UidMode::Caller, shared_dirs: Vec::new(), state: None },
+            root_caller: RootCaller {
+                uids: None,
+                workdirs: Vec::new(),
+                state: PathBuf::from("/var/lib/bailey/uids"),
+            },
+            limits: Limits {
+                wall_time: None,
+                grace: Duration::from_secs(10),
+                // The kernel's own default for the most (fs.nr_open): only "no limit" is cut.
+                open_files: Some(1 << 20),
+                processes: None,
+                file_size: None,
+                overuse_off: Vec::new(),
+            },
             overuse: overuse(),
             policy: crate::policy::settings::Settings::defaults(),
             tables: crate::policy::settings::Tables::default(),

@@ -54,6 +54,10 @@ pub struct Config {
     pub environment: Environment,
     /// `[sandbox]`
     pub sandbox: Sandbox,
+    /// `[uid]`
+    pub uid: Uid,
+    /// `[root_caller]`
+    pub root_caller: RootCaller,
     /// `[limits]`
     pub limits: Limits,
     /// `[[overuse]]`, shipped ones included.
@@ -220,12 +224,52 @@ pub struct Sandbox {
     pub cgroup_namespace: Demand,
     /// `session_keyring`: a keyring of the payload's own in place of the pilot's.
     pub session_keyring: Demand,
+    /// `seccomp`: a filter of system calls.
+    pub seccomp: Demand,
+    /// `abi_32bit`: whether 32-bit programs may run under it.
+    pub abi_32bit: bool,
     /// `nested_namespaces`: whether `--nested` is granted.
     pub allow_nested: bool,
+    /// `landlock`: no abstract socket and no process outside is reached; rules on files and TCP with profile `strict`.
+    pub landlock: Demand,
+    /// `oom_score_adj`: the least that a payload has; 0 leaves it alone.
+    pub oom_score_adj: i32,
     /// `umask`, octal text in the file.
     pub umask: u32,
     /// `stdio`: `Relay` holds for every launch, `Pass` for those that do not ask for a relay.
     pub stdio: crate::request::Stdio,
+}
+
+/// `[uid]`: as whom the payload of an ordinary caller runs on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uid {
+    /// `mode = "caller" | "subuid"`.
+    pub mode: UidMode,
+    /// `shared_dirs`: directories that payloads with a uid of their own may write to beside their working directory, and
+    /// that `bailey clean` looks through.
+    pub shared_dirs: Vec<PathBuf>,
+    /// `state`: where each account has the directory with its locks and notes; `None` = the default places.
+    pub state: Option<PathBuf>,
+}
+
+/// Whose uid a payload has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UidMode {
+    /// The caller's.
+    Caller,
+    /// One of the caller's subordinate uids (subuid(5)), another for each payload.
+    Subuid,
+}
+
+/// `[root_caller]`: what holds when root calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootCaller {
+    /// `uids`: from which each payload gets one. `None`: root is refused.
+    pub uids: Option<crate::request::UidRange>,
+    /// `workdirs`: directories below which a working directory is given to the payload's uid.
+    pub workdirs: Vec<PathBuf>,
+    /// `state`: where the locks and notes about these uids are.
+    pub state: PathBuf,
 }
 
 /// `[limits]`
@@ -235,6 +279,12 @@ pub struct Limits {
     pub wall_time: Option<Duration>,
     /// `grace`: between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// `open_files`: RLIMIT_NOFILE at most. `None`: the pilot's.
+    pub open_files: Option<u64>,
+    /// `processes`: RLIMIT_NPROC at most. `None`: the pilot's.
+    pub processes: Option<u64>,
+    /// `file_size`: RLIMIT_FSIZE at most. `None`: the pilot's.
+    pub file_size: Option<u64>,
     /// `overuse_off`: ids of `[[overuse]]` rules that do not hold, shipped ones too.
     pub overuse_off: Vec<String>,
 }

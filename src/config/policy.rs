@@ -324,6 +324,13 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
                 "take out the grants, or write decision = \"allow\"",
             ));
         }
+        if rule.grant.profile == Some(Profile::Nested) && rule.grant.nested == Some(false) {
+            return Err(wrong(
+                table(),
+                "its profile grants namespaces, and nested = false refuses them".into(),
+                "take out one of the two",
+            ));
+        }
     }
     let mut persons = HashSet::new();
     let mut names: HashMap<&str, &str> = HashMap::new();
@@ -467,9 +474,9 @@ impl Value for Measure {
 }
 
 impl Value for Profile {
-    const EXPECTED: &'static str = "\"default\" or \"strict\"";
+    const EXPECTED: &'static str = "\"default\", \"nested\" or \"strict\"";
     fn read(text: &str) -> Result<Self, String> {
-        word(text, &[Self::Default, Self::Strict], Self::as_str)
+        word(text, &[Self::Default, Self::Nested, Self::Strict], Self::as_str)
     }
 }
 

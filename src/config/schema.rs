@@ -10,10 +10,10 @@ use serde::Deserialize;
 use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
-    Count, EtcName, ImageEtc, LogDir, Metrics, Pass, Place, Read, SearchPath, Shown, SiteName, Size, SysDir,
-    Umask, Unless, WallTime,
+    Count, EtcName, ImageEtc, LogDir, Metrics, OomScore, Pass, Place, Processes, Read, SearchPath, Shown,
+    SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
 };
-use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared, set};
+use super::{Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
 
 type List<T> = Option<Vec<Read<T>>>;
 type One<T> = Option<Read<T>>;
@@ -30,6 +30,8 @@ pub(super) struct Keys {
     root: Root,
     environment: Environment,
     sandbox: Sandbox,
+    uid: Uid,
+    root_caller: RootCaller,
     limits: Limits,
     overuse: Vec<OveruseKeys>,
     policy: Policy,
@@ -117,9 +119,29 @@ struct Sandbox {
     uts_namespace: One<Demand>,
     cgroup_namespace: One<Demand>,
     session_keyring: One<Demand>,
+    seccomp: One<Demand>,
+    abi_32bit: Option<bool>,
     nested_namespaces: Option<bool>,
+    landlock: One<Demand>,
+    oom_score_adj: One<OomScore>,
     umask: One<Umask>,
     stdio: One<Stdio>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [uid]")]
+struct Uid {
+    mode: One<UidMode>,
+    shared_dirs: List<Place>,
+    state: One<LogDir>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [root_caller]")]
+struct RootCaller {
+    uids: One<Uids>,
+    workdirs: List<Place>,
+    state: One<Place>,
 }
 
 #[derive(Deserialize, Default)]
@@ -127,6 +149,9 @@ struct Sandbox {
 struct Limits {
     wall_time: One<WallTime>,
     grace: One<Duration>,
+    open_files: One<Unless<Count>>,
+    processes: One<Unless<Processes>>,
+    file_size: One<Unless<Size>>,
     overuse_off: List<Id>,
 }
 
@@ -162,11 +187,17 @@ impl Keys {
                     uts_namespace,
                     cgroup_namespace,
                     session_keyring,
+                    seccomp,
+                    abi_32bit,
                     nested_namespaces,
+                    landlock,
+                    oom_score_adj,
                     umask,
                     stdio,
                 },
-            limits: Limits { wall_time, grace, overuse_off },
+            uid: Uid { mode, shared_dirs, state: subuid_state },
+            root_caller: RootCaller { uids, workdirs, state: uids_state },
+            limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
             overuse,
             policy,
             image,
@@ -226,11 +257,24 @@ impl Keys {
         set(&mut config.sandbox.uts_namespace, uts_namespace.map(|v| v.0));
         set(&mut config.sandbox.cgroup_namespace, cgroup_namespace.map(|v| v.0));
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
+        set(&mut config.sandbox.seccomp, seccomp.map(|v| v.0));
+        set(&mut config.sandbox.abi_32bit, abi_32bit);
         set(&mut config.sandbox.allow_nested, nested_namespaces);
+        set(&mut config.sandbox.landlock, landlock.map(|v| v.0));
+        set(&mut config.sandbox.oom_score_adj, oom_score_adj.map(|v| v.0.0));
         set(&mut config.sandbox.umask, umask.map(|v| v.0.0));
         set(&mut config.sandbox.stdio, stdio.map(|v| v.0));
+        set(&mut config.uid.mode, mode.map(|v| v.0));
+        set(&mut config.uid.shared_dirs, list(shared_dirs, |v| v.0));
+        set(&mut config.uid.state, subuid_state.map(|v| v.0.0));
+        set(&mut config.root_caller.uids, uids.map(|v| v.0.0));
+        set(&mut config.root_caller.workdirs, list(workdirs, |v| v.0));
+        set(&mut config.root_caller.state, uids_state.map(|v| v.0.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
+        set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.processes, processes.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.file_size, file_size.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
     }
 }

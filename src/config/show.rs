@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::overuse::amount_text;
-use super::{Args, Config, Demand, ForeignConfig, Journald, Undeclared};
+use super::{Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared};
 use crate::overuse;
 use crate::policy::rule::{Named, NetworkGrant, Parallel, Rule};
 use crate::policy::settings::{Settings, Tables};
@@ -22,6 +22,8 @@ pub fn show(config: &Config) -> String {
         root,
         environment,
         sandbox,
+        uid,
+        root_caller,
         limits,
         overuse,
         policy,
@@ -93,13 +95,32 @@ pub fn show(config: &Config) -> String {
     out.text("uts_namespace", sandbox.uts_namespace.as_str());
     out.text("cgroup_namespace", sandbox.cgroup_namespace.as_str());
     out.text("session_keyring", sandbox.session_keyring.as_str());
+    out.text("seccomp", sandbox.seccomp.as_str());
+    out.line(format_args!("abi_32bit = {}", sandbox.abi_32bit));
     out.line(format_args!("nested_namespaces = {}", sandbox.allow_nested));
+    out.text("landlock", sandbox.landlock.as_str());
+    out.text("oom_score_adj", &sandbox.oom_score_adj.to_string());
     out.text("umask", &format!("{:03o}", sandbox.umask));
     out.text("stdio", sandbox.stdio.as_str());
+
+    out.section("uid");
+    out.text("mode", uid.mode.as_str());
+    out.list("shared_dirs", texts(&uid.shared_dirs));
+    let state = uid.state.as_ref().map(|dir| dir.to_string_lossy());
+    out.text("state", state.as_deref().unwrap_or("default"));
+
+    out.section("root_caller");
+    out.text("uids", &root_caller.uids.map_or("none".to_owned(), |range| range.to_string()));
+    out.list("workdirs", texts(&root_caller.workdirs));
+    out.text("state", &root_caller.state.to_string_lossy());
 
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));
     out.text("grace", &span(limits.grace));
+    let limit = |limit: Option<u64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
+    out.text("open_files", &limit(limits.open_files));
+    out.text("processes", &limit(limits.processes));
+    out.text("file_size", &limits.file_size.map_or("none".to_owned(), size));
     out.list("overuse_off", limits.overuse_off.iter().cloned());
 
     for rule in overuse {
@@ -286,6 +307,16 @@ impl Undeclared {
         match self {
             Self::Deny => "deny",
             Self::Record => "record",
+        }
+    }
+}
+
+impl UidMode {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Subuid => "subuid",
         }
     }
 }

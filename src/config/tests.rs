@@ -122,12 +122,27 @@ ipc_namespace = "preferred"
 uts_namespace = "off"
 cgroup_namespace = "off"
 session_keyring = "preferred"
+seccomp = "preferred"
+abi_32bit = false
 nested_namespaces = true
+landlock = "required"
+oom_score_adj = "1000"
 umask = "0077"
 stdio = "relay"
+[uid]
+mode = "subuid"
+shared_dirs = ["/scratch/", "/data"]
+state = "/data/subuids"
+[root_caller]
+uids = "200000-200999"
+workdirs = ["/pilots"]
+state = "/data/uids"
 [limits]
 wall_time = "2d"
 grace = "0s"
+open_files = "none"
+processes = "16"
+file_size = "5G"
 overuse_off = ["hardly-reads", "many-processes"]
 [[overuse]]
 id = "cpu-over-request"
@@ -237,9 +252,15 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.environment.pass, ["A*", "B"]);
     assert_eq!(config.sandbox.uts_namespace, Demand::Off);
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
+    assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, false));
     assert!(config.sandbox.allow_nested);
+    assert_eq!((config.sandbox.landlock, config.sandbox.oom_score_adj), (Demand::Required, 1000));
     assert_eq!(config.sandbox.umask, 0o077);
     assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);
+    assert_eq!((config.limits.open_files, config.limits.processes), (None, Some(16)));
+    assert_eq!(config.limits.file_size, Some(5 << 30));
+    assert_eq!(config.uid.mode, UidMode::Subuid);
+    assert_eq!(config.root_caller.uids.map(|range| range.to_string()), Some("200000-200999".to_owned()));
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
     assert_eq!(config.limits.grace, Duration::ZERO);
     assert_eq!(config.limits.overuse_off, ["hardly-reads", "many-processes"]);
@@ -305,6 +326,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[identity]\nundeclared = true\n", "line 2, column 14", "boolean `true`, expected \"deny\" or \"record\"", ""),
     ("[identity]\nundeclared = { deny = {} }\n", "line 2, column 14", "invalid type: map", ""),
     ("[audit]\nwait = \"soon\"\n", "line 2, column 8", "'soon' is not a time span", ""),
+    ("[root_caller]\nuids = \"0-999\"\n", "line 2, column 8", "below 1000", ""),
+    ("[root_caller]\nuids = \"2000\"\n", "line 2, column 8", "no range of uids", ""),
+    ("[root_caller]\nuids = \"3000-2000\"\n", "line 2, column 8", "ends before it begins", ""),
+    ("[root_caller]\nuids = \"60000-70000\"\n", "line 2, column 8", "stands for nobody", ""),
+    ("[root_caller]\nuids = \"100000-200000\"\n", "line 2, column 8", "more than 65536", ""),
+    ("[uid]\nmode = \"sub\"\n", "line 2, column 8", "expected `caller` or `subuid`", ""),
     ("[limits]\nwall_time = \"0s\"\n", "line 2, column 13", "no time to run", ""),
     ("[limits]\nwall_time = \"None\"\n", "line 2, column 13", "'None' is not a time span", ""),
     ("[root]\nscratch_size = \"1.5G\"\n", "line 2, column 16", "'1.5G'", ""),
@@ -324,6 +351,10 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[environment]\npass = [\"A=B\"]\n", "line 2, column 9", "no '='", ""),
     ("[environment]\npath = \"/bin:\"\n", "line 2, column 8", "'/bin:'", ""),
     ("[environment]\npath = \"/bin:.\"\n", "line 2, column 8", "relative", ""),
+    ("[sandbox]\noom_score_adj = \"1001\"\n", "line 2, column 17", "no score", ""),
+    ("[sandbox]\noom_score_adj = \"-1\"\n", "line 2, column 17", "no score", ""),
+    ("[limits]\nprocesses = \"15\"\n", "line 2, column 13", "too few", ""),
+    ("[limits]\nopen_files = \"0\"\n", "line 2, column 14", "not a whole number above zero", ""),
     ("[sandbox]\numask = \"0999\"\n", "line 2, column 9", "not a umask", ""),
     ("[sandbox]\numask = \"1777\"\n", "line 2, column 9", "not a umask", ""),
     ("[sandbox]\numask = \"+22\"\n", "line 2, column 9", "not a umask", ""),

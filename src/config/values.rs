@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::{Args, Demand, ForeignConfig, Journald, Undeclared};
-use crate::request::{EnvName, Stdio, parse_duration, parse_size};
+use super::{Args, Demand, ForeignConfig, Journald, UidMode, Undeclared};
+use crate::request::{EnvName, Stdio, UidRange, parse_duration, parse_size};
 
 /// A value that is written as text in the file.
 pub(super) trait Value: Sized {
@@ -82,6 +82,23 @@ impl Value for Args {
     const EXPECTED: &'static str = "\"full\" or \"digest\"";
     fn read(text: &str) -> Result<Self, String> {
         word(text, &[Self::Full, Self::Digest], Self::as_str)
+    }
+}
+
+impl Value for UidMode {
+    const EXPECTED: &'static str = "\"caller\" or \"subuid\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Caller, Self::Subuid], Self::as_str)
+    }
+}
+
+/// A range of uids, or the word "none".
+pub(super) struct Uids(pub(super) Option<UidRange>);
+
+impl Value for Uids {
+    const EXPECTED: &'static str = "a range of uids as text, such as \"200000-200999\", or \"none\"";
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(Self(None)) } else { UidRange::parse(text).map(|range| Self(Some(range))) }
     }
 }
 
@@ -218,6 +235,35 @@ impl Value for Count {
     fn read(text: &str) -> Result<Self, String> {
         let number = text.parse().ok().filter(|number| *number > 0 && !text.starts_with('+'));
         number.map(Self).ok_or_else(|| format!("'{text}' is not a whole number above zero, such as \"1000\""))
+    }
+}
+
+/// Processes and threads of one payload. Fewer than the least could not even be started.
+pub(super) struct Processes(pub(super) u64);
+
+impl Value for Processes {
+    const EXPECTED: &'static str = "a whole number as text, such as \"4096\", or \"none\"";
+    fn read(text: &str) -> Result<Self, String> {
+        match Count::read(text)? {
+            Count(number) if number < 16 => {
+                Err(format!("'{text}' is too few for a shell script: name 16 at least, or \"none\""))
+            }
+            Count(number) => Ok(Self(number)),
+        }
+    }
+}
+
+/// A score of proc_pid_oom_score_adj(5) from 0 on: nobody without privilege may go below what it has.
+pub(super) struct OomScore(pub(super) i32);
+
+impl Value for OomScore {
+    const EXPECTED: &'static str = "a number from \"0\" to \"1000\" as text";
+    fn read(text: &str) -> Result<Self, String> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(score @ 0..=1000) if digits => Ok(Self(score)),
+            _ => Err(format!("'{text}' is no score: write a whole number from \"0\" to \"1000\"")),
+        }
     }
 }
 

@@ -20,9 +20,25 @@ pub fn declare(
     env_file: Option<&Path>,
     undeclared: Undeclared,
 ) -> Result<Identity, Failure> {
+    declare_read(cli, file.or(env_file), None, undeclared)
+}
+
+/// The same; `read`: the bytes of the document at `path`, where they were read before.
+///
+/// # Errors
+/// As [`declare`].
+pub fn declare_read(
+    cli: &DeclaredIdentity,
+    path: Option<&Path>,
+    read: Option<&[u8]>,
+    undeclared: Undeclared,
+) -> Result<Identity, Failure> {
     check_command_line(cli)?;
-    let path = file.or(env_file);
-    let document = path.map(document::read).transpose()?.unwrap_or_default();
+    let document = match (path, read) {
+        (Some(path), Some(bytes)) => document::accept(path, bytes)?,
+        (Some(path), None) => document::read(path)?,
+        (None, _) => Document::default(),
+    };
     let path = path.unwrap_or(Path::new(""));
     let one = |field, said: &Option<String>, written| agree(path, field, said.clone(), written);
 

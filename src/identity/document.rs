@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::syntax;
 use crate::failure::Failure;
 use crate::input::{self, Trouble};
+use crate::policy::name::looks_like_a_credential;
 
 /// The largest document that is read.
 const LIMIT: u64 = 64 << 10;
@@ -28,7 +29,12 @@ pub(super) struct Document {
 
 /// Reads and checks the document at `path`. Every fault is the caller's: exit code 125.
 pub(super) fn read(path: &Path) -> Result<Document, Failure> {
-    let bytes = input::open(path)
+    accept(path, &bytes(path)?)
+}
+
+/// The bytes of the document at `path`, unchecked.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    let read = input::open(path)
         .map_err(Trouble::from)
         .and_then(|file| input::read_small(&file, LIMIT))
         .map_err(|trouble| {
@@ -37,9 +43,13 @@ pub(super) fn read(path: &Path) -> Result<Document, Failure> {
                 trouble.to_string(),
                 "name a JSON file of at most 64 KiB that this account may read, with --identity or BAILEY_IDENTITY",
             )
-        })?
-        .1;
-    let document = parse(path, &bytes)?;
+        })?;
+    Ok(read.1)
+}
+
+/// Checks a document that was read from `path` before.
+pub(super) fn accept(path: &Path, bytes: &[u8]) -> Result<Document, Failure> {
+    let document = parse(path, bytes)?;
     document.check(path)?;
     Ok(document)
 }
@@ -51,7 +61,18 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Document, Failure> {
         return Err(invalid(path, "found an array, expected an object"));
     }
     // From bytes, so that a byte that is not UTF-8 has a line and a column too.
-    serde_json::from_slice(bytes).map_err(|error| invalid(path, &error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| {
+        let why = error.to_string();
+        if looks_like_a_credential(&why) {
+            // serde repeats what it did not expect, and somebody may have put a token where an object belongs.
+            let (line, column) = (error.line(), error.column());
+            return invalid(
+                path,
+                &format!("found what looks like a credential at line {line} column {column}"),
+            );
+        }
+        invalid(path, &why)
+    })
 }
 
 fn invalid(path: &Path, why: &str) -> Failure {
@@ -85,6 +106,29 @@ impl Document {
                 fault.next,
             )
         })
+    }
+}
+
+/// For [`crate::fuzzing`]: what passes is what records and terminals can hold; what does not is told in one line.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let path = Path::new("/x/id.json");
+    match parse(path, bytes).and_then(|document| document.check(path).map(|()| document)) {
+        Ok(Document { user, issuer, vo, groups, name, pilot, job, task }) => {
+            let one = [user, issuer, vo, name, pilot, job, task].into_iter().flatten();
+            for text in one.chain(groups.into_iter().flatten()) {
+                assert!(!text.is_empty() && text.len() <= 1024 && text.trim() == text, "{text:?}");
+                assert!(!text.contains(char::is_control), "{text:?}");
+                assert!(!looks_like_a_credential(&text), "{text:?}");
+            }
+            true
+        }
+        Err(failure) => {
+            let text = failure.to_string();
+            crate::fuzzing::is_one_line(&text);
+            assert!(!looks_like_a_credential(&text), "{text:?}");
+            false
+        }
     }
 }
 
@@ -135,6 +179,9 @@ mod tests {
             (b"{\"user\": \"a\\nb\"}", "control characters"),
             (b"{\"user\": \"\"}", "is empty"),
             (b"{\"groups\": [\"atlas\"]}", "'atlas'"),
+            (b"\"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln\"", "looks like a credential at line 1"),
+            (b"{\"groups\": \"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln\"}", "looks like a credential"),
+            (b"{\"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln\": 1}", "looks like a credential"),
         ];
         for (bytes, why) in table {
             let shown = String::from_utf8_lossy(bytes);
@@ -143,6 +190,7 @@ mod tests {
             assert_eq!((failure.code, failure.fault), (Code::Setup, Fault::User), "{shown}");
             assert!(failure.what.contains(&*path.to_string_lossy()), "{failure}");
             assert!(failure.why.contains(why), "{shown}: {failure}");
+            assert!(!failure.to_string().contains("eyJ"), "{failure}");
             assert!(!failure.next.is_empty());
         }
     }

@@ -4,10 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod declared;
-mod document;
+pub(crate) mod document;
 mod syntax;
 
-pub use declared::declare;
+pub use declared::{declare, declare_read};
+pub use document::bytes as read_document;
 
 /// Who the payload runs for, as far as somebody said so. Every value has passed the checks of `syntax.rs`.
 #[derive(Debug, Clone, PartialEq, Eq)]

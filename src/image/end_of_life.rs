@@ -259,5 +259,26 @@ fn day(written: &Spanned<Datetime>) -> Result<Day, Fault> {
     day.end().map(|_| day).ok_or_else(fault)
 }
 
+/// For [`crate::fuzzing`]: a site's own table; what is wrong with it is told in one line.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    match EndOfLife::parse(bytes) {
+        Ok(table) => {
+            let _ = table.dated();
+            for os in ["debian:12", "centos:7.9", "x"] {
+                let (id, version) = os.split_once(':').unwrap_or((os, ""));
+                let (os, _) =
+                    crate::image::os_release::parse(format!("ID={id}\nVERSION_ID={version}\n").as_bytes());
+                let _ = os.map(|os| table.of(&os));
+            }
+            true
+        }
+        Err(fault) => {
+            crate::fuzzing::is_one_line(&fault.failure(Path::new("/x/table.toml"), bytes).to_string());
+            false
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::time::Timestamp;
-use crate::config::{Config, Demand};
+use crate::config::{self, Config, Demand, UidMode};
 use crate::failure::Failure;
 use crate::host::Caller;
 use crate::image::{self, facts::Told};
@@ -13,10 +13,11 @@ use crate::policy::store;
 use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request, Stdio};
 use crate::sandbox::layout::{self, Account, Protected};
+use crate::sandbox::seccomp::{self, Filter};
 use crate::sandbox::tree::Origin;
-use crate::sandbox::{Blueprint, environment};
+use crate::sandbox::{Blueprint, environment, landlock};
 use crate::supervisor::Deadline;
-use crate::sys::process::ExecArrays;
+use crate::sys::process::{Ceiling, ExecArrays};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -151,7 +152,25 @@ pub fn decide(
     )?;
     let commands = commands(request, &env)?;
     let namespaces = namespaces(request, config);
+    let tree = builder.finish(scratch, &start_dir);
+    // File-system rules forbid every later mount, so never where the payload may mount.
+    let second_wall = obligations.profile == Profile::Strict && !request.nested;
+    let landlock = landlock::Wanted::new(
+        config.sandbox.landlock,
+        second_wall.then_some(&tree),
+        second_wall && request.network == Network::None,
+    );
+    let filter = filter(request, config, obligations.profile);
     let mut walls = walls(request, config, image_path.is_some());
+    if obligations.profile == Profile::Nested {
+        walls.insert("nested_namespaces_forbidden", "off: a rule of the site grants them".to_owned());
+    }
+    walls.insert("seccomp", filter.map_or("off: the site's configuration".to_owned(), Filter::describe));
+    if request.dry_run {
+        // Otherwise the payload's process asks, and reports what it got.
+        walls.insert("landlock", landlock.words());
+    }
+    walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
     walls.insert("stdio", describe::streams(stdio));
@@ -159,12 +178,20 @@ pub fn decide(
 
     let blueprint = Blueprint {
         id,
-        tree: builder.finish(scratch, &start_dir),
+        tree,
+        hold: caller.lent.as_ref().map(|lent| lent.lock.clone()),
+        lease: None,
+        ids: (caller.uid, caller.gid),
         uid_map: line(&format!("{0} {0} 1\n", caller.uid)),
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
         namespaces,
         forbid_nesting: !request.nested,
+        seccomp: filter,
+        seccomp_demand: config.sandbox.seccomp,
         keyring: config.sandbox.session_keyring,
+        landlock,
+        ceilings: ceilings(&config.limits),
+        oom_score_adj: config.sandbox.oom_score_adj,
         loopback: request.network == Network::None,
         stdio,
         umask: config.sandbox.umask,
@@ -208,6 +235,7 @@ pub(crate) fn refusals() -> Vec<Failure> {
 fn obliged(request: &Request, obligations: &Obligations) -> Request {
     let mut request = request.clone();
     request.network = obligations.network;
+    request.nested |= obligations.profile == Profile::Nested;
     for at in &obligations.readonly_binds {
         if let Some(bind) = request.binds.get_mut(*at) {
             bind.writable = false;
@@ -218,14 +246,24 @@ fn obliged(request: &Request, obligations: &Obligations) -> Request {
 
 /// The configuration under a profile.
 fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
-    if profile == Profile::Default {
-        return Cow::Borrowed(config);
+    let mut config = Cow::Borrowed(config);
+    match profile {
+        Profile::Default => {}
+        Profile::Nested => config.to_mut().sandbox.allow_nested = true,
+        Profile::Strict => {
+            let config = config.to_mut();
+            config.environment.pass.clear();
+            config.root.sys.clear();
+            config.sandbox.allow_nested = false;
+        }
     }
-    let mut config = config.clone();
-    config.environment.pass.clear();
-    config.root.sys.clear();
-    config.sandbox.allow_nested = false;
-    Cow::Owned(config)
+    config
+}
+
+/// The filter of system calls: of the profile, and of `nested` where that was asked for and granted.
+fn filter(request: &Request, config: &Config, profile: Profile) -> Option<&'static Filter> {
+    let profile = if request.nested { Profile::Nested } else { profile };
+    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, config.sandbox.abi_32bit))
 }
 
 /// Nobody who asked for the pilot's own descriptors is given pipes without a word.
@@ -369,7 +407,7 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
             match request.network {
                 Network::None => on(),
                 Network::Host => {
-                    "off: the host's network; services on 127.0.0.1 and abstract sockets are reachable"
+                    "off: the host's network; services on 127.0.0.1 are reachable, abstract sockets too unless Landlock forbids them"
                         .to_owned()
                 }
             },
@@ -406,10 +444,19 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("clean_environment", on()),
         ("core_files_forbidden", on()),
         ("init_undumpable", on()),
-        ("seccomp", "off: not in this version".to_owned()),
-        ("landlock", "off: not in this version".to_owned()),
         ("cgroup", cgroup(request)),
     ])
+}
+
+/// As whom it runs on this host.
+fn uid_wall(config: &Config, caller: &Caller) -> String {
+    match &caller.lent {
+        Some(lent) => format!("on: its own uid {}, from {}; root called", caller.uid, lent.range),
+        None if config.uid.mode == UidMode::Subuid => {
+            "on: a subordinate uid of its own (process.user.id)".to_owned()
+        }
+        None => "off: the caller's uid".to_owned(),
+    }
 }
 
 /// Without a control group what was asked for is recorded, and nobody holds the payload to it.
@@ -426,6 +473,21 @@ fn cgroup(request: &Request) -> String {
         text.push_str(&asked.join(", "));
     }
     text
+}
+
+/// Limits of setrlimit(2) that the payload never goes above. No core file, because there are credentials in memory; no
+/// priority beyond what the pilot's process has.
+fn ceilings(limits: &config::Limits) -> Vec<Ceiling> {
+    let always =
+        [libc::RLIMIT_CORE, libc::RLIMIT_RTPRIO, libc::RLIMIT_NICE].map(|resource| (resource, Some(0)));
+    let configured = [
+        (libc::RLIMIT_NOFILE, limits.open_files),
+        (libc::RLIMIT_NPROC, limits.processes),
+        (libc::RLIMIT_FSIZE, limits.file_size),
+    ];
+    let all = always.into_iter().chain(configured);
+    all.filter_map(|(resource, most)| Some(Ceiling { resource: resource as libc::c_int, most: most? }))
+        .collect()
 }
 
 /// The atime flags of the host's /proc: the kernel refuses a new proc that shows more than the one in view

@@ -69,7 +69,7 @@ pub(super) fn by_root() -> Failure {
         ..Failure::refused(
             "refused to run a payload as root",
             "bailey is called by root, and nothing that it starts may be root",
-            "call it as the pilot's own unprivileged account",
+            "call it as the pilot's own unprivileged account, or let the site set root_caller.uids (docs/uids.md)",
         )
     }
 }

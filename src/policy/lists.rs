@@ -57,8 +57,8 @@ pub enum Part {
 }
 
 impl Part {
-    /// For records.
-    const fn as_str(self) -> &'static str {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bans => "ban list",
             Self::Groups => "list of groups",

@@ -11,37 +11,18 @@ use super::group::{Group, GroupPattern};
 use super::mapfile;
 use super::name::{Dn, Name};
 use crate::audit::Timestamp;
+use crate::fuzzing::Random;
 
 const FORMATS: [Format; 5] = [Format::Ours, Format::Lcas, Format::DnLines, Format::CondorMap, Format::Argus];
 
 /// Unoptimised, everything here takes its time.
 const ROUNDS: usize = if cfg!(debug_assertions) { 4000 } else { 100_000 };
 
-/// xorshift64*: a failure comes again.
-struct Random(u64);
+trait Value {
+    fn value(&mut self) -> String;
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, most: usize) -> usize {
-        (self.next() % most.max(1) as u64) as usize
-    }
-
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[self.below(of.len())]
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for index in (1..items.len()).rev() {
-            items.swap(index, self.below(index + 1));
-        }
-    }
-
+impl Value for Random {
     /// A value of a DN, with everything in it that either form has a meaning for.
     fn value(&mut self) -> String {
         const PIECES: [&str; 28] = [

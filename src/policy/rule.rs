@@ -109,15 +109,18 @@ pub enum NetworkGrant {
     None,
 }
 
-/// `profile` of a rule.
+/// `profile` of a rule. Of two the later one here holds: a measure against an old image beats what a rule grants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// The walls of the configuration.
     #[default]
     Default,
+    /// As the default, and it may make namespaces of its own, whether it asks or not.
+    Nested,
     /// No namespaces of its own, no writable image, binds read-only but for the working directory, nothing of the pilot's
-    /// environment, no part of /sys.
+    /// environment, no part of /sys, the tightest filter of system calls; Landlock rules on files behind the mounts, and on TCP
+    /// without network.
     Strict,
 }
 
@@ -126,6 +129,7 @@ impl Profile {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Default => "default",
+            Self::Nested => "nested",
             Self::Strict => "strict",
         }
     }

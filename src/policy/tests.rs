@@ -12,26 +12,18 @@ use super::settings::{Measures, OnTrouble, Person, Settings, Tables, Trust, Vo};
 use super::verdict::By;
 use crate::audit::time::Timestamp;
 use crate::failure::Failure;
+use crate::fuzzing::Random;
 use crate::request::Network;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
+trait Choose {
+    fn one_in(&mut self, count: usize) -> bool;
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T;
+    fn some<T: Clone>(&mut self, from: &[T]) -> Vec<T>;
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, most: usize) -> usize {
-        (self.next() % most as u64) as usize
-    }
-
+impl Choose for Random {
     fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
@@ -168,7 +160,8 @@ fn rule(random: &mut Random, number: usize) -> Rule {
     if !deny {
         grant.network = random.one_in(3).then_some(NetworkGrant::None);
         grant.nested = random.one_in(3).then_some(false);
-        grant.profile = random.one_in(3).then_some(Profile::Strict);
+        let profile = if random.one_in(2) { Profile::Strict } else { Profile::Nested };
+        grant.profile = random.one_in(3).then_some(profile);
         grant.binds_deny = random.one_in(4).then(|| "/data".into()).into_iter().collect();
         grant.binds_readonly = random.one_in(3).then(|| "/cvmfs".into()).into_iter().collect();
         grant.parallel = Parallel { person: random.one_in(3).then_some(2), vo: None, uid: None };
@@ -485,6 +478,20 @@ fn old_images_run_strictly_or_not_at_all() {
     assert_eq!(strict.obligations.network, Network::None);
     assert_eq!(strict.obligations.profile, Profile::Strict);
     assert_eq!(strict.obligations.readonly_binds, [0]);
+    // A rule that grants containers does not lift the measure, and holds without one.
+    let grant = Grant { profile: Some(Profile::Nested), ..Grant::default() };
+    let tables = Tables {
+        rules: vec![Rule { id: "containers".into(), grant, ..Rule::default() }],
+        ..Tables::default()
+    };
+    let granting = Memory::new(&tables, [], []);
+    for (measure, profile) in [(Measures::Restrict, Profile::Strict), (Measures::Flag, Profile::Nested)] {
+        let mut settings = Settings::defaults();
+        settings.image.max_age = Some(Duration::from_secs(365 * 86_400));
+        settings.image.old = measure;
+        let verdict = decide(&facts, &look(&facts, &granting), &Lists::default(), &settings, None, now());
+        assert_eq!(verdict.obligations.profile, profile);
+    }
     assert!(judge(Measures::Refuse, &facts).denial.unwrap().why.contains("365 days"));
     facts.image.made = None;
     assert!(

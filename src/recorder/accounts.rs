@@ -11,6 +11,8 @@ use crate::failure::{Code, Failure, Fault};
 
 /// A second's worth of launches times this may come at once.
 const BURST: u32 = 10;
+/// Records of checks that may come at once.
+const CHECKS: f64 = 10.0;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// One uid.
@@ -28,6 +30,8 @@ struct Account {
     day: Instant,
     /// The last refusal was recorded at this time: a flood of refusals is one record a second.
     refused: Option<Instant>,
+    /// Records of checks that may still come now, as of then.
+    checks: (f64, Instant),
 }
 
 /// All of them. One that has nothing open and nothing used is forgotten.
@@ -54,6 +58,7 @@ impl Accounts {
             bytes: 0,
             day: now,
             refused: None,
+            checks: (CHECKS, now),
         })
     }
 
@@ -133,6 +138,15 @@ impl Accounts {
         Ok(())
     }
 
+    /// Whether a check of this uid is to be recorded: one a second is, and some more at once.
+    pub(super) fn may_record_check(&mut self, uid: u32, now: Instant) -> bool {
+        let (left, since) = &mut self.account(uid, now).checks;
+        let has = (*left + now.duration_since(*since).as_secs_f64()).min(CHECKS);
+        let may = has >= 1.0;
+        (*left, *since) = (if may { has - 1.0 } else { has }, now);
+        may
+    }
+
     /// Whether a refusal of this uid is to be recorded: one a second is.
     pub(super) fn may_record_refusal(&mut self, uid: u32, now: Instant) -> bool {
         let day = self.limits.bytes_per_day;
@@ -193,6 +207,57 @@ pub(crate) fn refusals() -> Vec<Failure> {
     vec![of(0, 1000, 1 << 20), of(10, 1, 1 << 20), of(10, 1000, 1)]
 }
 
+/// For [`crate::fuzzing`]: the bytes are what three uids do, one after the other. Nobody gets past a limit, and what one does
+/// takes nothing from another.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    const MOST_IDLE: usize = 3;
+    let mut limits = config::Config::default().recorder;
+    (limits.live_per_uid, limits.launches_per_second, limits.bytes_per_day) = (4, 2, 1000);
+    let mut accounts = Accounts::new(limits, MOST_IDLE);
+    let mut now = Instant::now();
+    let (mut idle, mut live) = ([0_usize; 3], [0_u64; 3]);
+    let mut launched = 0_u64;
+    let begin = now;
+    for byte in bytes {
+        let (uid, what, much) = (u32::from(byte % 3), byte / 3 % 8, u64::from(byte / 24));
+        let (Some(idle), Some(live)) = (idle.get_mut(uid as usize), live.get_mut(uid as usize)) else {
+            continue;
+        };
+        match what {
+            0 => *idle += usize::from(accounts.connect(uid, now).is_ok()),
+            1 if *idle > 0 => {
+                accounts.idle_less(uid);
+                *idle -= 1;
+            }
+            2 if accounts.launch(uid, now).is_ok() => {
+                accounts.begun(uid, now);
+                (*live, launched) = (*live + 1, launched + 1);
+            }
+            3 if *live > 0 => {
+                accounts.ended(uid);
+                *live -= 1;
+            }
+            4 => accounts.filled(uid, much * 50),
+            5 => now += Duration::from_millis(much * 100),
+            6 => now += Duration::from_secs(much * 10_000),
+            7 => {
+                accounts.forget(now);
+                let _ = accounts.may_record_refusal(uid, now);
+            }
+            _ => {}
+        }
+        assert!(*idle <= MOST_IDLE && *live <= 4, "{idle} {live}");
+        let gained = (now.duration_since(begin).as_secs_f64() * 2.0) as u64;
+        assert!(launched <= 3 * (u64::from(BURST) * 2 + gained + 1), "{launched} launches");
+    }
+    for (uid, live) in (0..).zip(live) {
+        let known = accounts.of.get(&uid).map_or(0, |account| account.live);
+        assert_eq!(known, live, "payloads of uid {uid}");
+    }
+    launched > 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +294,17 @@ mod tests {
         accounts.filled(7, 100);
         assert!(accounts.launch(7, now).unwrap_err().why.contains("bytes_per_day"));
         assert!(accounts.launch(7, now + DAY).is_ok());
+    }
+
+    #[test]
+    fn one_check_a_second_is_recorded() {
+        let (mut accounts, begin) = (accounts(1, 1, 1), Instant::now());
+        let mut burst = |uid, at| (0..1000).take_while(|_| accounts.may_record_check(uid, at)).count();
+        assert_eq!(burst(7, begin), 10);
+        assert_eq!(burst(8, begin), 10, "another uid is not touched");
+        assert_eq!(burst(7, begin + Duration::from_millis(900)), 0);
+        assert_eq!(burst(7, begin + Duration::from_millis(2100)), 2);
+        assert_eq!(burst(7, begin + DAY), 10);
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl Server {
     }
 
     /// No room now.
-    fn refuse_for_now(&mut self, token: u64, serial: u32, failure: &Failure) {
+    pub(super) fn refuse_for_now(&mut self, token: u64, serial: u32, failure: &Failure) {
         *self.counters.refusals.entry(failure.code.exit_code()).or_default() += 1;
         let refused = Refused { retry_after_ms: Some(RETRY.as_millis() as u64), ..Refused::of(failure) };
         self.send(token, serial, &Message::Refused(refused));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::claims;
 use super::connections::{Connection, Stage};
 use super::log::Live;
-use super::observe::{self, Handed, Observed};
+use super::observe::{self, Handed, Observed, Peer};
 use super::payloads::Begun;
 use super::records;
 use super::server::{After, Server, now};
@@ -22,6 +22,7 @@ use crate::audit::wire::{self, Message, Packet};
 use crate::config::ForeignConfig;
 use crate::failure::{Code, Failure, Fault};
 use crate::policy::facts::Facts;
+use crate::policy::rule::Profile;
 use crate::policy::verdict::{By, Denial};
 use crate::request::{LaunchId, Network};
 use crate::sandbox::NAMESPACES;
@@ -100,7 +101,7 @@ impl Server {
     }
 
     /// The hash of a configuration that would have the launch refused.
-    fn foreign(&self, launch: &wire::Launch) -> Option<String> {
+    pub(super) fn foreign(&self, launch: &wire::Launch) -> Option<String> {
         let hash = launch.record.grid.policy.config_hash.as_ref()?;
         let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
         (refuses && !self.is_ours(Some(hash))).then(|| hash.clone())
@@ -159,25 +160,11 @@ impl Server {
         if !self.ids.is_of_now(id) {
             return Err(defect("the time in its launch id is not of now"));
         }
-        if !self.has_room(1) {
-            return Err(Failure::record(
-                "the recorder takes no more payloads",
-                "it has no descriptors left (RLIMIT_NOFILE)",
-                "raise its limit on open files (LimitNOFILE=, ulimit -n)",
-            ));
-        }
-        self.look_at_drain_flag();
-        if let Some(reason) = &self.draining {
-            return Err(drain::refusal(reason.clone()));
-        }
+        self.takes_payloads()?;
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
-        let observed = observe::payload(&connection.peer, &handed, &mut self.scratch)?;
+        let observed = confirm(&launch.record, &connection.peer, &handed, &mut self.scratch)?;
         if let Some(other) = self.processes.get(&(observed.pid(), observed.start_ticks)) {
             return Err(defect(&format!("its payload is live already, as launch {other}")));
-        }
-        let contradictions = observe::contradictions(&launch.record, &connection.peer, &observed);
-        if !contradictions.is_empty() {
-            return Err(contradicted(&contradictions));
         }
         let (facts, person, crowd) = self.allow(launch, uid, &observed)?;
         self.accounts.launch(uid, at)?;
@@ -189,7 +176,8 @@ impl Server {
         record.grid.parent_launch = connection.inside.map(|outer| outer.to_string());
         record.grid.identity.person = person;
         // Whether it may have namespaces of its own is the site's to say, and not the launcher's.
-        let nested = launch.nested && self.site.config.sandbox.allow_nested;
+        let by_rule = record.grid.policy.profile.as_deref() == Some(Profile::Nested.as_str());
+        let nested = by_rule || launch.nested && self.site.config.sandbox.allow_nested;
         let begun = Begun {
             id,
             uid,
@@ -212,6 +200,22 @@ impl Server {
         Ok(())
     }
 
+    /// Whether this node takes a payload now, whosever it is.
+    pub(super) fn takes_payloads(&mut self) -> Result<(), Failure> {
+        if !self.has_room(1) {
+            return Err(Failure::record(
+                "the recorder takes no more payloads",
+                "it has no descriptors left (RLIMIT_NOFILE)",
+                "raise its limit on open files (LimitNOFILE=, ulimit -n)",
+            ));
+        }
+        self.look_at_drain_flag();
+        match &self.draining {
+            Some(reason) => Err(drain::refusal(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// What the site's policy says, whatever the launcher was told: the facts, the person, and under what the payload counts.
     fn allow(
         &self,
@@ -226,7 +230,7 @@ impl Server {
         let policy = &self.site.policy;
         let refuses = self.config.recorder.foreign_config == ForeignConfig::Refuse;
         if refuses && !self.is_ours(facts.config_hash.as_deref()) {
-            return Err(foreign());
+            return Err(foreign_config());
         }
         let at = now();
         let relevant = policy.look_up(&facts, at)?;
@@ -248,6 +252,21 @@ impl Server {
     }
 }
 
+/// What the kernel shows of the frozen payload, once it confirms what the launcher claims.
+pub(super) fn confirm(
+    claim: &Record,
+    peer: &Peer,
+    handed: &Handed,
+    scratch: &mut Vec<u8>,
+) -> Result<Observed, Failure> {
+    let observed = observe::payload(peer, handed, scratch)?;
+    let contradictions = observe::contradictions(claim, peer, &observed);
+    if contradictions.is_empty() {
+        return Ok(observed);
+    }
+    Err(contradicted(&contradictions))
+}
+
 pub(super) fn defect(why: &str) -> Failure {
     Failure::record("the recorder cannot take this launch", why, "report this as a defect; nothing has run")
 }
@@ -264,7 +283,7 @@ fn contradicted(contradictions: &[String]) -> Failure {
 }
 
 /// The launcher read other files than the recorder.
-fn foreign() -> Failure {
+pub(super) fn foreign_config() -> Failure {
     Failure::new(
         Code::Refused,
         Fault::Site,
@@ -293,7 +312,7 @@ pub(crate) fn refusals() -> Vec<Failure> {
     let uid = "the pilot's uid: the launcher says 0, the kernel 1000".to_owned();
     vec![
         contradicted(&[uid]),
-        foreign(),
+        foreign_config(),
         unkept("its wall time is longer than 3600 s".to_owned()),
         super::requests::from_inside(outer),
     ]

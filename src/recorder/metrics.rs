@@ -19,6 +19,8 @@ use crate::overuse::{Metric, Step};
 pub(super) struct Counters {
     /// Receipts given.
     pub(super) launches: u64,
+    /// Receipts given for checks, of which nothing runs.
+    pub(super) checks: u64,
     /// End records written, by what ended the payload.
     pub(super) ends: BTreeMap<&'static str, u64>,
     /// Refusals by bailey's exit code.
@@ -75,6 +77,7 @@ pub(super) fn text(counters: &Counters, log: &Stats) -> String {
         one(counters.lists_in_trouble as f64),
     );
     family("bailey_launches_total", "counter", "Receipts given.", one(counters.launches as f64));
+    family("bailey_checks_total", "counter", "Receipts given for checks.", one(counters.checks as f64));
     let ends = counters.ends.iter().map(|(by, count)| (format!("{{by=\"{by}\"}}"), *count as f64));
     family("bailey_ends_total", "counter", "End records, by what ended the payload.", ends.collect());
     let refusals =

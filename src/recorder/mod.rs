@@ -7,6 +7,7 @@
 //!  ├─ connections who may have one, and what it may cost the others
 //!  ├─ requests    what peers ask for: ends, questions of administrators
 //!  ├─ launches    what may begin
+//!  ├─ checks      whether a launch would get its receipt
 //!  ├─ ids         which launches were here before
 //!  ├─ payloads    what is live, until its one closing record is written
 //!  ├─ stops       orders to stop it, until they are carried out
@@ -22,7 +23,8 @@
 //! The protocol is in [`crate::audit::wire`] and docs/recorder.md.
 #![forbid(unsafe_code)]
 
-mod accounts;
+pub(crate) mod accounts;
+mod checks;
 mod claims;
 pub mod cli;
 mod connections;

@@ -4,8 +4,9 @@
 //! 2. What only the recorder may say (`launcher-lost`, `recorder-restart`, `host-restart`) is not taken from anybody else.
 #![forbid(unsafe_code)]
 
-use super::observe::confine;
+use super::observe::{Program, confine};
 use crate::audit::Timestamp;
+use crate::audit::chain::hex;
 use crate::audit::record::{
     Action, Assurance, Ban, BanChange, End, EndBy, ErrorInfo, Host, Id, Identity, LiveEntry, Observed,
     Outcome, Overuse, Peer as PeerField, Preserved, Query, Record, Recorder, Usage,
@@ -319,6 +320,20 @@ pub(super) fn identity(
     };
     record.grid.peer = asker.field();
     shorten(&mut record);
+    record
+}
+
+/// `health-check`: of the claim nothing is kept but which program asked.
+pub(super) fn check(node: &Host, asker: Asker, program: Option<&Program>, version: Option<&str>) -> Record {
+    let mut record = Record::of_log(Action::HealthCheck, node.clone());
+    record.event.reason =
+        Some("a payload was set up as far as its execve, and nothing ran (bailey check)".to_owned());
+    record.grid.launcher.version = version.map(short);
+    if let Some(program) = program {
+        record.process.parent.executable = Some(program.path.clone());
+        record.process.parent.hash.sha256 = Some(hex(&program.sha256));
+    }
+    record.grid.peer = asker.field();
     record
 }
 

@@ -39,6 +39,7 @@ impl Server {
             (Stage::Greeted, Message::Launch(launch)) => {
                 self.launch(token, serial, launch, length, fds);
             }
+            (Stage::Greeted, Message::Health(launch)) => self.check(token, serial, &launch, fds),
             (stage, message) => {
                 self.digests.discard(uid, fds);
                 match (stage, message) {
@@ -127,8 +128,12 @@ impl Server {
         }
         self.digests.discard(uid, fds);
         self.look_at_drain_flag();
-        let welcome =
-            Welcome { version, writer: self.log.writer().to_owned(), draining: self.draining.clone() };
+        let welcome = Welcome {
+            version,
+            writer: self.log.writer().to_owned(),
+            draining: self.draining.clone(),
+            health: true,
+        };
         self.send(token, serial, &Message::Welcome(welcome));
     }
 

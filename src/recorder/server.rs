@@ -56,6 +56,8 @@ const NODE_AGE: Duration = Duration::from_secs(1);
 pub(super) enum After {
     /// The launch gets its receipt.
     Receipt { token: u64, serial: u32, begun: Box<Begun> },
+    /// A check gets the receipt of its record.
+    Checked { token: u64, serial: u32, id: LaunchId },
     /// The payload is closed; the launcher is told, if it asked.
     Closed { id: LaunchId, tell: Option<(u64, u32)> },
     /// A message goes out.
@@ -349,6 +351,14 @@ impl Server {
                     }
                 }
             }
+            After::Checked { token, serial, id } => match result {
+                Ok(Written { seq, hash, .. }) => {
+                    self.counters.checks += 1;
+                    let receipt = wire::Receipt { id: id.to_string(), seq, hash };
+                    self.send(token, serial, &Message::Receipt(receipt));
+                }
+                Err(failure) => self.refuse(token, serial, &failure),
+            },
             After::Closed { id, tell } => {
                 match &result {
                     Ok(_) => self.closed(id, &staged.record),

@@ -5,11 +5,12 @@
 //! other, because a launch has one chain of records.
 #![forbid(unsafe_code)]
 
+use super::records;
 use crate::audit::client::{Absent, Client, Order};
 use crate::audit::log::{Durability, EmbeddedLog, LiveSlot, LogOptions};
 use crate::audit::record::{Host, Record};
 use crate::audit::time::Timestamp;
-use crate::audit::{Receipt, journal};
+use crate::audit::{CheckReceipt, Receipt, journal};
 use crate::config::{Audit, Demand, Journald};
 use crate::failure::Failure;
 use crate::request::LaunchId;
@@ -106,6 +107,34 @@ impl Book {
         self.refused = matches!((&self.kind, &result), (Kind::Recorder(_), Err(_)));
         self.copy(record);
         result
+    }
+
+    /// Makes a record of a check durable as the launch record `claim` would be made. The receipt releases nothing;
+    /// or why there is none although nothing is wrong.
+    pub(super) fn check(
+        &mut self,
+        claim: &Record,
+        id: LaunchId,
+        payload: BorrowedFd<'_>,
+        handover: &Handover<'_>,
+    ) -> Result<Result<CheckReceipt, String>, Failure> {
+        match &mut self.kind {
+            Kind::Recorder(client) => client.check(claim, id, payload, handover.init, &handover.namespaces),
+            Kind::Embedded(log, _) => {
+                let record = records::check(claim);
+                let position = log.append(&record, Durability::Synced)?;
+                self.copy(&record);
+                Ok(Ok(CheckReceipt { seq: position.seq, hash: position.hash }))
+            }
+        }
+    }
+
+    /// Why the node takes no new payloads, as the recorder said.
+    pub(super) fn draining(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Recorder(client) => client.draining(),
+            Kind::Embedded(..) => None,
+        }
     }
 
     /// Writes the record that closes the launch, or the one record of a launch that came to nothing.

@@ -5,6 +5,7 @@
 
 mod bans;
 mod book;
+mod look;
 #[cfg(test)]
 mod messages;
 pub mod overuse;
@@ -12,14 +13,15 @@ mod records;
 mod status;
 pub mod words;
 
-pub use records::{Frozen, handed_over_hash, start_time};
+pub use look::look;
+pub use records::{Frozen, start_time};
 pub use status::{Payload, Status};
 
 use crate::audit::client::Order;
 use crate::audit::log::Durability;
 use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
-use crate::audit::{Receipt, place};
+use crate::audit::{CheckReceipt, Receipt, place};
 use crate::config::{self, Config};
 use crate::failure::{Code, Failure, Fault, Incident, Printable};
 use crate::host::{self, Caller};
@@ -35,8 +37,10 @@ use crate::policy::verdict::Verdict;
 use crate::request::{LaunchId, Request};
 use crate::sandbox::Handover;
 use crate::supervisor::{End, Notice, Overseer};
+use crate::uids;
 use bans::Watch;
 use book::Book;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -60,6 +64,19 @@ pub struct Desk<'a> {
     book: Option<Book>,
     base: Option<Record>,
     status_file_refused: bool,
+}
+
+/// What a check found of the log, with the walls as the launch record would have them.
+#[derive(Debug)]
+pub struct Checked {
+    /// `grid.sandbox`
+    pub sandbox: BTreeMap<String, String>,
+    /// It is the launcher's own log.
+    pub embedded: bool,
+    /// The recorder takes no new payloads, and was not asked for a receipt.
+    pub draining: Option<String>,
+    /// The receipt, or why there is none although nothing is wrong.
+    pub receipt: Result<Result<CheckReceipt, String>, Failure>,
 }
 
 impl<'a> Desk<'a> {
@@ -133,6 +150,12 @@ impl<'a> Desk<'a> {
 
     /// Where the embedded log is.
     pub fn log_dir(&self) -> Result<PathBuf, Failure> {
+        if let Some(lent) = &self.caller.lent {
+            return Ok(lent.log_dir.clone());
+        }
+        if self.caller.uid == 0 && self.config.root_caller.uids.is_some() {
+            return Ok(uids::log_dir(self.config, 0));
+        }
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
         place::place(&self.config.audit, self.caller.uid, &env, &host::id()?)
     }
@@ -180,6 +203,30 @@ impl<'a> Desk<'a> {
             self.slots = slots::take(&dir, self.parallel, watch.facts(), self.person.as_deref())?;
         }
         self.book.as_mut().ok_or_else(no_log)?.launch(&record, id, nested, payload, handover)
+    }
+
+    /// Makes a record of a check durable, as the launch record would be made, and tells what that one would say of the sandbox.
+    /// The receipt releases nothing.
+    pub fn record_check(
+        &mut self,
+        frozen: &Frozen,
+        payload: BorrowedFd<'_>,
+        handover: &Handover<'_>,
+    ) -> Result<Checked, Failure> {
+        self.open_log()?;
+        let record = records::launch(self, frozen);
+        let book = self.book.as_mut().ok_or_else(no_log)?;
+        let draining = book.draining().map(str::to_owned);
+        let receipt = match &draining {
+            Some(reason) => Ok(Err(reason.clone())),
+            None => book.check(&record, self.id, payload, handover),
+        };
+        Ok(Checked { sandbox: record.grid.sandbox, embedded: book.is_embedded(), draining, receipt })
+    }
+
+    /// Which log it is, once that is known: `on: WRITER`, or `off` and why the embedded log is used.
+    pub fn recorder_state(&self) -> Option<&str> {
+        self.book.as_ref().map(Book::recorder_state)
     }
 
     /// Writes the end record. It need not be synced: what a crash of the host loses, the next bailey closes.
@@ -249,10 +296,18 @@ impl<'a> Desk<'a> {
         let Some(path) = &self.request.status_file else {
             return Ok(());
         };
+        if self.lent_status_file().is_some() {
+            return Ok(());
+        }
         let checked =
             crate::plan::absolute(path, self.caller, "--status-file").and_then(|path| status::check(&path));
         self.status_file_refused = checked.is_err();
         checked
+    }
+
+    /// The status file that root opened for this launch.
+    fn lent_status_file(&self) -> Option<&std::fs::File> {
+        self.caller.lent.as_ref()?.status_file.as_deref()
     }
 
     /// Writes the status file, if one was asked for.
@@ -263,8 +318,11 @@ impl<'a> Desk<'a> {
         if self.status_file_refused {
             return; // that is the failure, and its one line is enough
         }
-        let written = crate::plan::absolute(path, self.caller, "--status-file")
-            .and_then(|path| status::write(&path, self.id, status));
+        let written = match self.lent_status_file() {
+            Some(file) => status::write_open(file, path, self.id, status),
+            None => crate::plan::absolute(path, self.caller, "--status-file")
+                .and_then(|path| status::write(&path, self.id, status)),
+        };
         // Of a launch that came to nothing the reason is what the user must read, in one line.
         if let Err(failure) = written
             && status.payload.is_some()
@@ -360,6 +418,9 @@ impl Overseer for Desk<'_> {
     }
 
     fn preserve_in(&self) -> Result<PathBuf, Failure> {
+        if let Some(lent) = &self.caller.lent {
+            return Ok(lent.log_dir.join("preserved").join(self.id.as_str()));
+        }
         let env = |name: &str| self.caller.var(name).map(ToOwned::to_owned);
         Ok(place::preserved(self.caller.uid, &env)?.join(self.id.as_str()))
     }

@@ -34,6 +34,8 @@ pub struct Frozen {
     pub pid: i32,
     /// What it read back of itself.
     pub ready: Ready,
+    /// What Landlock granted, in words.
+    pub landlock: String,
     /// What the kernel shows of it; `None` where the host hides it.
     pub observed: Option<Observed>,
     /// When it was made, from `observed`; worked out once, so that all records say the same nanosecond.
@@ -191,7 +193,7 @@ fn of_action(desk: &Desk<'_>, action: Action) -> Record {
 
 /// SHA-256 of an executable that lies on something that was handed over: the image's own are known by the image. `None`
 /// for those, and for a file too large to be read before every launch.
-pub fn handed_over_hash(executable: &str, mounts: &[HandedOver]) -> Option<String> {
+pub(super) fn handed_over_hash(executable: &str, mounts: &[HandedOver]) -> Option<String> {
     const LARGEST: u64 = 256 << 20;
     let inside = Path::new(executable);
     let mount = mounts
@@ -243,6 +245,22 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
     record
 }
 
+/// `health-check` in the embedded log: as the recorder would write it.
+pub(super) fn check(claim: &Record) -> Record {
+    let mut record = Record::of_log(Action::HealthCheck, claim.host.clone());
+    record.event.reason =
+        Some("a payload was set up as far as its execve, and nothing ran (bailey check)".to_owned());
+    record.grid.launcher.version.clone_from(&claim.grid.launcher.version);
+    record.process.parent.executable.clone_from(&claim.process.parent.executable);
+    let id = |id: &Id| id.id.as_deref().and_then(|id| id.parse().ok());
+    record.grid.peer = record::Peer {
+        pid: claim.process.parent.pid,
+        uid: id(&claim.process.real_user),
+        gid: id(&claim.process.real_group),
+    };
+    record
+}
+
 /// What the kernel confirmed goes beside what was planned.
 fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
     let mut put = |name: &str, state: String| walls.insert(name.to_owned(), state);
@@ -251,10 +269,17 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
     for name in ["no_capabilities", "no_new_privs"] {
         put(name, by.to_owned());
     }
-    put(
-        "securebits_locked",
-        if frozen.ready.securebits == 0xef { "on".to_owned() } else { "off".to_owned() },
-    );
+    if frozen.ready.seccomp > 0 {
+        let errno = nix::errno::Errno::from_raw(frozen.ready.seccomp);
+        put("seccomp", format!("off: {}", crate::failure::errno_text(errno)));
+    }
+    // Compared before this is written: a payload that reports less does not get here.
+    put("securebits_locked", "on".to_owned());
+    put("landlock", frozen.landlock.clone());
+    if let Some(observed) = &frozen.observed {
+        put("signals_reset", "on".to_owned());
+        put("scheduling", scheduling(observed.scheduling));
+    }
     put(
         "session_keyring",
         match frozen.ready.keyring {
@@ -263,6 +288,17 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
             raw => format!("off: {}", crate::failure::errno_text(nix::errno::Errno::from_raw(raw))),
         },
     );
+}
+
+/// The policy's name (sched(7)) and the nice value.
+fn scheduling((policy, nice): (i32, i32)) -> String {
+    let policy = match policy {
+        libc::SCHED_OTHER => "other".to_owned(),
+        libc::SCHED_BATCH => "batch".to_owned(),
+        libc::SCHED_IDLE => "idle".to_owned(),
+        number => format!("policy {number}"),
+    };
+    format!("{policy}, nice {nice}")
 }
 
 fn set_payload(record: &mut Record, frozen: &Frozen) {

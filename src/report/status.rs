@@ -86,9 +86,7 @@ pub(super) fn write(path: &Path, id: LaunchId, status: &Status) -> Result<(), Fa
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(cannot("it names no file".to_owned()));
     };
-    let file = File { version: 1, id: id.as_str(), bailey: env!("CARGO_PKG_VERSION"), status };
-    let mut text = serde_json::to_vec(&file).map_err(|error| cannot(error.to_string()))?;
-    text.push(b'\n');
+    let text = text(id, status).map_err(cannot)?;
     let aside = dir.join(format!(".{}.{id}", name.to_string_lossy()));
     let result = std::fs::OpenOptions::new()
         .write(true)
@@ -100,6 +98,30 @@ pub(super) fn write(path: &Path, id: LaunchId, status: &Status) -> Result<(), Fa
         let _ = std::fs::remove_file(&aside);
         cannot(io_text(&error))
     })
+}
+
+/// Writes it into a file that was opened, and emptied, while bailey was root: the uid that it has now may not make one there.
+pub(super) fn write_open(
+    mut file: &std::fs::File,
+    path: &Path,
+    id: LaunchId,
+    status: &Status,
+) -> Result<(), Failure> {
+    let written = text(id, status).and_then(|text| file.write_all(&text).map_err(|error| io_text(&error)));
+    written.map_err(|why| {
+        Failure::usage(
+            format!("cannot write the status file {}", path.display()),
+            why,
+            "look at the disk that it is on",
+        )
+    })
+}
+
+fn text(id: LaunchId, status: &Status) -> Result<Vec<u8>, String> {
+    let file = File { version: 1, id: id.as_str(), bailey: env!("CARGO_PKG_VERSION"), status };
+    let mut text = serde_json::to_vec(&file).map_err(|error| error.to_string())?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// Refuses a status file that could not be written later, before anything runs.

@@ -7,16 +7,13 @@
 #![forbid(unsafe_code)]
 
 use super::protocol::{Stage, Trouble};
+use super::tree::hidden::{self, Hidden};
 use super::tree::{DEVICE, MAX_PARENTS, Mount, Node, Place, READ_ONLY, Source, Tree, WRITABLE};
 use crate::sys::mount::{self, Attr, FsContext};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// File systems of the host that must never show in a payload's tree, wherever a bind brought them along.
-const HIDDEN: [&[u8]; 3] = [b"cgroup", b"cgroup2", b"proc"];
-/// Their magic numbers (statfs(2)).
-const HIDDEN_MAGIC: [i64; 3] = [libc::CGROUP_SUPER_MAGIC, libc::CGROUP2_SUPER_MAGIC, libc::PROC_SUPER_MAGIC];
+use std::os::unix::ffi::OsStrExt;
 
 /// Turns an errno into the report of where it happened.
 fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
@@ -79,12 +76,21 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
 
     at(Stage::Pivot, 0, fs::change_dir_fd(root.as_fd()))?;
     at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
+    at(Stage::Pivot, 2, old_root_is_gone(root.as_fd()))?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
     if at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
-        if hidden { cover_hidden() } else { Ok(()) }
+        if hidden { cover_hidden(tree) } else { Ok(()) }
     } else {
         Err(Trouble { stage: Stage::StartDir, index: 1, errno: Errno::ENOENT })
     }
+}
+
+/// Reads back that the new root is the root. What is mounted over a root shows in `/..`: the old root would, had it stayed. One
+/// call made every mount nosuid, so one mount shows it.
+fn old_root_is_gone(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    let (new, above) = (fs::stat_at(root, c"")?, fs::stat_at(fs::cwd(), c"/..")?);
+    let nosuid = nix::sys::statfs::fstatfs(root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID);
+    if nosuid && (new.dev, new.ino) == (above.dev, above.ino) { Ok(()) } else { Err(Errno::EXDEV) }
 }
 
 /// The private tmpfs, attached over the host's /proc, with the directory on which the new root is mounted.
@@ -184,7 +190,7 @@ fn host_tree(
     let tree = at(Stage::Source, index, tree)?;
     // The copy itself may be of a file system that must not show: a skeleton names each entry of a directory.
     let kind = nix::sys::statfs::fstatfs(&tree).map(|fs| fs.filesystem_type().0);
-    *hidden |= HIDDEN_MAGIC.contains(&at(Stage::Source, index, kind)?);
+    *hidden |= hidden::by_magic(at(Stage::Source, index, kind)?, path.to_bytes()).is_some();
     let found = at(Stage::Source, index, fs::stat_at(tree.as_fd(), c""))?;
     if (found.dev, found.ino) == (dev, ino) {
         Ok(tree)
@@ -210,8 +216,10 @@ fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<Ow
 }
 
 /// Covers each mount of a hidden file system in the finished tree, found by type and not by path: a recursive bind may
-/// have brought one along. Our own /proc stays. Reads the new proc, which lists only what this process can reach.
-fn cover_hidden() -> Result<(), Trouble> {
+/// have brought one along. Our own /proc stays, and what the site shows of /sys. Reads the new proc, which lists only what this
+/// process can reach, covered mounts too.
+fn cover_hidden(tree: &Tree) -> Result<(), Trouble> {
+    let mut cover = None;
     let table = at(Stage::Hidden, 0, fs::open_at(fs::cwd(), c"/proc/self/mountinfo", libc::O_RDONLY, 0))?;
     // Lines are at most a page or two; a longer one is refused, because what is not read is not judged.
     let mut buffer = [0_u8; 16384];
@@ -230,7 +238,7 @@ fn cover_hidden() -> Result<(), Trouble> {
         while let Some(end) = buffer.get(start..filled).and_then(|rest| rest.iter().position(|b| *b == b'\n'))
         {
             let line = buffer.get(start..start + end).unwrap_or_default();
-            cover_if_hidden(line)?;
+            cover_if_hidden(line, tree, &mut cover)?;
             start += end + 1;
         }
         buffer.copy_within(start..filled, 0);
@@ -238,33 +246,103 @@ fn cover_hidden() -> Result<(), Trouble> {
     }
 }
 
-/// One line of mountinfo (proc_pid_mountinfo(5)): field 5 is the mount point, the type follows the lone hyphen.
-fn cover_if_hidden(line: &[u8]) -> Result<(), Trouble> {
+/// One line of mountinfo (proc_pid_mountinfo(5)): field 5 is the mount point, the type follows the lone hyphen. `cover` is
+/// the one empty file system that covers them all, made when the first is found.
+fn cover_if_hidden(line: &[u8], tree: &Tree, cover: &mut Option<Cover>) -> Result<(), Trouble> {
     let mut fields = line.split(|b| *b == b' ');
     let Some(point) = fields.nth(4) else { return Ok(()) };
     let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
-    if !HIDDEN.contains(&kind) || (kind == b"proc" && point == b"/proc") {
-        return Ok(());
-    }
-    let mut path = [0_u8; libc::PATH_MAX as usize];
-    let path = unescape(point, &mut path).ok_or(Trouble {
+    let Some(found) = hidden::by_name(kind) else { return Ok(()) };
+    let mut buffer = [0_u8; libc::PATH_MAX as usize];
+    let length = unescape(point, &mut buffer).ok_or(Trouble {
         stage: Stage::Hidden,
         index: 2,
         errno: Errno::ENAMETOOLONG,
     })?;
-    let covered = FsContext::open(c"tmpfs").and_then(|context| {
-        context.set(c"size", c"4096")?;
-        context.set(c"mode", c"0555")?;
-        let empty = context.mount(Attr { read_only: true, no_dev: true, no_exec: true }, 0)?;
-        let target =
-            fs::open_how(fs::cwd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0, fs::Resolve::NoSymlinks)?;
-        mount::attach(empty.as_fd(), target.as_fd(), c"")
-    });
-    at(Stage::Hidden, 3, covered)
+    if is_ours(found, buffer.get(..length).unwrap_or_default(), tree) {
+        return Ok(());
+    }
+    at(Stage::Hidden, 3, cover_mount(found, &mut buffer, length, cover))
 }
 
-/// Undoes the octal escapes of mountinfo (`\040` for a space) into a NUL-terminated buffer.
-fn unescape<'a>(text: &[u8], buffer: &'a mut [u8]) -> Option<&'a CStr> {
+/// Is it the payload's own proc, or a part of sysfs that was put below our own /sys on purpose?
+fn is_ours(found: &Hidden, point: &[u8], tree: &Tree) -> bool {
+    match found.name {
+        b"proc" => point == b"/proc",
+        b"sysfs" => {
+            point.starts_with(b"/sys/")
+                && tree.mounts.iter().any(|mount| mount.target.as_os_str().as_bytes() == point)
+        }
+        _ => false,
+    }
+}
+
+/// An empty file system and its device number.
+struct Cover {
+    tmpfs: OwnedFd,
+    dev: u64,
+}
+
+impl Cover {
+    fn new() -> Result<Self, Errno> {
+        let context = FsContext::open(c"tmpfs")?;
+        context.set(c"size", c"4096")?;
+        context.set(c"mode", c"0555")?;
+        let tmpfs = context.mount(Attr { read_only: true, no_dev: true, no_exec: true }, 0)?;
+        let dev = fs::stat_at(tmpfs.as_fd(), c"")?.dev;
+        Ok(Self { tmpfs, dev })
+    }
+}
+
+/// Covers the mount at the NUL-terminated path of this length, unless it is covered already: by another mount on the same
+/// directory, or because an earlier cover lies above it.
+fn cover_mount(
+    found: &Hidden,
+    buffer: &mut [u8; libc::PATH_MAX as usize],
+    length: usize,
+    cover: &mut Option<Cover>,
+) -> Result<(), Errno> {
+    let open = |buffer: &[u8]| {
+        let path = CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::ENAMETOOLONG)?;
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        fs::open_how(fs::cwd(), path, flags, 0, fs::Resolve::NoSymlinks)
+    };
+    let target = match open(buffer) {
+        // Nothing is there any more. That is right only if the deepest directory left on the way is our cover; otherwise
+        // somebody moves directories about, and what must not show may lie elsewhere.
+        Err(Errno::ENOENT) => {
+            let dev = cover.as_ref().map(|cover| cover.dev).ok_or(Errno::ENOENT)?;
+            let mut end = length;
+            loop {
+                end = buffer.get(..end).and_then(|path| path.iter().rposition(|b| *b == b'/')).unwrap_or(0);
+                if end == 0 {
+                    return Err(Errno::ENOENT);
+                }
+                *buffer.get_mut(end).ok_or(Errno::EINVAL)? = 0;
+                match open(buffer) {
+                    Ok(above) if fs::stat_at(above.as_fd(), c"")?.dev == dev => return Ok(()),
+                    Err(Errno::ENOENT) => {}
+                    Ok(_) => return Err(Errno::ENOENT),
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+        other => other?,
+    };
+    if nix::sys::statfs::fstatfs(&target)?.filesystem_type().0 != found.magic {
+        return Ok(());
+    }
+    // The first one is attached itself; copies are made of attached mounts only.
+    if let Some(Cover { tmpfs, .. }) = cover {
+        let copy = mount::clone_tree(tmpfs.as_fd(), c"", false)?;
+        return mount::attach(copy.as_fd(), target.as_fd(), c"");
+    }
+    let Cover { tmpfs, .. } = cover.insert(Cover::new()?);
+    mount::attach(tmpfs.as_fd(), target.as_fd(), c"")
+}
+
+/// Undoes the octal escapes of mountinfo (`\040` for a space) into a NUL-terminated buffer; returns the length.
+fn unescape(text: &[u8], buffer: &mut [u8]) -> Option<usize> {
     let mut length = 0;
     let mut rest = text;
     while let Some((first, tail)) = rest.split_first() {
@@ -279,7 +357,7 @@ fn unescape<'a>(text: &[u8], buffer: &'a mut [u8]) -> Option<&'a CStr> {
         length += 1;
     }
     *buffer.get_mut(length)? = 0;
-    CStr::from_bytes_until_nul(buffer).ok()
+    Some(length)
 }
 
 #[cfg(test)]
@@ -288,9 +366,10 @@ mod tests {
 
     #[test]
     fn mountinfo_escapes_are_undone() {
-        let mut buffer = [0_u8; 64];
-        assert_eq!(unescape(b"/a\\040b\\134c", &mut buffer), Some(c"/a b\\c"));
-        assert_eq!(unescape(b"/plain", &mut buffer), Some(c"/plain"));
+        let mut buffer = [b'x'; 64];
+        assert_eq!(unescape(b"/a\\040b\\134c", &mut buffer), Some(6));
+        assert_eq!(buffer.get(..7), Some(&b"/a b\\c\0"[..]));
+        assert_eq!(unescape(b"/plain", &mut buffer), Some(6));
         let mut short = [0_u8; 4];
         assert_eq!(unescape(b"/plain", &mut short), None);
     }

@@ -5,11 +5,12 @@
 //! 3. Nothing is handed on: whatever fails is reported with its place and errno, and the whole tree ends.
 #![forbid(unsafe_code)]
 
-use super::protocol::{Ended, Message, Ready, Stage, Trouble};
-use super::{Blueprint, build};
+use super::protocol::{Ended, Held, Message, Ready, Stage, Trouble};
+use super::seccomp::QUESTION;
+use super::{Blueprint, build, landlock};
 use crate::config::Demand;
 use crate::sys::clone::Stack;
-use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, socket};
+use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, seccomp, socket};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -90,13 +91,19 @@ fn set_up(
 
     // First of all the launcher's descriptors go: its ends of the sockets (ours would otherwise hide their end-of-file), its
     // log and locks, and whatever the pilot left open. What is opened from here on is close-on-exec.
-    at(Stage::Descriptors, 0, keep_only(control.as_raw_fd(), gate.as_raw_fd()))?;
+    // What holds a lent uid stays open, too: the lock is free when the last of this pid namespace is gone.
+    let hold = plan.hold.as_ref().map_or(gate.as_raw_fd(), AsRawFd::as_raw_fd);
+    at(Stage::Descriptors, 0, keep_only([control.as_raw_fd(), gate.as_raw_fd(), hold]))?;
 
     // The id map, while /proc/self is still ours to write: undumpable processes may not (EACCES). setgroups is denied
     // before gid_map, as the kernel demands of the unprivileged (user_namespaces(7)).
-    at(Stage::IdMap, 0, write_file(c"/proc/self/setgroups", b"deny"))?;
-    at(Stage::IdMap, 1, write_file(c"/proc/self/uid_map", plan.uid_map.as_bytes()))?;
-    at(Stage::IdMap, 2, write_file(c"/proc/self/gid_map", plan.gid_map.as_bytes()))?;
+    if plan.lease.is_some() {
+        wait_for_maps(plan, control)?;
+    } else {
+        at(Stage::IdMap, 0, write_file(c"/proc/self/setgroups", b"deny"))?;
+        at(Stage::IdMap, 1, write_file(c"/proc/self/uid_map", plan.uid_map.as_bytes()))?;
+        at(Stage::IdMap, 2, write_file(c"/proc/self/gid_map", plan.gid_map.as_bytes()))?;
+    }
 
     // The limits are opened while the host's /proc is in view, but set only after the last mount: a limit of zero mount
     // namespaces makes open_tree and fsmount fail, because a detached mount counts as one.
@@ -104,6 +111,9 @@ fn set_up(
 
     // Likewise the counters that are read at the end, after reaping: an undumpable process may not open its own.
     let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0).ok();
+
+    // And the score, which an undumpable process may not write either.
+    at(Stage::OomScore, 0, raise_oom_score(plan.oom_score_adj))?;
 
     // From here on no process of the same uid can ptrace, read or core-dump us (S3 in docs/threat-model.md).
     at(Stage::Undumpable, 0, process::set_undumpable())?;
@@ -129,12 +139,18 @@ fn set_up(
     }
     drop(limits);
 
-    let keyring = match plan.keyring {
-        Demand::Off => -1,
-        Demand::Preferred => keyring::join_new_session().err().map_or(0, |errno| errno as i32),
-        Demand::Required => at(Stage::Keyring, 0, keyring::join_new_session()).map(|()| 0)?,
+    let (keyring, joined) = match (plan.keyring, plan.keyring != Demand::Off) {
+        (_, false) => (-1, 0),
+        (demand, true) => match keyring::join_new_session() {
+            Ok(serial) => (0, serial),
+            Err(errno) if demand == Demand::Preferred => (errno as i32, 0),
+            Err(errno) => return Err(Trouble { stage: Stage::Keyring, index: 0, errno }),
+        },
     };
-    at(Stage::CoreFiles, 0, process::forbid_core_files())?;
+    for (index, ceiling) in plan.ceilings.iter().enumerate() {
+        at(Stage::Ceilings, index, ceiling.set())?;
+    }
+    at(Stage::Priority, 0, process::give_back_priority())?;
     fs::set_umask(plan.umask);
     process::reset_signals();
     at(Stage::Personality, 0, process::reset_personality())?;
@@ -148,20 +164,60 @@ fn set_up(
 
     // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
     argv::set_title(&plan.title);
-    Ok((Ready { keyring, ..Ready::default() }, io))
+    let held = Held { joined, ..Held::default() };
+    Ok((Ready { keyring, held, ..Ready::default() }, io))
 }
 
-/// Closes everything above standard error but the two sockets.
-fn keep_only(a: RawFd, b: RawFd) -> Result<(), Errno> {
-    let (low, high) = (a.min(b), a.max(b));
-    process::close_range(3, low - 1)?;
-    process::close_range(low + 1, high - 1)?;
-    process::close_range(high + 1, RawFd::MAX)
+/// A subordinate uid: the launcher has newuidmap(1) write the maps, and says when. Then this process becomes that uid. The
+/// launcher's groups go now, because setgroups cannot be denied once a map is written; without a capability nobody can set any.
+fn wait_for_maps(plan: &Blueprint, control: BorrowedFd<'_>) -> Result<(), Trouble> {
+    let mut word = [0_u8; 1];
+    if socket::receive_plain(control, &mut word) != Ok(1) {
+        process::exit_now(REPORTED); // the launcher died, or could not do it and says so itself
+    }
+    at(Stage::IdMap, 3, process::become_ids(plan.ids.0, plan.ids.1))
+}
+
+/// Closes everything above standard error but these.
+fn keep_only(mut keep: [RawFd; 3]) -> Result<(), Errno> {
+    keep.sort_unstable();
+    let mut next = 3;
+    for fd in keep {
+        process::close_range(next, fd - 1)?;
+        next = fd + 1;
+    }
+    process::close_range(next, RawFd::MAX)
 }
 
 fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     let file = fs::open_at(fs::cwd(), path, libc::O_WRONLY, 0)?;
     fs::write_all(file.as_fd(), text)
+}
+
+/// Raises this process's oom_score_adj to `least`; what is higher already stays.
+fn raise_oom_score(least: i32) -> Result<(), Errno> {
+    if least <= 0 {
+        return Ok(());
+    }
+    let file = fs::open_at(fs::cwd(), c"/proc/self/oom_score_adj", libc::O_RDWR, 0)?;
+    let mut text = [0_u8; 16];
+    let length = fs::read_some(file.as_fd(), &mut text)?;
+    let now = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
+    if now.is_some_and(|now: i32| now >= least) {
+        return Ok(());
+    }
+    // Decimal digits, by hand, because nothing here may allocate; and no zero in front, which would make them octal.
+    let mut digits = [0_u8; 10];
+    let mut start = digits.len();
+    let mut rest = least as u32;
+    while rest > 0 {
+        start -= 1;
+        if let Some(digit) = digits.get_mut(start) {
+            *digit = b'0' + (rest % 10) as u8;
+        }
+        rest /= 10;
+    }
+    fs::write_all(file.as_fd(), digits.get(start..).unwrap_or_default())
 }
 
 type Limits = [Option<OwnedFd>; LIMIT_FILES.len()];
@@ -221,16 +277,57 @@ fn prepare_payload(plan: &Blueprint, ready: Ready) -> Result<Ready, Trouble> {
     at(Stage::Session, 0, process::new_session())?;
     at(Stage::Descriptors, 1, process::close_on_exec_from(3))?;
 
-    let securebits = at(Stage::ReadBack, 0, process::securebits())?;
-    if securebits != process::SECUREBITS {
-        return Err(Trouble { stage: Stage::ReadBack, index: 0, errno: Errno::EPERM });
-    }
+    // After the last mount, which its file-system rules would forbid.
+    let landlock = landlock::restrict(&plan.landlock)?;
+
+    let held = at(Stage::ReadBack, 0, read_back(plan, ready.held, landlock))?;
+    let securebits = at(Stage::ReadBack, 1, process::securebits())? as u32;
     if plan.forbid_nesting && !at(Stage::ReadBack, 2, process::user_namespaces_are_forbidden())? {
         // All capabilities and no_new_privs do not stop it; only the limit does, so it is tried.
-        return Err(Trouble { stage: Stage::ReadBack, index: 1, errno: Errno::EPERM });
+        return Err(Trouble { stage: Stage::ReadBack, index: 3, errno: Errno::EPERM });
     }
     let command = find_command(&plan.commands)?;
-    Ok(Ready { command, securebits: securebits as u32, vpid: process::pid(), ..ready })
+    let vpid = process::pid();
+    // Last of all: from here on only what the filter lets through, which is what the way to the execve needs.
+    let seccomp = set_filter(plan)?;
+    Ok(Ready { command, securebits, vpid, seccomp, held, landlock, ..ready })
+}
+
+/// The filter of system calls, and a question to it that only this filter answers in this way.
+fn set_filter(plan: &Blueprint) -> Result<i32, Trouble> {
+    let Some(filter) = plan.seccomp else { return Ok(-1) };
+    match seccomp::set_filter(filter.code) {
+        Err(errno) if plan.seccomp_demand == Demand::Preferred => return Ok(errno as i32),
+        result => at(Stage::Seccomp, 0, result)?,
+    }
+    if seccomp::ask(QUESTION) == filter.signature {
+        return Ok(0);
+    }
+    Err(Trouble { stage: Stage::Seccomp, index: 1, errno: Errno::EPERM })
+}
+
+/// What the kernel shows this process of itself. The launcher compares it with what was to be: here it is only read. No file of
+/// /proc is needed, so it works on every host.
+fn read_back(plan: &Blueprint, held: Held, landlock: landlock::Granted) -> Result<Held, Errno> {
+    let mut above = 0;
+    for (index, ceiling) in plan.ceilings.iter().enumerate() {
+        let (_, hard) = ceiling.now()?;
+        above |= u32::from(hard > ceiling.most) << index;
+    }
+    Ok(Held {
+        no_new_privs: process::has_no_new_privs()?,
+        dumpable: process::dumpable()?,
+        capabilities: process::capabilities()?,
+        // Asking for it means to set it.
+        umask: fs::set_umask(plan.umask),
+        blocked: process::blocked_signals()?,
+        personality: process::personality()?,
+        session: process::session()?,
+        keyring: if held.joined == 0 { 0 } else { keyring::session()? },
+        above,
+        landlock: landlock::holds(landlock),
+        ..held
+    })
 }
 
 /// The first of the prepared paths that is a regular file which may be executed, as execvp(3) would choose. EACCES is

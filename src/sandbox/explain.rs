@@ -94,6 +94,7 @@ fn read_sysctl(name: &str) -> String {
 /// A step of the child that failed.
 pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
     let Trouble { stage, index, errno } = trouble;
+    explainer.stage.set(Some(stage));
     let why = errno_text(errno);
     let site = |what: &str, next: &str| Failure::site(what, why.clone(), next);
     let mount = explainer.tree.mounts.get(index as usize);
@@ -134,9 +135,25 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             "cannot forbid nested namespaces (/proc/sys/user/max_*_namespaces)",
             "an outer container keeps /proc/sys read-only: let it unmask /proc (podman: --security-opt unmask=ALL)",
         ),
-        Stage::Undumpable | Stage::ParentDeath | Stage::Personality | Stage::CoreFiles | Stage::Session => {
+        Stage::Undumpable | Stage::ParentDeath | Stage::Personality | Stage::Session => {
             site("cannot prepare the sandbox's first process", "report this with the kernel's version")
         }
+        Stage::OomScore => site(
+            "cannot raise the payload's oom_score_adj",
+            "set sandbox.oom_score_adj = \"0\" if this host forbids it",
+        ),
+        Stage::Ceilings => site(
+            "cannot lower the payload's limits (setrlimit)",
+            "check limits.open_files, limits.processes and limits.file_size",
+        ),
+        Stage::Priority => site(
+            "cannot give back the launcher's real-time priority",
+            "report this with the kernel's version; nothing has run",
+        ),
+        Stage::Landlock => site(
+            "cannot make the payload's Landlock rules",
+            "the image changed since it was looked at; otherwise set sandbox.landlock = \"off\" and report this",
+        ),
         Stage::Namespaces => site("cannot open the sandbox's namespace files", "check that /proc is mounted"),
         Stage::Loopback => site("cannot raise the loopback device of the new network", "try --network host"),
         Stage::Propagation => site(
@@ -212,11 +229,20 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         ),
         Stage::ReadBack => Failure::site(
             "the walls do not hold",
-            if index == 1 {
+            if index == 3 {
                 "a user namespace could be made although it was forbidden".to_owned()
             } else {
                 why
             },
+            "report this with the kernel's version; nothing has run",
+        ),
+        Stage::Seccomp if index == 0 => site(
+            "cannot set the filter of system calls (seccomp)",
+            "the kernel needs CONFIG_SECCOMP_FILTER; where an outer container forbids it: sandbox.seccomp = \"preferred\"",
+        ),
+        Stage::Seccomp => Failure::site(
+            "the walls do not hold",
+            "the filter of system calls was set and does not answer".to_owned(),
             "report this with the kernel's version; nothing has run",
         ),
         Stage::Command | Stage::Exec => command(trouble, explainer),

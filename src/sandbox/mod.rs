@@ -9,9 +9,11 @@ mod build;
 mod child;
 pub mod environment;
 pub mod explain;
+pub mod landlock;
 pub mod layout;
 pub mod observe;
 pub mod protocol;
+pub mod seccomp;
 mod streams;
 pub mod tree;
 
@@ -23,12 +25,16 @@ use crate::config::Demand;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::request::{LaunchId, Stdio};
 use crate::sys::clone::{Side, Stack};
-use crate::sys::process::{ExecArrays, Usage};
+use crate::sys::process::{Ceiling, ExecArrays, Usage};
 use crate::sys::{Errno, clone, fs, pidfd, process, socket};
+use crate::uids::Lease;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Message, Ready, SIZE};
+use std::cell::Cell;
 use std::ffi::CString;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::{Outside, Pipes};
 
@@ -41,6 +47,13 @@ pub struct Blueprint {
     pub id: LaunchId,
     /// The file system.
     pub tree: tree::Tree,
+    /// What holds a uid that was lent: init keeps it open too, so that the uid is not lent again before the last process of
+    /// the payload is gone.
+    pub hold: Option<Arc<File>>,
+    /// The subordinate uid, where the payload has one. Its maps are made from outside then, not by these lines.
+    pub lease: Option<Lease>,
+    /// uid and gid inside.
+    pub ids: (u32, u32),
     /// Line for /proc/self/uid_map: one id, onto itself.
     pub uid_map: CString,
     /// Line for /proc/self/gid_map.
@@ -51,6 +64,16 @@ pub struct Blueprint {
     pub forbid_nesting: bool,
     /// Whether a session keyring of its own is a must.
     pub keyring: Demand,
+    /// Which system calls it may make, if there is a filter, and whether that is a must.
+    pub seccomp: Option<&'static seccomp::Filter>,
+    /// See `seccomp`.
+    pub seccomp_demand: Demand,
+    /// What the Landlock domain is to forbid.
+    pub landlock: landlock::Wanted,
+    /// Limits that the payload never goes above.
+    pub ceilings: Vec<Ceiling>,
+    /// The least oom_score_adj; 0 leaves it alone.
+    pub oom_score_adj: i32,
     /// Raise the loopback device: the network namespace is new.
     pub loopback: bool,
     /// What its standard streams are.
@@ -75,6 +98,8 @@ struct Init {
     pid: i32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// Dropped after init is reaped: what it lent is given back then.
+    lease: Option<Lease>,
 }
 
 impl Init {
@@ -123,8 +148,19 @@ impl Blueprint {
         match clone::clone_into(self.namespaces) {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
-                let init = Init { pid, pidfd, reaped: false };
-                let explainer = Explainer { commands: self.commands, tree: self.tree };
+                let mut init = Init { pid, pidfd, reaped: false, lease: self.lease };
+                if let Some(lease) = &mut init.lease {
+                    lease.admit(pid)?;
+                    socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // it may go on
+                }
+                let expected = observe::Expected {
+                    umask: self.umask,
+                    keyring: self.keyring,
+                    landlock: self.landlock.demand(),
+                    ceilings: self.ceilings,
+                };
+                let stage = Cell::new(None);
+                let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
                 let streams = pipes.map(Pipes::outside);
                 Ok((Building { id: self.id, init, control, gate, streams }, explainer))
             }
@@ -149,9 +185,22 @@ fn no_relay(error: &std::io::Error) -> Failure {
 pub struct Explainer {
     commands: Vec<CString>,
     tree: tree::Tree,
+    expected: observe::Expected,
+    /// The step that failed, once one was put into words.
+    stage: Cell<Option<protocol::Stage>>,
 }
 
 impl Explainer {
+    /// What was to hold.
+    pub const fn expected(&self) -> &observe::Expected {
+        &self.expected
+    }
+
+    /// The step at which the set-up failed, if a child told one.
+    pub fn failed_at(&self) -> Option<protocol::Stage> {
+        self.stage.get()
+    }
+
     /// The path that the payload will execute, inside.
     pub fn command(&self, ready: &Ready) -> String {
         self.commands
@@ -185,6 +234,7 @@ impl Building {
         loop {
             if let (Some(namespaces), Some((ready, pid))) = (&mut namespaces, ready) {
                 let (files, inodes) = std::mem::take(namespaces);
+                explainer.expected.compare(&ready)?;
                 return self.frozen(ready, pid, files, inodes);
             }
             let left = deadline.saturating_duration_since(Instant::now());

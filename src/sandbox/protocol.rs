@@ -1,6 +1,7 @@
 //! What init and payload tell the launcher: fixed-size messages of plain numbers, readable without allocation.
 #![forbid(unsafe_code)]
 
+use super::landlock::{Granted, Parts};
 use crate::sys::Errno;
 use crate::sys::process::Usage;
 
@@ -12,6 +13,7 @@ pub enum Stage {
     Descriptors = 1,
     IdMap,
     Limits,
+    OomScore,
     Undumpable,
     ParentDeath,
     Namespaces,
@@ -31,24 +33,28 @@ pub enum Stage {
     Hidden,
     ForbidNesting,
     Keyring,
-    CoreFiles,
+    Ceilings,
+    Priority,
     Personality,
     Capabilities,
     Securebits,
     NoNewPrivs,
     Fork,
     Session,
+    Landlock,
     ReadBack,
     Command,
+    Seccomp,
     Exec,
 }
 
 impl Stage {
     /// All of them, to find one by number.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::Descriptors,
         Self::IdMap,
         Self::Limits,
+        Self::OomScore,
         Self::Undumpable,
         Self::ParentDeath,
         Self::Namespaces,
@@ -68,15 +74,18 @@ impl Stage {
         Self::Hidden,
         Self::ForbidNesting,
         Self::Keyring,
-        Self::CoreFiles,
+        Self::Ceilings,
+        Self::Priority,
         Self::Personality,
         Self::Capabilities,
         Self::Securebits,
         Self::NoNewPrivs,
         Self::Fork,
         Self::Session,
+        Self::Landlock,
         Self::ReadBack,
         Self::Command,
+        Self::Seccomp,
         Self::Exec,
     ];
 }
@@ -116,6 +125,39 @@ pub struct Ready {
     pub keyring: i32,
     /// Its pid in its own namespace.
     pub vpid: i32,
+    /// Errno of setting the filter of system calls, 0 when it holds, -1 when none was asked for.
+    pub seccomp: i32,
+    /// What else holds.
+    pub held: Held,
+    /// What Landlock granted.
+    pub landlock: Granted,
+}
+
+/// The process's own state, each from the call that shows it. [`super::observe`] compares it with what was to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// `prctl(PR_GET_NO_NEW_PRIVS)`
+    pub no_new_privs: bool,
+    /// `prctl(PR_GET_DUMPABLE)`
+    pub dumpable: i32,
+    /// capget(2), all three sets together.
+    pub capabilities: u64,
+    /// umask(2).
+    pub umask: u32,
+    /// Blocked signals.
+    pub blocked: u64,
+    /// personality(2).
+    pub personality: u32,
+    /// getsid(2).
+    pub session: i32,
+    /// Serial number of the keyring that was joined, 0 for none.
+    pub joined: i32,
+    /// That of the session keyring it has now.
+    pub keyring: i32,
+    /// Bit N: the Nth of the limits that were lowered is above its ceiling.
+    pub above: u32,
+    /// What the Landlock domain must forbid was tried, and is.
+    pub landlock: bool,
 }
 
 /// How it ended, and what the whole tree used: getrusage(2) of init's reaped children, and I/O (proc_pid_io(5)), the
@@ -139,7 +181,7 @@ pub struct Ended {
 /// Size of every message on the wire.
 pub const SIZE: usize = WORDS * 8;
 /// Numbers in a message; more than any needs.
-const WORDS: usize = 16;
+const WORDS: usize = 24;
 
 /// The numbers of a message, and zeros.
 fn words(said: &[u64]) -> [u64; WORDS] {
@@ -156,9 +198,28 @@ impl Message {
         let words: [u64; WORDS] = match self {
             Self::Namespaces => words(&[1]),
             Self::Failed(t) => words(&[2, t.stage as u64, u64::from(t.index), t.errno as i32 as u64]),
-            Self::Ready(r) => {
-                words(&[3, u64::from(r.command), u64::from(r.securebits), r.keyring as u64, r.vpid as u64])
-            }
+            Self::Ready(r) => words(&[
+                3,
+                u64::from(r.command),
+                u64::from(r.securebits),
+                r.keyring as u64,
+                r.vpid as u64,
+                r.seccomp as u64,
+                u64::from(r.held.no_new_privs),
+                r.held.dumpable as u64,
+                r.held.capabilities,
+                u64::from(r.held.umask),
+                r.held.blocked,
+                u64::from(r.held.personality),
+                r.held.session as u64,
+                r.held.joined as u64,
+                r.held.keyring as u64,
+                u64::from(r.held.above),
+                u64::from(r.held.landlock),
+                u64::from(r.landlock.abi),
+                r.landlock.parts.bits(),
+                r.landlock.errno as u64,
+            ]),
             Self::Ended(e) => words(&[
                 4,
                 e.status as u64,
@@ -199,12 +260,7 @@ impl Message {
                     errno: Errno::from_raw(third as i32),
                 }))
             }
-            3 => Some(Self::Ready(Ready {
-                command: first as u32,
-                securebits: second as u32,
-                keyring: third as i32,
-                vpid: fourth as i32,
-            })),
+            3 => Some(Self::Ready(Ready::of(&words))),
             4 => Some(Self::Ended(Ended {
                 status: first as i32,
                 read_chars: second,
@@ -223,6 +279,35 @@ impl Message {
     }
 }
 
+impl Ready {
+    fn of(words: &[u64; WORDS]) -> Self {
+        let mut words = words.iter().skip(1).copied();
+        let mut next = || words.next().unwrap_or_default();
+        // In the order in which they were written: a structure's fields are evaluated as they stand here.
+        Self {
+            command: next() as u32,
+            securebits: next() as u32,
+            keyring: next() as i32,
+            vpid: next() as i32,
+            seccomp: next() as i32,
+            held: Held {
+                no_new_privs: next() == 1,
+                dumpable: next() as i32,
+                capabilities: next(),
+                umask: next() as u32,
+                blocked: next(),
+                personality: next() as u32,
+                session: next() as i32,
+                joined: next() as i32,
+                keyring: next() as i32,
+                above: next() as u32,
+                landlock: next() == 1,
+            },
+            landlock: Granted { abi: next() as u32, parts: Parts::from_bits(next()), errno: next() as i32 },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,7 +317,27 @@ mod tests {
         let all = [
             Message::Namespaces,
             Message::Failed(Trouble { stage: Stage::Attach, index: 7, errno: Errno::ENOENT }),
-            Message::Ready(Ready { command: 2, securebits: 0xef, keyring: 122, vpid: 2 }),
+            Message::Ready(Ready {
+                command: 2,
+                securebits: 0xef,
+                keyring: 122,
+                vpid: 2,
+                seccomp: -1,
+                held: Held {
+                    no_new_privs: true,
+                    dumpable: 3,
+                    capabilities: 1 << 40,
+                    umask: 0o77,
+                    blocked: u64::MAX,
+                    personality: 0x0004_0000,
+                    session: 4,
+                    joined: 5,
+                    keyring: 6,
+                    above: 7,
+                    landlock: true,
+                },
+                landlock: Granted { abi: 8, parts: Parts::from_bits(5), errno: 9 },
+            }),
             Message::Ended(Ended {
                 usage: Usage { cpu_user_us: 5, cpu_system_us: 6, memory_peak_bytes: 7, page_faults_major: 8 },
                 status: 0x8b,

@@ -163,7 +163,7 @@ mod tests {
         let mut tree = Tree::start("read line");
         let member = Member {
             pid: tree.pid(),
-            stat: Stat { state: b'S', ppid: 0, cpu_ticks: 0, threads: 1, start_ticks: 1 },
+            stat: Stat { state: b'S', ppid: 0, cpu_ticks: 0, nice: 0, threads: 1, start_ticks: 1, policy: 0 },
         };
         send(&member, libc::SIGKILL, &mut Vec::new());
         std::thread::sleep(Duration::from_millis(20));

@@ -69,6 +69,16 @@ impl Stack {
     pub fn new() -> Self {
         Self(vec![0; 64 << 10].into_boxed_slice())
     }
+
+    /// Where it begins: one past its last byte, as far down as the ABI wants it aligned.
+    fn top(&mut self) -> *mut u8 {
+        let length = self.0.len();
+        // SAFETY: the end of the boxed slice is one past its last byte, and rounding down keeps it inside.
+        unsafe {
+            let end = self.0.as_mut_ptr().add(length);
+            end.sub(end as usize % 16)
+        }
+    }
 }
 
 impl Default for Stack {
@@ -89,19 +99,34 @@ pub fn spawn_sharing_memory<F: Fn()>(stack: &mut Stack, main: &F) -> Result<i32,
         main();
         libc::EXIT_FAILURE
     }
-    // SAFETY: the end of the boxed slice is one past its last byte, and rounding down keeps it inside. The stack belongs to
-    // the new process alone: init does not touch it, and is suspended anyway until that process has left this memory by
+    // SAFETY: the stack belongs to the new process alone: init does not touch it, and is suspended anyway until that process has left this memory by
     // execve or _exit (clone(2), CLONE_VM with CLONE_VFORK). Without CLONE_FILES, CLONE_FS and CLONE_SIGHAND everything else
     // is its own copy. The kernel wakes init early only to die by SIGKILL, which ends the whole pid namespace.
     let pid = unsafe {
-        let end = stack.0.as_mut_ptr().add(stack.0.len());
-        let top = end.sub(end as usize % 16);
         libc::clone(
             run::<F>,
-            top.cast(),
+            stack.top().cast(),
             libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
             std::ptr::from_ref(main).cast_mut().cast(),
         )
     };
     check(libc::c_long::from(pid)).map(|pid| pid as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stack_begins_aligned_and_inside() {
+        let mut stack = Stack::new();
+        let top = stack.top();
+        assert_eq!(top as usize % 16, 0);
+        let base = stack.0.as_ptr() as usize;
+        assert!((base + (64 << 10) - 16..=base + (64 << 10)).contains(&(top as usize)));
+        let top = stack.top();
+        // SAFETY: a new process writes below the top; so does this, and it is inside the slice.
+        unsafe { top.sub(16).write_bytes(0xff, 16) };
+        assert!(stack.0.contains(&0xff));
+    }
 }

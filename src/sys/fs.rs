@@ -13,6 +13,8 @@ pub enum Resolve {
     InRootNoSymlinks,
     /// Anything that would lead out of the directory is `EXDEV`; a symlink anywhere is `ELOOP`.
     BeneathNoSymlinks,
+    /// As [`Resolve::BeneathNoSymlinks`], and another mount is `EXDEV` too.
+    BeneathOneMount,
     /// From the process's root, with symlinks refused: the path is known to be canonical.
     NoSymlinks,
 }
@@ -24,6 +26,7 @@ struct OpenHow {
     resolve: u64,
 }
 
+const RESOLVE_NO_XDEV: u64 = 0x01;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_BENEATH: u64 = 0x08;
@@ -42,6 +45,7 @@ pub fn open_how(
             Resolve::InRoot => RESOLVE_IN_ROOT,
             Resolve::InRootNoSymlinks => RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
             Resolve::BeneathNoSymlinks => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+            Resolve::BeneathOneMount => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
             Resolve::NoSymlinks => RESOLVE_NO_SYMLINKS,
         };
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
@@ -72,6 +76,13 @@ pub const fn cwd() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
 }
 
+/// The standard streams, which are never closed before the payload's own execve.
+pub const fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: missing ones were opened at the very start (`start`), and nothing in this program closes them while a child is
+    // being made; the kernel answers EBADF otherwise.
+    unsafe { [BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1), BorrowedFd::borrow_raw(2)] }
+}
+
 /// Device, inode and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -85,6 +96,10 @@ pub struct Stat {
     pub rdev: u64,
     /// `st_uid`
     pub uid: u32,
+    /// `st_gid`
+    pub gid: u32,
+    /// `st_nlink`: how many names it has.
+    pub links: u64,
 }
 
 impl Stat {
@@ -119,7 +134,15 @@ pub fn stat_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat, Errno> {
         )))?;
         stat.assume_init()
     };
-    Ok(Stat { dev: stat.st_dev, ino: stat.st_ino, mode: stat.st_mode, rdev: stat.st_rdev, uid: stat.st_uid })
+    Ok(Stat {
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+        mode: stat.st_mode,
+        rdev: stat.st_rdev,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        links: stat.st_nlink,
+    })
 }
 
 /// `st_size` of an open file.
@@ -186,6 +209,12 @@ pub fn make_empty_file(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()
         libc::mknodat(dir.as_raw_fd(), path.as_ptr(), libc::S_IFREG | mode, 0)
     }))
     .map(drop)
+}
+
+/// mknod(2) of the character device 0:0, which needs no right (a whiteout of overlayfs).
+pub fn make_whiteout(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, 0) })).map(drop)
 }
 
 /// openat(2) for the child's own files; adds `O_CLOEXEC` and `O_NOFOLLOW`.
@@ -293,8 +322,8 @@ pub fn cwd_is_reachable() -> Result<bool, Errno> {
     Ok(buffer.first() == Some(&b'/'))
 }
 
-/// umask(2).
-pub fn set_umask(mask: u32) {
+/// umask(2). Returns the one before.
+pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: always succeeds, no pointers.
-    unsafe { libc::umask(mask) };
+    unsafe { libc::umask(mask) }
 }

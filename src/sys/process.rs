@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> Result<libc::c_int, Errno> {
-    // SAFETY: every option used in this file takes plain integers.
+    // SAFETY: every option used in this file takes plain integers, but PR_GET_PDEATHSIG, whose caller passes the address of one.
     check(libc::c_long::from(unsafe { libc::prctl(option, a, b, 0, 0) })).map(|v| v as libc::c_int)
 }
 
@@ -14,21 +14,38 @@ pub fn set_undumpable() -> Result<(), Errno> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
-/// PR_SET_PDEATHSIG: SIGKILL when the parent thread ends. Cleared by later uid changes, so it comes after the id map.
-pub fn die_with_parent() -> Result<(), Errno> {
-    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0).map(drop)
+/// No supplementary groups, these ids as real, effective and saved ones, and dumpable again, which a change of uid ends.
+/// By the raw calls: glibc's would tell threads that are not there, and locks for it.
+pub fn become_ids(uid: u32, gid: u32) -> Result<(), Errno> {
+    let none: *const libc::gid_t = std::ptr::null();
+    // SAFETY: a list of no groups is never read; the others take plain integers.
+    unsafe {
+        check(libc::syscall(libc::SYS_setgroups, 0, none))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    prctl(libc::PR_SET_DUMPABLE, 1, 0).map(drop)
 }
 
-/// Clears the whole capability bounding set: drops one number after the other until the kernel knows no more.
+/// PR_SET_PDEATHSIG: SIGKILL when the parent thread ends. Cleared by later uid changes, so it comes after the id map. Read back
+/// at once: the error is EPERM when it is not there.
+pub fn die_with_parent() -> Result<(), Errno> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0)?;
+    let mut signal: libc::c_int = 0;
+    prctl(libc::PR_GET_PDEATHSIG, &raw mut signal as libc::c_ulong, 0)?;
+    if signal == libc::SIGKILL { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Clears the whole capability bounding set: drops one number after the other until the kernel knows no more. A set has 64.
 pub fn drop_bounding_set() -> Result<(), Errno> {
-    let mut capability = 0;
-    loop {
+    for capability in 0..64 {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
-            Ok(_) => capability += 1,
+            Ok(_) => {}
             Err(Errno::EINVAL) if capability > 0 => return Ok(()),
             Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 /// NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE and their locks, and KEEP_CAPS locked off (capabilities(7)).
@@ -42,6 +59,16 @@ pub fn lock_securebits() -> Result<(), Errno> {
 /// PR_GET_SECUREBITS.
 pub fn securebits() -> Result<libc::c_int, Errno> {
     prctl(libc::PR_GET_SECUREBITS, 0, 0)
+}
+
+/// PR_GET_NO_NEW_PRIVS.
+pub fn has_no_new_privs() -> Result<bool, Errno> {
+    prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).map(|value| value == 1)
+}
+
+/// PR_GET_DUMPABLE: 0 is [`set_undumpable`]'s.
+pub fn dumpable() -> Result<libc::c_int, Errno> {
+    prctl(libc::PR_GET_DUMPABLE, 0, 0)
 }
 
 /// PR_CAP_AMBIENT_CLEAR_ALL.
@@ -70,15 +97,24 @@ struct CapData {
 
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// capset(2) of nothing in all three sets, then capget(2): the error is EPERM when anything is left.
+/// capset(2) of nothing in all three sets. That it worked is read back by [`capabilities`].
 pub fn drop_capabilities() -> Result<(), Errno> {
     let mut header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let mut data = [CapData::default(); 2];
+    let data = [CapData::default(); 2];
     // SAFETY: header and data are the version 3 structures (two data elements), valid for the call.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })?;
-    // SAFETY: as above, written to by the kernel.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// capget(2): what is in any of the three sets, one bit for each capability.
+pub fn capabilities() -> Result<u64, Errno> {
+    let mut header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    // What the kernel did not write reads as everything.
+    let all = CapData { effective: u32::MAX, permitted: u32::MAX, inheritable: u32::MAX };
+    let mut data = [all; 2];
+    // SAFETY: header and data are the version 3 structures (two data elements), valid for the call and written to by it.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    if data == [CapData::default(); 2] { Ok(()) } else { Err(Errno::EPERM) }
+    let [low, high] = data.map(|set| u64::from(set.effective | set.permitted | set.inheritable));
+    Ok(low | high << 32)
 }
 
 /// personality(PER_LINUX): undoes ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC and the rest.
@@ -91,6 +127,24 @@ pub fn reset_personality() -> Result<(), Errno> {
 pub fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
     // SAFETY: no pointers. Only numbers 0 to 2 are given, which no object of this program owns.
     check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), number) })).map(drop)
+}
+
+/// What [`reset_personality`] left; asking changes nothing.
+pub fn personality() -> Result<u32, Errno> {
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::personality(0xffff_ffff) })).map(|value| value as u32)
+}
+
+/// getsid(2) of this process.
+pub fn session() -> Result<i32, Errno> {
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::getsid(0) })).map(|session| session as i32)
+}
+
+/// kill(2) with signal 0: may this process signal that one?
+pub fn may_signal(pid: i32) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::kill(pid, 0) })).map(drop)
 }
 
 /// setsid(2).
@@ -147,11 +201,88 @@ pub fn reset_signals() {
     };
 }
 
-/// RLIMIT_CORE to zero, soft and hard: no core file with a credential in it.
-pub fn forbid_core_files() -> Result<(), Errno> {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `none` is valid for the call.
-    check(libc::c_long::from(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) })).map(drop)
+/// The set of signals that this process blocks; bit 0 is signal 1.
+pub fn blocked_signals() -> Result<u64, Errno> {
+    let mut blocked = u64::MAX;
+    // SAFETY: a null new set changes nothing; the old one is written to `blocked`, which has the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_BLOCK,
+            std::ptr::null::<u64>(),
+            &raw mut blocked,
+            size_of::<u64>(),
+        )
+    })
+    .map(|_| blocked)
+}
+
+/// A limit of setrlimit(2) that is lowered and never raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceiling {
+    /// `RLIMIT_*`
+    pub resource: libc::c_int,
+    /// The most, soft and hard. What is lower already stays.
+    pub most: u64,
+}
+
+impl Ceiling {
+    /// Soft and hard limit as they are.
+    pub fn now(&self) -> Result<(u64, u64), Errno> {
+        let mut now = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: a null new limit changes nothing; `now` is valid for the call.
+        check(libc::c_long::from(unsafe {
+            libc::prlimit(0, self.resource as _, std::ptr::null(), &raw mut now)
+        }))?;
+        Ok((now.rlim_cur, now.rlim_max))
+    }
+
+    /// Lowers it.
+    pub fn set(&self) -> Result<(), Errno> {
+        let (soft, hard) = if self.most == 0 { (0, 0) } else { self.now()? };
+        let new = libc::rlimit { rlim_cur: soft.min(self.most), rlim_max: hard.min(self.most) };
+        // SAFETY: `new` is valid for the call; the old limit is not asked for.
+        check(libc::c_long::from(unsafe {
+            libc::prlimit(0, self.resource as _, &raw const new, std::ptr::null_mut())
+        }))
+        .map(drop)
+    }
+}
+
+/// Gives back what the launcher may have inherited of the CPU's and the disk's attention: a real-time policy becomes the
+/// ordinary one, a real-time class for the disk best effort, the timer slack the kernel's default. Policies that take less
+/// (batch, idle), nice and affinity are the slot's and stay.
+pub fn give_back_priority() -> Result<(), Errno> {
+    // <linux/ioprio.h>
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_RT: libc::c_long = 1;
+    const IOPRIO_BEST_EFFORT_4: libc::c_int = 2 << 13 | 4;
+    const DEFAULT_TIMER_SLACK_NS: libc::c_ulong = 50_000;
+    // SAFETY: no pointers.
+    let policy = check(libc::c_long::from(unsafe { libc::sched_getscheduler(0) }))? as libc::c_int;
+    if is_real_time(policy & !libc::SCHED_RESET_ON_FORK) {
+        let ordinary = libc::sched_param { sched_priority: 0 };
+        // SAFETY: `ordinary` is valid for the call.
+        let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary) };
+        check(libc::c_long::from(set))?;
+    }
+    // SAFETY: no pointers.
+    let class = match check(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }) {
+        Err(Errno::ENOSYS) => 0, // a kernel without disks
+        other => other?,
+    };
+    if class >> 13 == IOPRIO_CLASS_RT {
+        // SAFETY: no pointers.
+        check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_BEST_EFFORT_4) })?;
+    }
+    prctl(libc::PR_SET_TIMERSLACK, DEFAULT_TIMER_SLACK_NS, 0).map(drop)
+}
+
+/// Is this policy one that goes before every ordinary process?
+pub const fn is_real_time(policy: libc::c_int) -> bool {
+    /// sched(7); the libc crate has it not everywhere.
+    const SCHED_DEADLINE: libc::c_int = 6;
+    matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR | SCHED_DEADLINE)
 }
 
 /// close_range(2): closes descriptors `first..=last`. An empty range is no error.
@@ -321,4 +452,44 @@ pub fn random_bytes(buffer: &mut [u8]) -> Result<(), Errno> {
     // SAFETY: pointer and length are the buffer's own.
     let got = check(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long)?;
     if got as usize == buffer.len() { Ok(()) } else { Err(Errno::EIO) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_stay_valid_wherever_they_go() {
+        let strings = ["a", "", "KEY=value"];
+        let arrays = ExecArrays::new(strings.iter().map(|text| CString::new(*text).unwrap()).collect());
+        let moved = Box::new(arrays);
+        let (last, pointers) = moved.pointers.split_last().unwrap();
+        assert!(last.is_null());
+        for (pointer, text) in pointers.iter().zip(strings) {
+            // SAFETY: NUL-terminated, and owned by `moved`.
+            assert_eq!(unsafe { CStr::from_ptr(*pointer) }.to_str(), Ok(text));
+        }
+        assert_eq!(ExecArrays::new(Vec::new()).pointers, [std::ptr::null()]);
+    }
+
+    #[test]
+    fn usage_has_the_units_of_the_record() {
+        // SAFETY: all-zero is a valid rusage.
+        let mut raw: libc::rusage = unsafe { std::mem::zeroed() };
+        (raw.ru_utime.tv_sec, raw.ru_utime.tv_usec, raw.ru_stime.tv_usec) = (3, 4, 5);
+        (raw.ru_maxrss, raw.ru_majflt) = (6, 7);
+        let usage =
+            Usage { cpu_user_us: 3_000_004, cpu_system_us: 5, memory_peak_bytes: 6144, page_faults_major: 7 };
+        assert_eq!(Usage::of(&raw), usage);
+        assert_eq!(
+            (SECUREBITS & 0b0001_0000, SECUREBITS & 0b0010_0000),
+            (0, 0b0010_0000),
+            "KEEP_CAPS off and locked"
+        );
+    }
+
+    #[test]
+    fn an_empty_range_closes_nothing() {
+        assert_eq!(close_range(9, 8), Ok(()));
+    }
 }

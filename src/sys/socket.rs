@@ -62,22 +62,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), E
         if fds.len() > MAX_FDS {
             return Err(Errno::EINVAL);
         }
-        let length = size_of_val(fds) as u32;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: CMSG_SPACE only computes; MAX_FDS descriptors need 1032 of the buffer's bytes.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
-        // SAFETY: the control buffer is aligned and large enough for this one header and its data.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(length) as _;
-            std::ptr::copy_nonoverlapping(
-                fds.as_ptr().cast::<u8>(),
-                libc::CMSG_DATA(header),
-                length as usize,
-            );
-        }
+        put_rights(&mut message, &mut control, fds);
     }
     loop {
         // SAFETY: `message` points to live buffers of the lengths given.
@@ -87,6 +72,23 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> Result<(), E
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
+    }
+}
+
+/// Lets `message` carry these descriptors, [`MAX_FDS`] at most.
+fn put_rights(message: &mut libc::msghdr, control: &mut Control, fds: &[RawFd]) {
+    debug_assert!(fds.len() <= MAX_FDS, "they were counted");
+    let length = size_of_val(fds) as u32;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: CMSG_SPACE only computes; MAX_FDS descriptors need 1032 of the buffer's bytes.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
+    // SAFETY: the control buffer is aligned and large enough for this one header and its data.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const *message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(length) as _;
+        std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), length as usize);
     }
 }
 
@@ -134,10 +136,22 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
         }
     };
     let mut received = Received { length, ..Received::default() };
+    // SAFETY: the kernel filled in `message`.
+    unsafe { take_control(&message, &mut received) };
+    received.descriptors_lost = message.msg_flags & libc::MSG_CTRUNC != 0;
+    received.truncated = message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0;
+    Ok(received)
+}
+
+/// What came beside the bytes.
+///
+/// # Safety
+/// recvmsg(2) filled `message` in, and its descriptors belong to nobody else.
+unsafe fn take_control(message: &libc::msghdr, received: &mut Received) {
     // SAFETY: the kernel filled `msg_controllen` bytes with well-formed headers; CMSG_NXTHDR stays inside them. Each
     // descriptor is fresh and owned by nobody else.
     unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        let mut header = libc::CMSG_FIRSTHDR(&raw const *message);
         while !header.is_null() {
             let data = libc::CMSG_DATA(header);
             match ((*header).cmsg_level, (*header).cmsg_type) {
@@ -159,12 +173,9 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
                 }
                 _ => {}
             }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
+            header = libc::CMSG_NXTHDR(&raw const *message, header);
         }
     }
-    received.descriptors_lost = message.msg_flags & libc::MSG_CTRUNC != 0;
-    received.truncated = message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0;
-    Ok(received)
 }
 
 /// Blocks for one message in a child: the number of bytes, 0 at the end of the connection. Does not allocate.
@@ -257,5 +268,71 @@ pub fn peer_has_group(socket: BorrowedFd<'_>, gid: u32) -> Result<bool, Errno> {
             Ok(all.iter().take(count).any(|group| *group == gid))
         }
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::IntoRawFd;
+
+    /// What [`take_control`] finds in a control message; the descriptors are only numbers here, and nobody's.
+    fn taken(message: &libc::msghdr) -> (Vec<RawFd>, Option<i32>) {
+        let mut received = Received::default();
+        // SAFETY: well-formed headers; the descriptors are given up again below, so nothing is closed.
+        unsafe { take_control(message, &mut received) };
+        let fds = received.fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
+        (fds, received.credentials.then_some(received.pid))
+    }
+
+    #[test]
+    fn descriptors_read_back_from_a_control_message() {
+        for count in [1, 2, 3, MAX_FDS] {
+            let fds: Vec<RawFd> = (1000..).take(count).collect();
+            let mut control = Control([0; CONTROL]);
+            // SAFETY: an all-zero msghdr is valid.
+            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+            put_rights(&mut message, &mut control, &fds);
+            assert_eq!(taken(&message), (fds, None), "{count}");
+        }
+    }
+
+    #[test]
+    fn credentials_and_what_is_unknown_beside_descriptors() {
+        let mut control = Control([0; CONTROL]);
+        // SAFETY: an all-zero msghdr is valid.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        assert_eq!(taken(&message), (Vec::new(), None), "nothing came along");
+        put_rights(&mut message, &mut control, &[7, 8, 9]);
+        let credentials = libc::ucred { pid: 4711, uid: 1, gid: 2 };
+        let length = size_of::<libc::ucred>() as u32;
+        for (kind, level) in [(99, libc::SOL_SOCKET), (libc::SCM_CREDENTIALS, libc::SOL_SOCKET)] {
+            // SAFETY: the buffer has room for these headers behind the first, and is aligned for them.
+            unsafe {
+                let at = message.msg_controllen as usize;
+                let header = message.msg_control.byte_add(at).cast::<libc::cmsghdr>();
+                (*header).cmsg_level = level;
+                (*header).cmsg_type = kind;
+                (*header).cmsg_len = libc::CMSG_LEN(length) as _;
+                libc::CMSG_DATA(header).cast::<libc::ucred>().write_unaligned(credentials);
+                message.msg_controllen = (at + libc::CMSG_SPACE(length) as usize) as _;
+            }
+        }
+        assert_eq!(taken(&message), (vec![7, 8, 9], Some(4711)));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no SOCK_SEQPACKET and no sendmsg(2)")]
+    fn a_descriptor_goes_through_a_socket() {
+        let (ours, theirs) = pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        send(theirs.as_fd(), b"hello", &[file.as_raw_fd()]).unwrap();
+        let mut buffer = [0; 16];
+        let received = receive(ours.as_fd(), &mut buffer).unwrap();
+        assert_eq!((buffer.get(..received.length), received.fds.len()), (Some(&b"hello"[..]), 1));
+        assert!(received.credentials && !received.truncated && !received.is_end());
+        assert_eq!(send(theirs.as_fd(), b"x", &[0; MAX_FDS + 1]), Err(Errno::EINVAL));
+        hang_up(ours.as_fd()).unwrap();
+        assert!(receive(ours.as_fd(), &mut buffer).unwrap().is_end());
     }
 }

@@ -260,11 +260,12 @@ static void prepare(const char *what, const char *arg, const char *second) {
         key(KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0);
         if (syscall(SYS_add_key, "user", arg, second, strlen(second), KEY_SPEC_SESSION_KEYRING) < 0) perror("add_key @s");
         if (syscall(SYS_add_key, "user", arg, second, strlen(second), KEY_SPEC_USER_KEYRING) < 0) perror("add_key @u");
-    } else if (!strcmp(what, "exec-no-clone3")) {
-        // An outer container's filter: clone3 fails with this errno.
+    } else if (!strcmp(what, "exec-no-clone3") || !strcmp(what, "exec-filter")) {
+        // An outer container's filter: clone3, or the call of that number, fails with this errno.
+        unsigned number = !strcmp(what, "exec-filter") ? (unsigned)atoi(second) : SYS_clone3;
         struct sock_filter code[] = {
             BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)atoi(arg)),
             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
         };

@@ -14,7 +14,8 @@ use crate::input;
 use crate::plan;
 use crate::policy::decide;
 use crate::policy::facts::Image;
-use crate::policy::rule::{Known, Rule};
+use crate::policy::rule::{Known, Profile, Rule};
+use crate::policy::verdict::Verdict;
 use crate::policy::{facts::Facts, store};
 use crate::request::{DeclaredIdentity, Request};
 
@@ -48,7 +49,7 @@ pub(super) fn run(options: &Explain) -> Result<(String, u8), Failure> {
     let verdict = policy.judge(&facts, &relevant, None, now);
     let bans = decide::bans(&facts, &relevant, now).collect();
     let rules = looked(&config, &facts, &relevant.known, now);
-    let remarks = remarks(&config, &request);
+    let remarks = remarks(&config, &request, &verdict);
     Ok(show::show(&Explained { facts, verdict, bans, rules, remarks }, options.all, options.json))
 }
 
@@ -63,9 +64,9 @@ fn looked(config: &Config, facts: &Facts, known: &Known, now: Timestamp) -> Vec<
 }
 
 /// What stops a launch and is no rule.
-fn remarks(config: &Config, request: &Request) -> Vec<String> {
+fn remarks(config: &Config, request: &Request, verdict: &Verdict) -> Vec<String> {
     let mut remarks = Vec::new();
-    if request.nested && !config.sandbox.allow_nested {
+    if request.nested && !config.sandbox.allow_nested && verdict.obligations.profile != Profile::Nested {
         remarks.push("--nested is refused whatever rules say (sandbox.nested_namespaces = false)".to_owned());
     }
     if let (Some(asked), Some(most)) = (request.wall_time, config.limits.wall_time)

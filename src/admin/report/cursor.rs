@@ -75,7 +75,8 @@ impl Cursor {
         let rest = text.strip_prefix(VERSION)?;
         for entry in rest.split(',').filter(|_| !rest.is_empty()) {
             let mut parts = entry.split(':');
-            let key = parts.next().filter(|key| !key.is_empty() && key.len() <= 64)?;
+            let plain = |key: &&str| key.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let key = parts.next().filter(|key| (1..=64).contains(&key.len())).filter(plain)?;
             let segment = format!("{}.ndjson", parts.next()?);
             parse_name(&segment)?;
             let (end, seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -122,6 +123,24 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// For [`crate::fuzzing`]: what is understood is written as it was read, and needs no quotes in a shell.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    match Since::parse(&String::from_utf8_lossy(bytes)) {
+        Ok(Since::Cursor(cursor)) => {
+            let text = cursor.to_string();
+            assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/:,.-_".contains(&b)), "{text:?}");
+            assert_eq!(Cursor::parse(&text), Some(cursor));
+            true
+        }
+        Ok(Since::Start | Since::Now) => true,
+        Err(failure) => {
+            crate::fuzzing::is_one_line(&failure.to_string());
+            false
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,10 +157,18 @@ mod tests {
         assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/:,.-".contains(&b)), "{text}");
         assert_eq!(cursor.place("bb", false).unwrap().seq, 4);
         assert_eq!(cursor.place("cc", true), None, "of two logs it is not known which");
-        for wrong in
-            ["", "1", "2/", "1/x", "1/aa:2026-11-22.001:1:1:zz", "1/aa:../../etc/passwd:1:1:00", "1/,"]
-        {
-            assert!(Since::parse(wrong).is_err(), "{wrong}");
+        for wrong in [
+            "",
+            "1",
+            "2/",
+            "1/x",
+            "1/$(id):2026-11-22.001:1:1:HASH",
+            "1/aa:2026-11-22.001:1:1:zz",
+            "1/aa:../../etc/passwd:1:1:00",
+            "1/,",
+        ] {
+            let wrong = wrong.replace("HASH", &"07".repeat(32));
+            assert!(Since::parse(&wrong).is_err(), "{wrong}");
             assert!(Since::parse(&format!("{text}:x")).is_err());
         }
     }

@@ -5,7 +5,7 @@
 //! 3. What retention removed unread is said (`lost`), never passed over.
 #![forbid(unsafe_code)]
 
-mod cursor;
+pub(crate) mod cursor;
 mod event;
 mod read;
 

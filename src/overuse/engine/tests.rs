@@ -1,4 +1,5 @@
 use super::*;
+use crate::fuzzing::Random;
 use crate::overuse::tests::cpu;
 use crate::overuse::{Bound, Milli};
 
@@ -305,18 +306,6 @@ fn a_counter_table() {
     }
 }
 
-/// xorshift64*: the same numbers every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % end
-    }
-}
-
 #[test]
 fn a_counter_never_goes_back_and_shows_at_most_what_was_used() {
     for seed in 1..300 {
@@ -324,11 +313,11 @@ fn a_counter_never_goes_back_and_shows_at_most_what_was_used() {
         let mut counter = Counter::default();
         let (mut truth, mut lost, mut last, mut excess) = (0_u64, 0_u64, 0_u64, 0_u64);
         for _ in 0..400 {
-            truth += random.below(50);
-            if random.below(40) == 0 {
-                lost += random.below(truth - lost + 1); // a parent that ignores SIGCHLD
+            truth += random.number(50);
+            if random.number(40) == 0 {
+                lost += random.number(truth - lost + 1); // a parent that ignores SIGCHLD
             }
-            let moment = if random.below(2) == 0 { random.below(truth - lost + 1) } else { 0 };
+            let moment = if random.number(2) == 0 { random.number(truth - lost + 1) } else { 0 };
             let seen = counter.see(truth - lost - moment);
             // Three unlucky moments in a row pass for a loss. That is all that can be too much.
             excess = excess.max(counter.given_up.saturating_sub(lost));
@@ -347,9 +336,9 @@ fn a_counter_that_is_whole_in_one_of_three_samples_is_exact() {
         let mut counter = Counter::default();
         let mut truth = 0_u64;
         for number in 0..400_u64 {
-            truth += 1 + random.below(50);
+            truth += 1 + random.number(50);
             let whole = number % 3 == 0;
-            let raw = if whole { truth } else { truth - random.below(truth) };
+            let raw = if whole { truth } else { truth - random.number(truth) };
             match counter.see(raw) {
                 Some(seen) => assert!(seen <= truth && (!whole || seen == truth), "seed {seed}"),
                 None => assert!(!whole, "seed {seed}"),
@@ -368,39 +357,39 @@ fn whatever_comes_steps_are_in_order_and_spaced() {
         let rules = [
             Rule {
                 steps: steps.clone(),
-                every: secs(1 + random.below(30)),
-                ..cpu(1200, 1 + random.below(60))
+                every: secs(1 + random.number(30)),
+                ..cpu(1200, 1 + random.number(60))
             },
             Rule {
                 steps,
-                every: secs(1 + random.below(30)),
-                over_end: secs(1 + random.below(60)),
-                ..many(1 + random.below(60))
+                every: secs(1 + random.number(30)),
+                over_end: secs(1 + random.number(60)),
+                ..many(1 + random.number(60))
             },
-            reading(1 + random.below(60), 0),
+            reading(1 + random.number(60), 0),
         ];
         let mut engine = engine(&rules, 1.0);
         let (mut at, mut used) = (Duration::ZERO, Duration::ZERO);
         let mut last: Vec<Option<(Step, Duration)>> = vec![None; 3];
         for _ in 0..500 {
             // Any time, also none and backwards; any counters, also lower ones.
-            at = if random.below(20) == 0 {
-                at.saturating_sub(secs(random.below(9)))
+            at = if random.number(20) == 0 {
+                at.saturating_sub(secs(random.number(9)))
             } else {
-                at + Duration::from_millis(random.below(20_000))
+                at + Duration::from_millis(random.number(20_000))
             };
-            used = if random.below(15) == 0 {
+            used = if random.number(15) == 0 {
                 used / 2
             } else {
-                used + Duration::from_millis(random.below(30_000))
+                used + Duration::from_millis(random.number(30_000))
             };
             let sample = Sample {
-                cpu: (random.below(10) > 0).then_some(used),
-                processes: (random.below(10) > 0).then(|| random.below(20)),
-                reading: Some((used, random.below(1 << 30))),
+                cpu: (random.number(10) > 0).then_some(used),
+                processes: (random.number(10) > 0).then(|| random.number(20)),
+                reading: Some((used, random.number(1 << 30))),
                 memory: None,
             };
-            let cost = Duration::from_micros(random.below(5000));
+            let cost = Duration::from_micros(random.number(5000));
             let (events, next) = engine.feed(at, &sample, cost);
             assert!(next >= at + FINEST && next >= at + cost * COST, "seed {seed}");
             for event in events {
@@ -427,8 +416,11 @@ fn whatever_comes_steps_are_in_order_and_spaced() {
 fn who_stays_within_is_never_told_anything() {
     for seed in 1..200 {
         let mut random = Random(seed * 104_729);
-        let rules =
-            [cpu(1200, 1 + random.below(60)), many(1 + random.below(60)), reading(1 + random.below(60), 0)];
+        let rules = [
+            cpu(1200, 1 + random.number(60)),
+            many(1 + random.number(60)),
+            reading(1 + random.number(60), 0),
+        ];
         let per = |rule: &Rule| if rule.metric == Metric::Cpu { 2.0 } else { 1.0 };
         let watched = rules.iter().map(|rule| Watched { rule: rule.clone(), per: per(rule) }).collect();
         let mut engine = Engine::new(watched).unwrap();
@@ -436,16 +428,16 @@ fn who_stays_within_is_never_told_anything() {
         let (mut at, mut used, mut bytes) = (Duration::ZERO, secs(10_000), 0);
         let mut missing = 0;
         for number in 0..300 {
-            let time = Duration::from_millis(random.below(20_000));
+            let time = Duration::from_millis(random.number(20_000));
             at += time;
             used += time * 2; // two cores, as asked for
             bytes += time.as_micros() as u64 * 2 / 900; // a bit more than a thousand for each second of CPU time
             // Processes that end in this very moment, with what they used; not in three samples in a row.
-            missing = if number > 0 && missing < 2 && random.below(3) == 0 { missing + 1 } else { 0 };
+            missing = if number > 0 && missing < 2 && random.number(3) == 0 { missing + 1 } else { 0 };
             let seen = if missing > 0 { used / 3 } else { used };
             let sample = Sample {
                 cpu: Some(seen),
-                processes: Some(random.below(11)),
+                processes: Some(random.number(11)),
                 reading: Some((used, bytes)),
                 memory: None,
             };

@@ -93,7 +93,7 @@ fn word(bytes: &[u8], index: usize) -> u64 {
 }
 
 /// The bytes of the file.
-fn encode(meta: &Meta, memory: &Memory) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn encode(meta: &Meta, memory: &Memory) -> Result<Vec<u8>, serde_json::Error> {
     let meta = serde_json::to_vec(meta)?;
     let pieces: Vec<&[u8]> = memory.pieces().collect();
     let mut filter = vec![0_u8; (pieces.len() * FILTER_BITS).div_ceil(64) * 8];
@@ -145,6 +145,40 @@ fn encode(meta: &Meta, memory: &Memory) -> Result<Vec<u8>, serde_json::Error> {
     Ok(out)
 }
 
+/// For [`crate::fuzzing`]: makes magic, length and checksums those of the bytes, as far as there are any.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(super) fn seal(bytes: &mut [u8]) {
+    fn put(bytes: &mut [u8], at: usize, word: u64) {
+        if let Some(to) = bytes.get_mut(at..at + 8) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+    }
+    let length = bytes.len() as u64;
+    let place = |bytes: &[u8], index| usize::try_from(word(bytes, index)).unwrap_or(usize::MAX);
+    let (meta, filter, count) = (place(bytes, 2), place(bytes, 3), place(bytes, 4));
+    let filter_at = HEADER.saturating_add(meta);
+    let buckets_at = filter_at.saturating_add(filter);
+    for number in 0..count.min(bytes.len() / BUCKET) {
+        let at = buckets_at.saturating_add(number * BUCKET);
+        let Some(bucket) = bytes.get(at..at.saturating_add(BUCKET)) else { break };
+        let (begin, length) = (place(bucket, 0), place(bucket, 1));
+        if let Some(items) = bytes.get(begin..begin.saturating_add(length)) {
+            let fits = sum_of_bucket(number as u64, begin as u64, items);
+            put(bytes, at + 16, fits);
+        }
+    }
+    if let (Some(meta), Some(filter)) = (bytes.get(HEADER..filter_at), bytes.get(filter_at..buckets_at)) {
+        let front = sum(sum(0, meta), filter);
+        put(bytes, 40, front);
+    }
+    put(bytes, 0, MAGIC);
+    put(bytes, 8, length);
+    if let Some(header) = bytes.get(..48) {
+        let header = sum(0, header);
+        put(bytes, 48, header);
+    }
+}
+
 /// Writes the tables to `path`, whole or not at all.
 pub(super) fn write(path: &Path, meta: &Meta, memory: &Memory) -> std::io::Result<()> {
     let bytes = encode(meta, memory)?;
@@ -172,12 +206,17 @@ pub(super) fn open(path: &Path, build: &str) -> Option<(Meta, Compiled)> {
     {
         return None;
     }
+    read(file, metadata.len(), build)
+}
+
+/// The same of a file that may be trusted, which has this length.
+pub(super) fn read(file: File, size: u64, build: &str) -> Option<(Meta, Compiled)> {
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0).ok()?;
     let [magic, length, meta, filter, count, sum_of_front, sum_of_header] =
         std::array::from_fn(|index| word(&header, index));
     let fits = meta <= LARGEST && filter <= LARGEST && count.is_power_of_two() && count <= LARGEST;
-    let is_whole = sum(0, header.get(..48)?) == sum_of_header && length == metadata.len();
+    let is_whole = sum(0, header.get(..48)?) == sum_of_header && length == size;
     if magic != MAGIC || !is_whole || !fits {
         return None;
     }

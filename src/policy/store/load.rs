@@ -13,9 +13,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::groups::GroupFile;
 use super::stamp::{Stamp, digest, names};
 use crate::audit::chain::hex;
 use crate::audit::time::Timestamp;
@@ -23,7 +23,6 @@ use crate::failure::io_text;
 use crate::image::end_of_life::{self, EndOfLife};
 use crate::input;
 use crate::policy::bans::{self, Ban, Format};
-use crate::policy::group::Group;
 use crate::policy::index::{Member, Of, Whose};
 use crate::policy::lists::{Kind, ListState, Lists, Part, Trouble};
 use crate::policy::mapfile;
@@ -388,15 +387,8 @@ impl Reader<'_> {
 
     fn group_file(&mut self, path: &Path) -> Result<(), String> {
         let (metadata, bytes) = self.read_file(path)?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-        let file: GroupFile =
-            toml::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|error| {
-                let line = error
-                    .span()
-                    .map_or(0, |span| text.get(..span.start).unwrap_or_default().matches('\n').count());
-                format!("line {}: {}", line + 1, error.message().replace('\n', ", "))
-            })?;
-        let ttl = crate::request::parse_duration(&file.ttl).map_err(|why| format!("ttl: {why}"))?;
+        let file = GroupFile::parse(&bytes)?;
+        let ttl = file.span()?;
         let until = Timestamp::new(metadata.mtime(), 0)
             .plus_seconds(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         if until < self.now {
@@ -411,15 +403,7 @@ impl Reader<'_> {
         } else {
             self.look_again(until.plus_seconds(1));
         }
-        for group in file.group {
-            let named = Group::parse(&group.name).map_err(|why| format!("group '{}': {why}", group.name))?;
-            for member in &group.members {
-                let name = Name::parse(member).map_err(|why| format!("member '{member}': {why}"))?;
-                let who = Whose::Name(name.key());
-                self.read.members.push(Member { who, of: Of::Group(named.clone()), until: Some(until) });
-            }
-        }
-        Ok(())
+        file.members(until, &mut self.read.members)
     }
 
     // ---- mapfiles ----
@@ -478,24 +462,6 @@ impl Reader<'_> {
             }
         }
     }
-}
-
-/// One file of `groups.d/`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupFile {
-    /// How long after its last change it may be relied upon.
-    ttl: String,
-    #[serde(default)]
-    group: Vec<GroupTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupTable {
-    name: String,
-    #[serde(default)]
-    members: Vec<String>,
 }
 
 /// Whether that is the recorder's own account, which writes the lists for `bailey ban`.

@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod compiled;
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) mod fuzz;
+mod groups;
 mod layered;
 mod load;
 pub(crate) mod stamp;

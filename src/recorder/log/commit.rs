@@ -26,7 +26,7 @@ impl Staged {
     }
 
     fn is_launch(&self) -> bool {
-        matches!(self.live, Live::Begins(_))
+        matches!(self.live, Live::Begins(_) | Live::AsLaunch)
     }
 }
 
@@ -200,7 +200,7 @@ impl RecorderLog {
             let bytes = line.range.len() as u64;
             let written = Written { seq: line.link.seq, hash: hex(&line.link.hash), at, bytes };
             match &staged.live {
-                Live::Same => {}
+                Live::Same | Live::AsLaunch => {}
                 Live::Begins(entry) => {
                     let entry = LiveEntry {
                         segment: Some(self.segment.name.clone()),

@@ -83,6 +83,8 @@ pub struct Options {
 pub enum Live {
     /// Nothing.
     Same,
+    /// Nothing; and yet it gets in only where a launch would: a check asks whether one may.
+    AsLaunch,
     /// A launch begins. `segment`, `offset`, `seq`, `hash` and `since` are filled in by the log.
     Begins(Box<LiveEntry>),
     /// The launch of this id is to be stopped, as `grid.stop` of the record says.

@@ -47,6 +47,9 @@ pub fn contradictions(claim: &Record, peer: &Peer, observed: &Observed) -> Vec<S
         observed.no_new_privs.to_string(),
     );
     differ("its seccomp mode", claimed.seccomp.map(|mode| mode.to_string()), observed.seccomp.to_string());
+    // A launcher that does not say what it read, but that it set a filter.
+    let filtered = claim.grid.sandbox.get("seccomp").is_some_and(|state| state.starts_with("on"));
+    differ("its filter of system calls", filtered.then(|| "on".to_owned()), on_or_off(observed.seccomp == 2));
     let depth = observed.pids.len().saturating_sub(peer.depth().saturating_sub(1));
     differ(
         "its depth of pid namespaces",
@@ -68,6 +71,10 @@ pub fn contradictions(claim: &Record, peer: &Peer, observed: &Observed) -> Vec<S
         differ(&format!("its {kind} namespace"), claimed, inode.to_string());
     }
     found
+}
+
+fn on_or_off(on: bool) -> String {
+    if on { "on".to_owned() } else { "off".to_owned() }
 }
 
 fn none_or(text: &str) -> String {

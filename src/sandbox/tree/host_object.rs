@@ -1,14 +1,13 @@
 //! A file or directory of the host, opened and judged once.
 #![forbid(unsafe_code)]
 
+use super::hidden;
 use crate::sys::fs::{Stat, stat_at};
 use crate::sys::{Errno, fs};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-const SYSFS_MAGIC: i64 = 0x6265_6572;
 
 /// A file or directory of the host, opened and judged.
 #[derive(Debug)]
@@ -55,16 +54,10 @@ impl HostObject {
         if self.path == Path::new("/") {
             return Some("it is the host's own root, with everything that a payload must not see");
         }
-        match nix::sys::statfs::fstatfs(&self.fd).map_or(0, |fs| fs.filesystem_type().0) {
-            libc::PROC_SUPER_MAGIC => Some("it lies on the host's proc, which shows other processes"),
-            SYSFS_MAGIC if self.stat.is_dir() => {
-                Some("it lies on the host's sysfs; the site lists what of it is shown (root.sys)")
-            }
-            libc::CGROUP_SUPER_MAGIC | libc::CGROUP2_SUPER_MAGIC => {
-                Some("it lies on the control group file system")
-            }
-            _ => None,
-        }
+        let magic = nix::sys::statfs::fstatfs(&self.fd).map_or(0, |fs| fs.filesystem_type().0);
+        let found = hidden::HIDDEN.iter().find(|hidden| hidden.magic == magic)?;
+        // A single file of sysfs shows what it says.
+        (found.name != b"sysfs" || self.stat.is_dir()).then_some(found.why)
     }
 }
 

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+pub mod hidden;
 mod host_object;
 mod pathmap;
 mod skeleton;

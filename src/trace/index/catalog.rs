@@ -90,6 +90,18 @@ impl Catalog {
         out
     }
 
+    /// For [`crate::fuzzing`]: a body behind magic and checksum. What is read is written as it was.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub(super) fn of_bytes(body: &[u8]) -> bool {
+        let mut file = MAGIC.to_vec();
+        file.u32(body.len() as u32);
+        file.raw(&check(body));
+        file.raw(body);
+        let Some(catalog) = Self::take(&file) else { return false };
+        assert_eq!(Self::take(&catalog.put()), Some(catalog));
+        true
+    }
+
     fn take(bytes: &[u8]) -> Option<Self> {
         let mut from = Take(bytes);
         (from.raw(MAGIC.len())? == MAGIC).then_some(())?;

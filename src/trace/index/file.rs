@@ -70,6 +70,15 @@ impl Index {
         Self { summary, parts, source: Source::Memory(bytes), fresh }
     }
 
+    /// For [`crate::fuzzing`]: the bytes of one that was built.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        match self.source {
+            Source::Memory(bytes) => bytes,
+            Source::File(..) => Vec::new(),
+        }
+    }
+
     /// What it says of the segment as a whole.
     pub fn summary(&self) -> &Summary {
         &self.summary
@@ -117,11 +126,17 @@ impl Index {
             None => file.read_exact_at(&mut head, begin as u64).ok()?,
         }
         (check(&head) == expected).then_some(())?;
-        let mut from = Take(&head);
+        let (summary, parts) = Self::head(&head)?;
+        Some(Self { summary, parts, source: Source::File(file, size), fresh: 0 })
+    }
+
+    /// What stands in a head, behind its checksum.
+    pub(super) fn head(head: &[u8]) -> Option<(Summary, Vec<Part>)> {
+        let mut from = Take(head);
         let summary = Summary::take(&mut from)?;
         let count = from.u32()?;
         let parts = (0..count).map(|_| Part::take(&mut from)).collect::<Option<_>>()?;
-        Some(Self { summary, parts, source: Source::File(file, size), fresh: 0 })
+        Some((summary, parts))
     }
 
     /// Whether it is of this segment, as far as it goes.

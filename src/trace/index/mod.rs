@@ -25,6 +25,8 @@ pub mod build;
 mod bytes;
 pub mod catalog;
 pub mod file;
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) mod fuzz;
 pub mod summary;
 pub mod table;
 

@@ -1,0 +1,33 @@
+//! The launcher's look at a frozen payload, for its records.
+#![forbid(unsafe_code)]
+
+use super::records::{Frozen, handed_over_hash, start_time};
+use crate::failure::Failure;
+use crate::plan::HandedOver;
+use crate::sandbox::{self, observe};
+
+/// Looks at a frozen payload from outside, and refuses one that is less locked in than it says.
+///
+/// # Errors
+/// A wall that must hold does not.
+pub fn look(
+    frozen: &sandbox::Frozen,
+    explainer: &sandbox::Explainer,
+    mounts: &[HandedOver],
+) -> Result<Frozen, Failure> {
+    let observed = observe::payload(frozen.pid());
+    if let Some(observed) = &observed {
+        observed.check(frozen.ready())?;
+    }
+    let executable = explainer.command(frozen.ready());
+    Ok(Frozen {
+        pid: frozen.pid(),
+        ready: *frozen.ready(),
+        landlock: explainer.expected().landlock(frozen.ready()),
+        started: observed.as_ref().and_then(|observed| start_time(observed.start_ticks)),
+        observed,
+        namespaces: frozen.namespace_inodes().to_vec(),
+        executable_hash: handed_over_hash(&executable, mounts),
+        executable,
+    })
+}

@@ -1,0 +1,3 @@
+//! `src/sys/` alone, with its own tests.
+#[path = "../../src/sys/mod.rs"]
+pub mod sys;
