@@ -77,6 +77,10 @@ pub(super) fn redact(bytes: &[u8]) -> bool {
     }
     let arguments: Vec<Vec<u8>> = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     let (_, redacted) = told(&arguments);
+    // A fuzzer finds the words that are compared, and says them by itself.
+    if bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()) {
+        return redacted > 0;
+    }
     // The same arguments with a secret in the middle of each in turn, between blanks, so that its own form is whole.
     for form in [
         format!("--password={SECRET}"),

@@ -68,12 +68,7 @@ impl Dn {
         if text.len() > LONGEST {
             return Err(Wrong::new(format!("the DN is longer than {LONGEST} bytes"), "shorten it"));
         }
-        if let Some(found) = text.chars().find(|c| c.is_control()) {
-            return Err(Wrong::new(
-                format!("the DN has the control character U+{:04X}", u32::from(found)),
-                "write it with printable characters",
-            ));
-        }
+        printable(text)?;
         let text = text.trim();
         if text.starts_with('/') { Self::from_slashes(text) } else { Self::from_commas(text) }
     }
@@ -138,6 +133,7 @@ impl Dn {
         };
         let decoded = unescape(text);
         let text = decoded.as_ref();
+        printable(text)?; // nor as an escape
         let mut parts: Vec<Part> = Vec::new();
         let mut rest = text;
         while let Some(separator) = rest.chars().next() {
@@ -199,6 +195,17 @@ impl Part {
             && (value == "proxy"
                 || value == "limited proxy"
                 || (!value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit())))
+    }
+}
+
+/// No control characters: they would drive the terminals that the name is shown on.
+fn printable(text: &str) -> Result<(), Wrong> {
+    match text.chars().find(|c| c.is_control()) {
+        None => Ok(()),
+        Some(found) => Err(Wrong::new(
+            format!("the DN has the control character U+{:04X}", u32::from(found)),
+            "write it with printable characters",
+        )),
     }
 }
 

@@ -169,6 +169,7 @@ fn what_is_no_name_is_refused_with_the_reason() {
         ("CN=\\FF,O=x", "not UTF-8"),
         ("CN=a\\0Ab,O=x", "control characters"),
         ("/O=x/CN=a\nb", "control character"),
+        ("/O=x/CN=Zo\\xC3\\xAB\\x9f", "control character U+009F"),
         ("https://iam.example.org/", "nobody of it"),
         ("https:// x", "no token issuer"),
         ("a\u{202e}b", "invisible"),
