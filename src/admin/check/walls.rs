@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Row, State, Wanted};
-use crate::config::Config;
+use crate::config::{Config, UidMode};
 use crate::probe::{Findings, Part, Trouble};
 use crate::request::Stdio;
 use crate::sandbox::NAMESPACES;
@@ -78,6 +78,9 @@ fn demand(config: &Config, name: &str) -> Wanted {
         "session_keyring" => sandbox.session_keyring.into(),
         // Made when a launch or a rule asks for it.
         "network_namespace" | "late_mounts" => Wanted::Info,
+        // What the launch was given, and no wall: how it is scheduled, and the caller's own uid.
+        "scheduling" => Wanted::Info,
+        "uid" if config.uid.mode == UidMode::Caller => Wanted::Info,
         // Parts that this version does not have; the rows say so.
         "cgroup" => Wanted::Off,
         _ => Wanted::Required,
