@@ -49,14 +49,22 @@ impl Name {
         if text.is_empty() {
             return Err(Wrong::new("the name is empty", "name a DN, or a token's issuer and subject"));
         }
-        if looks_like_a_credential(text) {
-            return Err(Wrong::new(
+        let credential = || {
+            Wrong::new(
                 "the name looks like a token, a key or a certificate",
                 "write the user's name (a DN, or the token's 'sub'); replace the credential, which others may have seen",
-            ));
+            )
+        };
+        if looks_like_a_credential(text) {
+            return Err(credential());
         }
         if text.starts_with('/') || looks_like_commas(text) {
-            return Dn::parse(text).map(Self::Dn);
+            let dn = Dn::parse(text)?;
+            // What escapes and quotes held apart.
+            if text.contains(['\\', '"']) && looks_like_a_credential(&dn.to_string()) {
+                return Err(credential());
+            }
+            return Ok(Self::Dn(dn));
         }
         if let Some(id) = orcid(text) {
             return Ok(Self::Community(id));
