@@ -223,7 +223,8 @@ record = json.loads(sys.stdin.readline())
 identity = record["event"]["id"]
 for parent, names in ((record, ["@timestamp", "chain", "host"]), (record["container"], ["id"]),
         (record["process"], ["pid", "vpid", "start", "entity_id", "parent", "real_user", "real_group", "user"]),
-        (record["grid"], ["namespaces", "start_ticks", "observed", "cgroup", "launcher"])):
+        (record["grid"], ["namespaces", "start_ticks", "observed", "cgroup", "launcher"]),
+        (record["grid"]["sandbox"], ["seccomp"])):  # the client makes payloads without a filter
     for name in names:
         parent.pop(name, None)
 print(json.dumps(record).replace(json.dumps(identity), json.dumps("@ID@"), 1))' >"$tmp/recorder/template"

@@ -504,7 +504,7 @@ fn nested_is_for_those_to_whom_it_is_granted() {
         number("bpf"),
         number("clone3"),
         number("socket"),
-        number("keyctl"),
+        number("add_key"),
     );
     let run = |config: &str, options: &[&str]| {
         probe.launch(&world, config, options).args(["/bin/sh", "-c", &script]).output().unwrap()

@@ -124,7 +124,8 @@ pub const CALLS: [Call; 472] = [
     // Keys are not in namespaces (K9).
     c("add_key", Deny, 248, 286, 217),
     c("request_key", Deny, 249, 287, 218),
-    c("keyctl", Deny, 250, 288, 219),
+    // What starts containers, another bailey too, takes a session keyring of its own first.
+    c("keyctl", Nesting, 250, 288, 219),
     // The host's to do, and refused by the kernel too
     c("kexec_load", Deny, 246, 283, 104),
     c("kexec_file_load", Deny, 320, NO, 294),
