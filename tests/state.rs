@@ -134,10 +134,11 @@ fn limits_are_lowered_and_never_raised() {
     let seen = inside(config, "true");
     assert_eq!([&seen["NOFILE"], &seen["NPROC"], &seen["FSIZE"]], ["100 100", "64 64", "1048576 1048576"]);
     // What the pilot has lower stays lower, and soft limits below stay too.
-    let lower = "prlimit --pid $$ --nofile=40:80 --nproc=32:32 --fsize=600000:700000 --cpu=98:99 --as=9999999999:9999999999";
-    let seen = inside(config, lower);
+    // (The limit on processes counts those of all tests that run now, until the payload has a user namespace of its own.)
+    let lower = "prlimit --pid $$ --nofile=40:80 --nproc=2000:2000 --fsize=600000:700000 --cpu=98:99 --as=9999999999:9999999999";
+    let seen = inside(&config.replace("64", "3000"), lower);
     let names = ["NOFILE", "NPROC", "FSIZE", "CPU", "AS"];
-    let limits = ["40 80", "32 32", "600000 700000", "98 99", "9999999999 9999999999"];
+    let limits = ["40 80", "2000 2000", "600000 700000", "98 99", "9999999999 9999999999"];
     assert_eq!(names.map(|name| seen[name].as_str()), limits);
     // They hold: a file beyond the limit, a descriptor beyond it.
     let script = "head -c 2000000 /dev/zero >big 2>/dev/null; stat -c %s big; perl -e 'my @f; while (open(my $h, \"<\", \"/dev/null\")) { push @f, $h } print scalar @f'";

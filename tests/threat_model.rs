@@ -49,6 +49,12 @@ fn every_test_that_it_names_is_there() {
             }
             let text = sources.entry(file.clone()).or_insert_with(|| source(&file));
             named += 1;
+            // An attack is a program of its own, and its test has its name.
+            if file == "attacks"
+                && Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/attacks/{test}.c")).exists()
+            {
+                continue;
+            }
             if !text.as_ref().is_some_and(|text| text.contains(&format!("fn {test}("))) {
                 missing.push(format!("{file}::{test}"));
             }
