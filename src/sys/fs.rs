@@ -99,7 +99,7 @@ pub struct Stat {
     /// `st_gid`
     pub gid: u32,
     /// `st_nlink`: how many names it has.
-    pub links: u64,
+    pub links: libc::nlink_t,
 }
 
 impl Stat {

@@ -76,10 +76,8 @@ fn demand(config: &Config, name: &str) -> Wanted {
         "seccomp" => sandbox.seccomp.into(),
         "landlock" => sandbox.landlock.into(),
         "session_keyring" => sandbox.session_keyring.into(),
-        // Made when a launch or a rule asks for it.
-        "network_namespace" | "late_mounts" => Wanted::Info,
-        // What the launch was given, and no wall: how it is scheduled, and the caller's own uid.
-        "scheduling" => Wanted::Info,
+        // Made when a launch or a rule asks for it; what is told and no wall.
+        "network_namespace" | "late_mounts" | "scheduling" => Wanted::Info,
         "uid" if config.uid.mode == UidMode::Caller => Wanted::Info,
         // Parts that this version does not have; the rows say so.
         "cgroup" => Wanted::Off,
