@@ -34,7 +34,7 @@ documented() { sed -n 's/^\.It .*Fl -\([a-z-]*\).*/\1/p' "$1" | grep -vx -e help
 # keys FILE: section.key of the commented default configuration.
 keys() {
     awk '/^\[.*\]$/ { section = substr($0, 2, length($0) - 2) }
-         /^#[a-z_]+ = / { print section "." substr($1, 2) }' "$1" | sort
+         /^#[a-z_0-9]+ = / { print section "." substr($1, 2) }' "$1" | sort
 }
 documented_keys() {
     awk '/^\.Ss Section / { section = $3 }
