@@ -24,6 +24,8 @@ struct Bench {
     world: World,
     recorder: Recorder,
     descriptors: usize,
+    /// How long an innocent launch took while nobody attacked.
+    calm: Duration,
 }
 
 impl Bench {
@@ -34,8 +36,8 @@ impl Bench {
     }
 
     fn of(world: World, recorder: Recorder) -> Self {
-        let bench = Self { world, recorder, descriptors: 0 };
-        bench.innocent();
+        let mut bench = Self { world, recorder, descriptors: 0, calm: Duration::ZERO };
+        bench.calm = bench.innocent();
         wait_for("an idle recorder", || bench.recorder.live().is_empty());
         let mut seen = bench.recorder.descriptors();
         // The connection of a moment ago is closed by a thread of its own.
@@ -63,17 +65,25 @@ impl Bench {
         Raw::greeted(self.path())
     }
 
-    /// A launch by somebody who does nothing wrong is recorded, and soon.
-    fn innocent(&self) {
+    /// How long somebody may be held up by an attack: so long, and a machine that is busy with other things has more.
+    fn soon(&self, longest: u64) -> Duration {
+        Duration::from_secs(longest) + 20 * self.calm
+    }
+
+    /// A launch by somebody who does nothing wrong is recorded, and soon: it took so long.
+    fn innocent(&self) -> Duration {
         let before = self.recorder.records_of("payload-end").len();
         let start = Instant::now();
         let output =
             self.recorder.exec(&self.world, &["--user", "/CN=innocent", "--", "/bin/true"]).output().unwrap();
         let took = start.elapsed();
         assert!(output.status.success(), "{}{}", text(&output.stderr), self.recorder.stderr());
-        assert!(took < Duration::from_secs(10), "the innocent waited {took:?}");
+        // Before the first one nothing is known of the machine, and nobody attacks.
+        let calm = self.calm == Duration::ZERO;
+        assert!(calm || took < self.soon(10), "the innocent waited {took:?}, {:?} before", self.calm);
         let ends = self.recorder.wait_records("payload-end", before + 1);
         assert_eq!(ends.last().unwrap()["user"]["id"], "/CN=innocent");
+        took
     }
 
     fn unharmed(&self) {
@@ -252,14 +262,18 @@ fn every_message_at_every_stage_is_answered() {
         );
 
         let mut launching = Raw::new(bench.path());
-        // In the middle of a launch: the digest of a large program, a new one each time, is computed meanwhile.
+        // In the middle of a launch: the digest of a large program, a new one each time, is computed meanwhile. The recorder
+        // stands still until all of it is said, so that it finds the message before the digest.
         let _ = fs::remove_file(&large);
         File::create_new(&large).unwrap().set_len(250 << 20).unwrap();
         let program = File::open(&large).unwrap();
-        assert!(matches!(launching.ask(&hello(), &[program.as_fd()]), Some(Message::Welcome(_))));
         let id = fresh_id();
+        bench.recorder.signal("STOP");
+        launching.say(&hello(), &[program.as_fd()]).unwrap();
         launching.say(&launch_of(id), &tree.fds(index)).unwrap();
         launching.say(&of(id), &[]).unwrap();
+        bench.recorder.signal("CONT");
+        assert!(matches!(launching.hear().expect(name).message, Message::Welcome(_)));
         let answers: Vec<_> = (0..2).map(|_| launching.hear().expect(name).message).collect();
         assert!(answers.iter().any(|answer| matches!(answer, Message::Receipt(_))), "{name}: {answers:?}");
 
@@ -653,16 +667,15 @@ fn who_never_reads_is_cut_off() {
             }
         }
     }
-    let start = Instant::now();
-    bench.innocent();
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let took = bench.innocent();
+    assert!(took < bench.soon(5), "{took:?}, {:?} before", bench.calm);
     let rss = bench.recorder.rss_kib();
     assert!(rss < 64 * 1024, "{rss} KiB");
-    // After a while they are gone from the recorder, without a word.
+    // After a while they are gone from the recorder, without a word: long before they would be for their silence.
     let start = Instant::now();
     let limit = bench.descriptors + 4 * count + 20;
     while bench.recorder.descriptors() > limit {
-        assert!(start.elapsed() < Duration::from_secs(25), "{} descriptors", bench.recorder.descriptors());
+        assert!(start.elapsed() < Duration::from_secs(90), "{} descriptors", bench.recorder.descriptors());
         std::thread::sleep(Duration::from_millis(200));
     }
     drop((deaf, live, tree));
@@ -826,7 +839,7 @@ fn descriptor_bombs_are_defused() {
     drop(lingering);
     let start = Instant::now();
     assert!(matches!(bench.raw().ask(&ps(), &[]), Some(Message::Rows(_))));
-    assert!(start.elapsed() < Duration::from_secs(3), "the loop waits: {:?}", start.elapsed());
+    assert!(start.elapsed() < bench.soon(3), "the loop waits: {:?}", start.elapsed());
     drop((raw, ours, keep));
     bench.innocent();
     bench.recorder.assert_chain(&bench.world);
@@ -849,7 +862,7 @@ fn a_file_that_hangs_holds_up_nobody() {
     // The loop goes on, also for the same account.
     let start = Instant::now();
     assert!(matches!(bench.raw().ask(&ps(), &[]), Some(Message::Rows(_))));
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < bench.soon(2), "{:?}", start.elapsed());
     bench.innocent();
     assert_eq!(bench.recorder.records_of("payload-launch").len(), 2);
     // When the file system goes, all of it is closed.
@@ -1031,8 +1044,8 @@ fn a_full_disk_refuses_launches_and_records_ends() {
         command
     });
     recorder.log = PathBuf::from(format!("/proc/{}/root{}", recorder.pid(), log.display()));
-    let bench = Bench { world, recorder, descriptors: usize::MAX };
-    bench.innocent();
+    let mut bench = Bench { world, recorder, descriptors: usize::MAX, calm: Duration::ZERO };
+    bench.calm = bench.innocent();
     let tree = Tree::new(&bench.world, 2);
     let (mut first, first_id) = bench.launched(&tree, 0);
     let (mut second, second_id) = bench.launched(&tree, 1);

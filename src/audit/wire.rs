@@ -314,8 +314,10 @@ macro_rules! messages {
             }
 
             fn read(kind: u16, body: &[u8]) -> Result<Self, Malformed> {
+                // Looked through once, and not string by string.
+                let text = std::str::from_utf8(body).map_err(|error| Malformed::Body(error.to_string()));
                 match kind {
-                    $($number => serde_json::from_slice(body).map(Self::$name).map_err(|error| Malformed::Body(error.to_string())),)*
+                    $($number => serde_json::from_str(text?).map(Self::$name).map_err(|error| Malformed::Body(error.to_string())),)*
                     other => Err(Malformed::Kind(other)),
                 }
             }

@@ -188,6 +188,7 @@ impl Server {
             facts: Box::new(facts),
             crowd,
         };
+        self.close_late(handed.namespaces.into_iter().map(OwnedFd::from).chain([handed.init]));
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.stage = Stage::Launching;
         }

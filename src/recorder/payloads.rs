@@ -45,14 +45,14 @@ pub(super) struct Begun {
     /// pid and start ticks of the payload and of its init.
     pub(super) processes: [(i32, u64); 2],
     pub(super) nested: bool,
-    pub(super) base: Record,
+    pub(super) base: Box<Record>,
     pub(super) facts: Box<Facts>,
     /// Under what it counts.
     pub(super) crowd: Vec<String>,
 }
 
 /// What a launcher told of the end: when, the record, and whom to answer.
-pub(super) type Told = (Instant, Record, Option<(u64, u32)>);
+pub(super) type Told = (Instant, Box<Record>, Option<(u64, u32)>);
 
 /// A live payload.
 pub(super) struct Payload {
@@ -67,7 +67,7 @@ pub(super) struct Payload {
     pub(super) process_is: (i64, u64),
     pub(super) processes: [(i32, u64); 2],
     pub(super) nested: bool,
-    pub(super) base: Record,
+    pub(super) base: Box<Record>,
     /// Who it is, for bans to come.
     pub(super) facts: Box<Facts>,
     /// Under what it counts ([`suspend::keys`](super::suspend::keys)).
@@ -85,7 +85,7 @@ pub(super) struct Payload {
     /// The launcher's end record, until the pidfd agrees: since when, record, whom to tell.
     pub(super) end: Option<Told>,
     /// A closing record that could not be written, to be tried again.
-    pub(super) again: Option<Record>,
+    pub(super) again: Option<Box<Record>>,
     /// Its closing record is in the batch.
     pub(super) closing: bool,
     pub(super) asked: Option<Asked>,
@@ -97,7 +97,7 @@ pub(super) struct Payload {
 
 impl Payload {
     /// One of which nothing is known but who it is.
-    pub(super) fn new(uid: u32, launcher_is: (i64, u64), process_is: (i64, u64), base: Record) -> Self {
+    pub(super) fn new(uid: u32, launcher_is: (i64, u64), process_is: (i64, u64), base: Box<Record>) -> Self {
         Self {
             connection: None,
             uid,
@@ -218,11 +218,29 @@ impl Server {
 
     /// The launcher reports the end.
     pub(super) fn end_reported(&mut self, id: LaunchId, claim: &Record, tell: (u64, u32)) {
+        let now = Instant::now();
         let Some(live) = self.payloads.get_mut(&id) else { return };
+        if live.exited.is_none() && gone(live.pidfd.as_ref()) {
+            live.exited = Some(now);
+        }
+        if live.exited.is_some() && !live.closing && live.again.is_none() {
+            return self.end_as_told(id, claim, Some(tell));
+        }
         // Ends are not counted against anybody, and each may wait two seconds: only what an end can say is kept of it.
         let record = records::end(&Record::new(Action::PayloadEnd, id), claim, id, &Host::default(), true);
-        live.end = Some((Instant::now(), record, Some(tell)));
-        self.look_at(id, Instant::now());
+        live.end = Some((now, Box::new(record), Some(tell)));
+        self.look_at(id, now);
+    }
+
+    /// The payload is gone, and this is what its launcher says of it.
+    fn end_as_told(&mut self, id: LaunchId, claim: &Record, tell: Option<(u64, u32)>) {
+        let node = self.node().clone();
+        let Some(live) = self.payloads.get_mut(&id) else { return };
+        live.end = None;
+        let status = live.pidfd.as_ref().and_then(|pidfd| observe::exit_status(pidfd.as_fd()));
+        let mut end = records::end(&live.base, claim, id, &node, live.stopped);
+        records::compare_end(&mut end, status);
+        self.close(id, end, tell);
     }
 
     /// Decides whether the payload can be closed now, and by what.
@@ -243,10 +261,7 @@ impl Server {
         if live.exited.is_some()
             && let Some((_, claim, tell)) = live.end.take()
         {
-            let mut end = records::end(&live.base, &claim, id, &node, live.stopped);
-            records::compare_end(&mut end, status());
-            self.close(id, end, tell);
-            return;
+            return self.end_as_told(id, &claim, tell);
         }
         if let Some((since, _, tell)) = &live.end
             && now.duration_since(*since) >= END_AHEAD
@@ -312,7 +327,7 @@ impl Server {
         }
     }
 
-    pub(super) fn close(&mut self, id: LaunchId, record: Record, tell: Option<(u64, u32)>) {
+    pub(super) fn close(&mut self, id: LaunchId, record: impl Into<Box<Record>>, tell: Option<(u64, u32)>) {
         let Some(live) = self.payloads.get_mut(&id) else { return };
         live.closing = true;
         let uid = live.uid;
@@ -351,7 +366,7 @@ impl Server {
     }
 
     /// The closing record could not be written: the next beat tries again.
-    pub(super) fn close_later(&mut self, id: LaunchId, record: Record) {
+    pub(super) fn close_later(&mut self, id: LaunchId, record: Box<Record>) {
         if let Some(live) = self.payloads.get_mut(&id) {
             live.closing = false;
             live.again = Some(record);

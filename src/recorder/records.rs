@@ -33,16 +33,16 @@ impl Asker {
 }
 
 /// What is kept of a launch record for as long as the payload lives.
-pub(super) fn base(launch: &Record, id: LaunchId) -> Record {
-    let mut base = launch.about(Action::PayloadLaunch, id);
+pub(super) fn base(launch: &Record, id: LaunchId) -> Box<Record> {
+    let mut base = Box::new(launch.about(Action::PayloadLaunch, id));
     shorten(&mut base);
     base.grid.launcher.start_ticks = launch.grid.launcher.start_ticks;
     base
 }
 
 /// The same from the live list alone, where the launch record cannot be read any more.
-pub(super) fn base_of_entry(entry: &LiveEntry, id: LaunchId) -> Record {
-    let mut base = Record::new(Action::PayloadLaunch, id);
+pub(super) fn base_of_entry(entry: &LiveEntry, id: LaunchId) -> Box<Record> {
+    let mut base = Box::new(Record::new(Action::PayloadLaunch, id));
     base.process.pid = entry.pid;
     base.grid.start_ticks = entry.start_ticks;
     base.process.parent.pid = entry.launcher_pid;

@@ -166,7 +166,7 @@ impl Server {
             return self.refuse(token, serial, &failure);
         }
         let node = self.node().clone();
-        let base = self.payloads.get(&id).map(|live| &live.base);
+        let base = self.payloads.get(&id).map(|live| &*live.base);
         match base.and_then(|base| records::note(Some(base), &note.record, id, &node, asker)) {
             Some(record) => {
                 if let (Some(metric), Some(step)) = (record.grid.overuse.metric, record.grid.overuse.step) {
@@ -319,7 +319,7 @@ impl Server {
             return self.refuse(token, serial, &failure);
         };
         let node = self.node().clone();
-        let base = self.payloads.get(&id).map(|live| &live.base);
+        let base = self.payloads.get(&id).map(|live| &*live.base);
         let record = records::identity(base, id, learned, &node, asker);
         let answer = Message::Done(Done { text: now().to_string() });
         self.stage(record, Live::Same, true, false, After::Answer { token, serial, answer }, asker.uid);

@@ -49,6 +49,8 @@ const PIDFD: u64 = 1 << 63;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How often what has a deadline is looked at.
 const BEAT: Duration = Duration::from_millis(200);
+/// Descriptors that may wait to be closed until the answers are out; those of one launch come on top.
+const LATE: usize = 16;
 /// How old the node's addresses in a record may be.
 const NODE_AGE: Duration = Duration::from_secs(1);
 
@@ -109,6 +111,8 @@ pub(super) struct Server {
     pub(super) crowd: Crowd,
     pub(super) batch: Vec<Job>,
     pub(super) turn: Turn,
+    /// Descriptors that nobody needs any more and that are harmless to close: that is done when the answers are out.
+    late: Vec<OwnedFd>,
     /// Connections from which nothing is read until the next beat.
     pub(super) paused: Vec<u64>,
     /// Connections whose launch waits for a digest.
@@ -183,6 +187,7 @@ impl Server {
             crowd: Crowd::default(),
             batch: Vec::new(),
             turn: Turn::default(),
+            late: Vec::new(),
             paused: Vec::new(),
             waiting: 0,
             spare: connections::spare(),
@@ -311,9 +316,20 @@ impl Server {
     /// Writes what this turn brought, and answers.
     pub(super) fn commit(&mut self) {
         self.turn.committed();
-        if self.batch.is_empty() {
-            return;
+        if !self.batch.is_empty() {
+            self.commit_batch();
         }
+        self.late.clear();
+    }
+
+    /// Closes descriptors that are known to be harmless when the answers are out, or now, where descriptors are few.
+    pub(super) fn close_late(&mut self, fds: impl Iterator<Item = OwnedFd>) {
+        if self.late.len() < LATE && self.has_room(LATE) {
+            self.late.extend(fds);
+        }
+    }
+
+    fn commit_batch(&mut self) {
         let (staged, afters): (Vec<Staged>, Vec<(After, u32)>) =
             std::mem::take(&mut self.batch).into_iter().map(|job| (job.staged, (job.after, job.uid))).unzip();
         let results = self.log.commit(&staged);
@@ -362,7 +378,7 @@ impl Server {
             After::Closed { id, tell } => {
                 match &result {
                     Ok(_) => self.closed(id, &staged.record),
-                    Err(_) => self.close_later(id, *staged.record),
+                    Err(_) => self.close_later(id, staged.record),
                 }
                 if let Some((token, serial)) = tell {
                     match result {

@@ -31,6 +31,14 @@ pub fn owner_uid(namespace: BorrowedFd<'_>) -> Result<u32, Errno> {
     Ok(uid)
 }
 
+/// NS_GET_NSTYPE (kernel 4.11): the `CLONE_NEW…` flag of its kind.
+pub fn kind(namespace: BorrowedFd<'_>) -> Result<i32, Errno> {
+    // SAFETY: this request takes no argument.
+    let flag =
+        check(libc::c_long::from(unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) }))?;
+    Ok(flag as i32)
+}
+
 /// NS_GET_PID_IN_PIDNS (kernel 6.11): the number that process `pid` of the caller's pid namespace has in this one. `ESRCH`
 /// when it has none there, `ENOTTY` on an older kernel.
 pub fn pid_in(namespace: BorrowedFd<'_>, pid: i32) -> Result<i32, Errno> {

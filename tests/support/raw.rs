@@ -29,8 +29,8 @@ impl Raw {
 
     pub fn try_new(path: &Path) -> nix::Result<Self> {
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(20))?;
-        setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(20))?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(60))?;
+        setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(60))?;
         connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(Self { fd, serial: 0 })
     }

@@ -31,6 +31,8 @@ pub(super) struct Reserve {
     len: u64,
     /// As configured.
     least: u64,
+    /// As much as a file may have.
+    most: u64,
 }
 
 /// Whether more room, and so the reserve, helps.
@@ -48,7 +50,8 @@ impl Reserve {
     pub(super) fn open(dir: &Directory, least: u64) -> Result<Self, Failure> {
         let file = dir.make_own(NAME, OFlag::O_RDWR)?;
         let len = file.metadata().map_err(|error| dir.io_failure("look at", NAME, &error))?.len();
-        Ok(Self { file, len, least: least.min(largest_file()) })
+        let most = largest_file();
+        Ok(Self { file, len, least: least.min(most), most })
     }
 
     /// Bytes that it holds.
@@ -58,7 +61,7 @@ impl Reserve {
 
     /// Bytes that it should hold for so many live launches.
     fn wanted(&self, live: u64) -> u64 {
-        self.least.max(live * PER_LAUNCH).min(largest_file())
+        self.least.max(live * PER_LAUNCH).min(self.most)
     }
 
     /// Whether it holds less than it should.

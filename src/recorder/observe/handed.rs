@@ -1,7 +1,8 @@
 //! What the launcher handed over beside its claim: descriptors, each hostile until proven otherwise.
 //!
-//! 1. A descriptor is known by what the kernel writes for it in `/proc/self/fd` (proc_pid_fd(5)), and by nothing that asks
-//!    the file itself: fstat, read, ioctl and even close of a file of somebody's FUSE file system wait for that somebody.
+//! 1. A descriptor is known by the mount that it lies on, or by what the kernel writes for it in `/proc/self/fd`
+//!    (proc_pid_fd(5)), and by nothing that asks the file itself: fstat, read, ioctl and even close of a file of somebody's FUSE
+//!    file system wait for that somebody. Only what lies on the kernel's own mount of namespaces is asked which one it is.
 //! 2. What is not what it should be goes back to the caller, for the janitor ([`super::Digests::discard`]); it MUST NOT be
 //!    dropped here.
 #![forbid(unsafe_code)]
@@ -27,6 +28,12 @@ pub struct Namespace {
     pub(super) fd: OwnedFd,
 }
 
+impl From<Namespace> for OwnedFd {
+    fn from(namespace: Namespace) -> Self {
+        namespace.fd
+    }
+}
+
 /// The descriptors of a `Launch`, sorted: each is what its place says.
 #[derive(Debug)]
 pub struct Handed {
@@ -39,21 +46,77 @@ pub struct Handed {
 }
 
 /// What a descriptor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Pidfd,
     Namespace(&'static str, u64),
     Other,
 }
 
-/// `/proc/self/fd`, opened once: nine links are read for every launch.
+/// The kernel's own mounts on which pidfds and namespace files lie, by their unique ids (kernel 6.12): whatever lies on one of
+/// them is one of these, and can be asked itself. `None` where the kernel does not tell, or where pidfds have no file system
+/// of their own (before 6.9).
+struct Mounts {
+    pidfds: Option<u64>,
+    namespaces: Option<u64>,
+}
+
+fn mounts() -> &'static Mounts {
+    const PIDFS: i64 = 0x5049_4446;
+    const NSFS: i64 = 0x6e73_6673;
+    static MOUNTS: OnceLock<Mounts> = OnceLock::new();
+    let of = |fd: Option<OwnedFd>, system: i64| {
+        let fd = fd?;
+        let found = nix::sys::statfs::fstatfs(&fd).ok()?.filesystem_type().0;
+        if found == system { fs::unique_mount(fd.as_fd()).ok() } else { None }
+    };
+    MOUNTS.get_or_init(|| Mounts {
+        pidfds: of(pidfd::open(std::process::id() as i32).ok(), PIDFS),
+        namespaces: of(open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok(), NSFS),
+    })
+}
+
+/// What lies on one of those mounts; `None` is any other descriptor, and says nothing of it.
+fn kind_by_mount(fd: BorrowedFd<'_>) -> Option<Kind> {
+    let known = mounts();
+    if known.pidfds.is_none() && known.namespaces.is_none() {
+        return None;
+    }
+    let mount = Some(fs::unique_mount(fd).ok()?);
+    if mount == known.pidfds {
+        return Some(Kind::Pidfd);
+    }
+    if mount != known.namespaces {
+        return None;
+    }
+    let name = match nsfs::kind(fd).ok()? {
+        libc::CLONE_NEWUSER => "user",
+        libc::CLONE_NEWNS => "mnt",
+        libc::CLONE_NEWPID => "pid",
+        libc::CLONE_NEWIPC => "ipc",
+        libc::CLONE_NEWUTS => "uts",
+        libc::CLONE_NEWNET => "net",
+        libc::CLONE_NEWCGROUP => "cgroup",
+        _ => return Some(Kind::Other),
+    };
+    let known = NAMESPACES.iter().find(|known| **known == name)?;
+    Some(Kind::Namespace(known, fs::stat_at(fd, c"").ok()?.ino))
+}
+
+/// `/proc/self/fd`, opened once: nine links are read for every launch where mounts tell nothing.
 fn own_descriptors() -> Option<&'static OwnedFd> {
     static DIR: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     DIR.get_or_init(|| open("/proc/self/fd", flags, Mode::empty()).ok()).as_ref()
 }
 
-/// Asks the kernel, not the file. Names of files begin with `/`, so that none passes for one of the others.
+/// Asks the kernel, not the file.
 fn kind(fd: BorrowedFd<'_>) -> Kind {
+    kind_by_mount(fd).unwrap_or_else(|| kind_by_name(fd))
+}
+
+/// By what /proc writes for it. Names of files begin with `/`, so that none passes for one of the others.
+fn kind_by_name(fd: BorrowedFd<'_>) -> Kind {
     // The longest that is known here is `anon_inode:[pidfd]`; what is longer is something else.
     let (mut path, mut link) = ([0; 12], [0; 64]);
     let _ = write!(&mut path[..], "{}\0", fd.as_raw_fd());
@@ -244,5 +307,41 @@ fn unanswered(errno: Errno) -> String {
         Errno::ENOTTY | Errno::EINVAL => "this kernel cannot tell".to_owned(),
         Errno::EPERM => "not below the recorder's own namespaces".to_owned(),
         errno => crate::failure::errno_text(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn both_ways_say_the_same_of_every_descriptor() {
+        let own = std::process::id() as i32;
+        let mut fds: Vec<(OwnedFd, Kind)> = vec![(pidfd::open(own).unwrap(), Kind::Pidfd)];
+        for kind in NAMESPACES {
+            let file = File::open(format!("/proc/self/ns/{kind}")).unwrap();
+            let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
+            fds.push((file.into(), Kind::Namespace(kind, inode)));
+        }
+        for path in ["/dev/null", "/proc/self/ns", "/proc/self/exe", "/proc/self/status", "/"] {
+            fds.push((File::open(path).unwrap().into(), Kind::Other));
+        }
+        let (pipe, _writer) = nix::unistd::pipe().unwrap();
+        let (socket, _other) = crate::sys::socket::pair().unwrap();
+        fds.extend([(pipe, Kind::Other), (socket, Kind::Other)]);
+        for (fd, expected) in &fds {
+            let by_mount = match (expected, mounts()) {
+                (Kind::Pidfd, Mounts { pidfds: Some(_), .. })
+                | (Kind::Namespace(..), Mounts { namespaces: Some(_), .. }) => Some(*expected),
+                _ => None,
+            };
+            let found = (kind_by_name(fd.as_fd()), kind_by_mount(fd.as_fd()), kind(fd.as_fd()));
+            assert_eq!(found, (*expected, by_mount, *expected), "{}", path_of(fd));
+        }
+        // A namespace of which no launch hands one over.
+        if let Ok(time) = File::open("/proc/self/ns/time") {
+            assert_eq!((kind_by_name(time.as_fd()), kind(time.as_fd())), (Kind::Other, Kind::Other));
+        }
     }
 }
