@@ -25,8 +25,9 @@ test-all: setup ## make test, a short benchmark and the test beds of their own
 suspend-crowd: setup ## a changed list of ten thousand bans against five hundred payloads that run
 	@BAILEY_CROWD=500 bash tests/test.sh --cargo-profile release -E 'binary(suspend_crowd)' --no-capture
 
-bench: setup ## bailey, bubblewrap and a floor program side by side (--write: to docs/benchmarks.md)
+bench: setup ## bailey, bubblewrap and a floor program side by side, then bench-trace (--write: to docs/; --only LABEL: those)
 	@bash tests/bench.sh $(ARGS)
+	@$(if $(findstring --only,$(ARGS)),:,bash tests/bench-trace.sh $(filter --write,$(ARGS)))
 
 bench-trace: setup ## questions to a large log, and its verification (ARGS="--records 10000000": ten million records)
 	@bash tests/bench-trace.sh $(ARGS)

@@ -20,7 +20,7 @@ use crate::request::{LaunchId, Request};
 use crate::sandbox::{self, Explainer};
 use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
 use crate::uids;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// The whole of one launch. What went wrong is recorded where the log can be reached, and returned to be printed.
 pub fn launch(
@@ -76,7 +76,7 @@ fn story<'a>(
     }
     let building = decided.start(request, config, caller, desk)?; // namespaces exist, the child builds its root...
     desk.open_log()?; // ...and in the same time the log is opened and the record begun
-    let prepared = building.wait(desk.mounts())?; // the payload stands one instruction before execve
+    let prepared = building.wait(desk)?; // the payload stands one instruction before execve
     let recorded = prepared.record(desk)?; // durable: fdatasync returned
     let running = recorded.release()?; // execve
     let outcome = running.supervise(desk)?; // until it ended, and its end is recorded
@@ -167,9 +167,10 @@ struct Building {
 
 impl Building {
     /// Waits for the payload to be frozen, and looks at it from outside.
-    fn wait(self, mounts: &[plan::HandedOver]) -> Result<Prepared, Failure> {
+    fn wait(self, desk: &mut Desk<'_>) -> Result<Prepared, Failure> {
         let (frozen, payload) = self.child.wait_frozen(&self.explainer)?;
-        let facts = report::look(&frozen, &self.explainer, mounts)?;
+        desk.hand_over(payload.as_fd(), &frozen.handover()); // the recorder looks in the same time
+        let facts = report::look(&frozen, &self.explainer, desk.mounts())?;
         let Self { explainer, deadline, signals, .. } = self;
         Ok(Prepared { frozen, payload, facts, explainer, deadline, signals })
     }

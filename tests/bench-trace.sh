@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
 # Questions to a large log, and its verification, timed: cold (nothing of the log in memory) and warm. Prints a Markdown report.
 #
-#   tests/bench-trace.sh [--records N] [--keep DIR]
+#   tests/bench-trace.sh [--records N] [--keep DIR] [--write]
 #
 # --records  how many full-size records (default: 1000000; about 4.5 GB with its indexes)
 # --keep     makes the log in DIR, or uses the one that is there, and leaves it
+# --write    also writes the report to docs/benchmarks-trace.md
 # As root the cold runs drop the page, dentry and inode caches; otherwise the log's pages only (posix_fadvise).
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 records=1000000
 keep=
+write=no
+checkout=$(cd "$(dirname "$0")/.." && pwd)
 while [ $# -gt 0 ]; do
     case $1 in
     --records) records=${2:?--records N}; shift ;;
+    --write) write=yes ;;
     --keep) keep=${2:?--keep DIR}; shift ;;
     *) die "unknown option '$1': see the head of tests/bench-trace.sh" ;;
     esac
@@ -77,28 +81,49 @@ bytes=$(find "$log" -name '*.ndjson' -printf '%s\n' | awk '{ n += $1 } END { pri
 indexes=$(find "$log" -name '*.idx' -printf '%s\n' | awk '{ n += $1 } END { printf "%.0f", n }')
 rate() { awk -v bytes="$bytes" -v ms="$1" 'BEGIN { printf "%d", bytes / 1000 / ms }'; }
 
-cat "$dir/made"
-echo "log $((bytes / 1000000)) MB, indexes $((indexes / 1000000)) MB, $(nproc) cores"
-echo
-echo "| question | cold, ms | warm, ms | to reach |"
-echo "|---|---|---|---|"
-echo "| \`trace --at T --pid P\` | $(timed cold 15 --at T --pid P) | $(timed warm 15 --at T --pid P) | 50 / 10 |"
-echo "| \`trace --at T\` | $(timed cold 5 --at T) | $(timed warm 5 --at T) | |"
-echo "| \`trace --user U\` | $(timed cold 5 --user U) | $(timed warm 5 --user U) | 2000 / – |"
-echo "| \`trace --job J\` | $(timed cold 5 --job J) | $(timed warm 5 --job J) | |"
-echo
-read -r one all <<<"$("$maker" sha256)"
-drop
-cold=$(milliseconds "$admin" verify "$log")
-warm=$(milliseconds "$admin" verify "$log")
-drop
-# Read as verify reads: one reader for each core.
-readers() { find "$log" -name '*.ndjson' -print0 | xargs -0 -P "$(nproc)" -I{} dd if={} of=/dev/null bs=1M status=none; }
-disk=$(milliseconds readers)
-echo "| speed | MB/s |"
-echo "|---|---|"
-echo "| \`verify\`, cold | $(rate "$cold") |"
-echo "| \`verify\`, warm | $(rate "$warm") |"
-echo "| SHA-256, one core | $one |"
-echo "| SHA-256, all cores | $all |"
-echo "| the disk, read cold by one reader for each core | $(rate "$disk") |"
+report() {
+    echo "# Benchmarks: questions to a large log"
+    echo
+    echo "Written by \`make bench-trace\` (\`tests/bench-trace.sh\`): a log made by the recorder's own writer, every field filled. Cold:"
+    echo "nothing of the log in memory. Median, and the most of all questions."
+    echo
+    echo "- Machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1 | tr -s ' '), $(nproc) cores, Linux $(uname -r)," \
+        "$(df --output=fstype "$dir" | tail -n 1)"
+    echo "- Commit: $(git -c safe.directory='*' -C "$checkout" describe --always --dirty 2>/dev/null || echo unknown)," \
+        "$(date -u +%Y-%m-%d)"
+    echo
+    cat "$dir/made"
+    echo "log $((bytes / 1000000)) MB, indexes $((indexes / 1000000)) MB, $(nproc) cores"
+    echo
+    echo "| question | cold, ms | warm, ms | to reach |"
+    echo "|---|---|---|---|"
+    echo "| \`trace --at T --pid P\` | $(timed cold 15 --at T --pid P) | $(timed warm 15 --at T --pid P) | 50 / 10 |"
+    echo "| \`trace --at T\` | $(timed cold 5 --at T) | $(timed warm 5 --at T) | |"
+    echo "| \`trace --user U\` | $(timed cold 5 --user U) | $(timed warm 5 --user U) | 2000 / – |"
+    echo "| \`trace --job J\` | $(timed cold 5 --job J) | $(timed warm 5 --job J) | |"
+    echo
+    read -r one all <<<"$("$maker" sha256)"
+    drop
+    cold=$(milliseconds "$admin" verify "$log")
+    warm=$(milliseconds "$admin" verify "$log")
+    drop
+    # Read as verify reads: one reader for each core.
+    readers() { find "$log" -name '*.ndjson' -print0 | xargs -0 -P "$(nproc)" -I{} dd if={} of=/dev/null bs=1M status=none; }
+    disk=$(milliseconds readers)
+    echo "| speed | MB/s |"
+    echo "|---|---|"
+    echo "| \`verify\`, cold | $(rate "$cold") |"
+    echo "| \`verify\`, warm | $(rate "$warm") |"
+    echo "| SHA-256, one core | $one |"
+    echo "| SHA-256, all cores | $all |"
+    echo "| the disk, read cold by one reader for each core | $(rate "$disk") |"
+}
+
+out=$CARGO_TARGET_DIR/bench
+mkdir -p "$out"
+report >"$out/trace.md"
+cat "$out/trace.md"
+if [ "$write" = yes ]; then
+    cp "$out/trace.md" "$checkout/docs/benchmarks-trace.md"
+    say "written: docs/benchmarks-trace.md"
+fi

@@ -663,6 +663,7 @@ fn an_older_recorder_is_not_asked_what_it_does_not_know() {
                         writer: "recorder-9".into(),
                         draining: None,
                         health: false,
+                        early: false,
                     });
                     let bytes = wire::encode(1, packet.serial, &welcome).unwrap();
                     assert!(!text(&bytes).contains("health"));

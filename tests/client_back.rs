@@ -18,6 +18,8 @@ struct Fake {
     path: PathBuf,
     listener: OwnedFd,
     line: Option<OwnedFd>,
+    /// It says that it takes payloads before their launches.
+    early: bool,
 }
 
 impl Fake {
@@ -45,7 +47,7 @@ impl Fake {
             socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
         bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
         listen(&listener, Backlog::new(8).unwrap()).unwrap();
-        Self { path, listener, line: None }
+        Self { path, listener, line: None, early: false }
     }
 
     /// Takes a connection and answers its hello.
@@ -53,7 +55,7 @@ impl Fake {
         self.line = Some(sys::accept(self.listener.as_fd()).unwrap());
         let (serial, hello) = self.next();
         assert!(matches!(hello, Message::Hello(_)), "{hello:?}");
-        let welcome = Welcome { version: 1, writer: "fake".into(), draining: None, health: false };
+        let welcome = Welcome { version: 1, writer: "fake".into(), draining: None, health: false, early: self.early };
         self.say(serial, &Message::Welcome(welcome));
     }
 
@@ -168,4 +170,72 @@ fn a_refusal_for_now_is_asked_again_and_a_final_one_is_not() {
     let (serial, _) = fake.next();
     fake.say(serial, &Message::Refused(Refused::of(&failure)));
     assert_eq!(launcher.join().unwrap().unwrap_err().why, failure.why);
+}
+
+/// A launcher that hands its payload over and then asks; gives the serial of its launch, and what came with it.
+fn asked(fake: &Fake) -> (u32, wire::Launch, usize) {
+    let line = fake.line.as_ref().unwrap();
+    let mut buffer = vec![0; wire::MAX_PACKET];
+    let start = Instant::now();
+    loop {
+        match sys::receive(line.as_fd(), &mut buffer) {
+            Ok(received) => {
+                let Packet { serial, message, .. } = wire::decode(&buffer[..received.length]).unwrap();
+                let Message::Launch(launch) = message else { panic!("{message:?}") };
+                return (serial, launch, received.fds.len());
+            }
+            Err(nix::errno::Errno::EAGAIN) if start.elapsed() < Duration::from_secs(10) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+}
+
+#[test]
+fn a_payload_is_handed_over_early_where_the_recorder_says_so_and_once_more_where_it_asks() {
+    let receipt =
+        |id: LaunchId| Message::Receipt(Receipt { id: id.to_string(), seq: 7, hash: "ab".repeat(32) });
+    // What the recorder does: says nothing of it, takes it, asks again, dies in between.
+    for (number, (early, what)) in
+        [(false, "old"), (true, "takes"), (true, "asks"), (true, "dies")].into_iter().enumerate()
+    {
+        let id = LaunchId::from_parts(1, [number as u8; 10]);
+        let mut fake = Fake::new(&format!("early-{what}"));
+        fake.early = early;
+        let path = fake.path.clone();
+        let launcher = std::thread::spawn(move || {
+            let mut client = Client::open(&path, Duration::from_secs(10), true).unwrap();
+            let (payload, init, user) = (null(), null(), null());
+            let namespaces = [("user", user.as_fd())];
+            client.hand_over(id, payload.as_fd(), init.as_fd(), &namespaces);
+            let record = Record::new(Action::PayloadLaunch, id);
+            client.launch(&record, id, false, payload, init.as_fd(), &namespaces).map(|receipt| receipt.launch())
+        });
+        fake.accept();
+        if early {
+            let (_, frozen) = fake.next();
+            assert!(matches!(&frozen, Message::Frozen(frozen) if frozen.namespaces == ["user"]), "{frozen:?}");
+        }
+        if what == "dies" {
+            fake.line = None;
+            fake.accept();
+        } else if early {
+            let (serial, launch, fds) = asked(&fake);
+            assert_eq!((launch.namespaces.len(), fds), (0, 0), "it came before");
+            if what == "asks" {
+                let failure = Failure::record("a", "b", "c");
+                let again = Refused { retry_after_ms: Some(0), ..Refused::of(&failure) };
+                fake.say(serial, &Message::Refused(again));
+            } else {
+                fake.say(serial, &receipt(id));
+            }
+        }
+        if what != "takes" {
+            let (serial, launch, fds) = asked(&fake);
+            assert_eq!((&launch.namespaces[..], fds), (&["user".to_owned()][..], 3), "{what}: all of it");
+            fake.say(serial, &receipt(id));
+        }
+        assert_eq!(launcher.join().unwrap().unwrap(), id, "{what}");
+    }
 }

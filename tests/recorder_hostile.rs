@@ -6,7 +6,7 @@
 mod support;
 
 use bailey::audit::record::{Action, Assurance, EndBy, Record, StopBy};
-use bailey::audit::wire::{self, Done, Drain, Message, NEWEST, Note, Query, Resume, Stop};
+use bailey::audit::wire::{self, Done, Drain, Frozen, Message, NEWEST, Note, Query, Resume, Stop};
 use bailey::request::LaunchId;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use support::raw::{Raw, Tree, fresh_id, hello, launch_of, launch_with, packet, tree, words};
+use support::raw::{KINDS, Raw, Tree, fresh_id, hello, launch_of, launch_with, packet, tree, words};
 use support::recorder::Recorder;
 use support::{Guard, World, assert_refused, behind, image, mounted, skip, text, wait_for};
 
@@ -112,6 +112,19 @@ fn note(id: LaunchId, record: Record) -> Message {
     Message::Note(Note { id: id.to_string(), record: Box::new(record) })
 }
 
+fn frozen_of(id: LaunchId) -> Message {
+    Message::Frozen(Frozen { id: id.to_string(), namespaces: KINDS.map(ToOwned::to_owned).to_vec() })
+}
+
+/// A launch of what was handed over before.
+fn short_launch(id: LaunchId, record: Record) -> Message {
+    let mut message = launch_with(id, record);
+    if let Message::Launch(launch) = &mut message {
+        launch.namespaces.clear();
+    }
+    message
+}
+
 fn end_of(id: LaunchId) -> Message {
     note(id, Record::new(Action::PayloadEnd, id))
 }
@@ -200,7 +213,7 @@ fn every_message(id: LaunchId) -> Vec<Message> {
     let done = || Done { text: "x".into() };
     vec![
         hello(),
-        Message::Welcome(wire::Welcome { version: 1, writer: "me".into(), draining: None, health: false }),
+        Message::Welcome(wire::Welcome { version: 1, writer: "me".into(), draining: None, health: false, early: false }),
         launch_of(id),
         Message::Receipt(wire::Receipt { id: id.to_string(), seq: 1, hash: "0".repeat(64) }),
         Message::Refused(wire::Refused::of(&bailey::failure::Failure::refused("a", "b", "c"))),
@@ -227,6 +240,7 @@ fn every_message(id: LaunchId) -> Vec<Message> {
             issuer: None,
             groups: vec!["g".into(); 9000],
         }),
+        frozen_of(id),
     ]
 }
 
@@ -250,8 +264,10 @@ fn every_message_at_every_stage_is_answered() {
         }
 
         let mut greeted = bench.raw();
-        let answer = greeted.ask(&of(fresh_id()), &[]);
+        greeted.say(&of(fresh_id()), &[]).unwrap();
+        let answer = (name != "Frozen").then(|| greeted.hear().expect(name).message); // which is not answered
         match name {
+            "Frozen" => {}
             "Ps" | "BanTold" => assert!(matches!(answer, Some(Message::Rows(_))), "{answer:?}"),
             "Drain" | "Query" | "Identity" => assert!(matches!(answer, Some(Message::Done(_))), "{answer:?}"),
             _ => drop(words(answer)),
@@ -343,6 +359,93 @@ fn a_launch_is_recorded_once() {
         assert!(bench.raw().refused(&message, &tree.fds(1)).contains("not the record of that launch"));
     }
     drop((tree, first, back));
+    bench.at_rest();
+    bench.unharmed();
+}
+
+#[test]
+fn a_payload_that_is_handed_over_before_its_launch_is_judged_as_any_other() {
+    let bench = Bench::new(&[]);
+    let tree = Tree::new(&bench.world, 5);
+    let whole = |answer: Option<Message>| {
+        assert!(
+            matches!(&answer, Some(Message::Refused(refused)) if refused.retry_after_ms == Some(0)),
+            "{answer:?}"
+        );
+    };
+    let claim = |id| Record::new(Action::PayloadLaunch, id);
+    // What is recorded is the same.
+    let (mut first, first_id) = bench.launched(&tree, 0);
+    let (mut second, second_id) = (bench.raw(), fresh_id());
+    second.say(&frozen_of(second_id), &tree.fds(1)).unwrap();
+    let answer = second.ask(&short_launch(second_id, claim(second_id)), &[]);
+    assert!(matches!(&answer, Some(Message::Receipt(receipt)) if receipt.id == second_id.as_str()), "{answer:?}");
+    let launches = bench.recorder.records_of("payload-launch");
+    let [.., one, two] = &launches[..] else { panic!("{launches:?}") };
+    for part in ["observed", "namespaces", "cgroup", "launcher"] {
+        assert_eq!((&one["grid"][part], one["grid"][part].is_null()), (&two["grid"][part], false), "{part}");
+    }
+    assert_eq!(one["process"]["user"], two["process"]["user"]);
+    assert_ne!(one["process"]["pid"], two["process"]["pid"]);
+    // Without a handover, with one for another launch, of something else, on another connection, or one of long ago the launch
+    // is asked for whole, and then it is taken.
+    let mut raw = bench.raw();
+    let id = fresh_id();
+    whole(raw.ask(&short_launch(id, claim(id)), &[]));
+    raw.say(&frozen_of(fresh_id()), &tree.fds(2)).unwrap();
+    whole(raw.ask(&short_launch(id, claim(id)), &[]));
+    let null = null();
+    raw.say(&frozen_of(id), &vec![null.as_fd(); 9]).unwrap();
+    whole(raw.ask(&short_launch(id, claim(id)), &[]));
+    raw.say(&frozen_of(id), &tree.fds(2)).unwrap();
+    whole(bench.raw().ask(&short_launch(id, claim(id)), &[]));
+    std::thread::sleep(Duration::from_millis(3200));
+    whole(raw.ask(&short_launch(id, claim(id)), &[]));
+    assert!(matches!(raw.ask(&launch_of(id), &tree.fds(2)), Some(Message::Receipt(_))));
+    // It counts once.
+    tree.kill(2);
+    assert!(matches!(raw.ask(&end_of(id), &[]), Some(Message::Done(_))));
+    let again = fresh_id();
+    whole(raw.ask(&short_launch(again, claim(again)), &[]));
+    // A claim that the kernel does not confirm.
+    let (mut raw, id) = (bench.raw(), fresh_id());
+    raw.say(&frozen_of(id), &tree.fds(3)).unwrap();
+    let forged = Record { process: bailey::audit::record::Process { vpid: Some(7), ..Default::default() }, ..claim(id) };
+    let said = raw.refused(&short_launch(id, forged), &[]);
+    assert!(said.contains("its pid inside: the launcher says 7"), "{said}");
+    // One that is live already, and one that died in between.
+    let id = fresh_id();
+    raw.say(&frozen_of(id), &tree.fds(1)).unwrap();
+    let said = raw.refused(&short_launch(id, claim(id)), &[]);
+    assert!(said.contains("is live already"), "{said}");
+    raw.say(&frozen_of(id), &tree.fds(3)).unwrap();
+    // (It is seen before it dies: what follows on the connection is taken after it.)
+    assert!(matches!(raw.ask(&ps(), &[]), Some(Message::Rows(_))));
+    tree.kill(3);
+    let said = raw.refused(&short_launch(id, claim(id)), &[]);
+    assert!(said.contains("ended while it was looked at"), "{said}");
+    // Many that nothing follows: each keeps two descriptors, and for a moment.
+    let before = bench.recorder.descriptors();
+    let many: Vec<Raw> = (0..50)
+        .map(|_| {
+            let mut raw = bench.raw();
+            for _ in 0..3 {
+                raw.say(&frozen_of(fresh_id()), &tree.fds(4)).unwrap();
+            }
+            assert!(matches!(raw.ask(&ps(), &[]), Some(Message::Rows(_))));
+            raw
+        })
+        .collect();
+    assert!(bench.recorder.descriptors() <= before + 4 * many.len() + 8);
+    wait_for("what was handed over to be let go", || {
+        bench.recorder.descriptors() <= before + 2 * many.len() + 8
+    });
+    drop(many);
+    for (number, (raw, id)) in [(&mut first, first_id), (&mut second, second_id)].into_iter().enumerate() {
+        tree.kill(number);
+        assert!(matches!(raw.ask(&end_of(id), &[]), Some(Message::Done(_))));
+    }
+    drop((first, second, raw, tree));
     bench.at_rest();
     bench.unharmed();
 }
@@ -793,8 +896,10 @@ fn descriptor_bombs_are_defused() {
         let mut raw = Raw::new(bench.path());
         assert!(matches!(raw.ask(&hello(), &many), Some(Message::Welcome(_))));
         for message in every_message(fresh_id()) {
-            if !matches!(message, Message::Hello(_)) {
-                assert!(raw.ask(&message, &many).is_some(), "{}", message.name());
+            match message {
+                Message::Hello(_) => {}
+                Message::Frozen(_) => raw.say(&message, &many).unwrap(), // which is not answered
+                _ => assert!(raw.ask(&message, &many).is_some(), "{}", message.name()),
             }
         }
         assert!(

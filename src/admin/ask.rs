@@ -50,7 +50,7 @@ impl Ask {
             fd,
             path: path.to_owned(),
             serial: 0,
-            welcome: Welcome { version: wire::NEWEST, writer: String::new(), draining: None, health: false },
+            welcome: Welcome { version: wire::NEWEST, writer: String::new(), draining: None, health: false, early: false },
             buffer: vec![0; wire::MAX_PACKET],
         }
     }

@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use super::receipt::{CheckReceipt, Receipt};
 use super::record::Record;
-use super::wire::{self, Hello, Launch, Message, Note, Obeyed, Resume, Stop};
+use super::wire::{self, Frozen, Hello, Launch, Message, Note, Obeyed, Resume, Stop};
 use crate::failure::{Failure, errno_text};
 use crate::request::LaunchId;
 use crate::sys::socket as sys;
@@ -77,6 +77,10 @@ pub struct Client {
     draining: Option<String>,
     /// The recorder answers [`Client::check`].
     checks: bool,
+    /// It takes [`Client::hand_over`].
+    early: bool,
+    /// The launch whose payload was handed over on this very connection.
+    handed_over: Option<LaunchId>,
     serial: u32,
     /// The launch whose receipt came: id, sequence number, hash.
     receipt: Option<Resume>,
@@ -103,6 +107,8 @@ impl Client {
             writer: String::new(),
             draining: None,
             checks: false,
+            early: false,
+            handed_over: None,
             serial: 0,
             receipt: None,
             orders: VecDeque::new(),
@@ -154,7 +160,7 @@ impl Client {
         let message = Message::Health(Launch {
             id: id.to_string(),
             nested: false,
-            namespaces: namespaces.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
+            namespaces: kinds(namespaces),
             record: Box::new(record.clone()),
         });
         let mut fds = vec![payload, init];
@@ -165,6 +171,26 @@ impl Client {
             }
             Message::Done(done) => Ok(Err(done.text)),
             other => Err(self.nonsense(other.name())),
+        }
+    }
+
+    /// Hands over the frozen payload before its record is made, so that the recorder looks at it meanwhile. Where that does not
+    /// work [`Client::launch`] hands it over.
+    pub fn hand_over(
+        &mut self,
+        id: LaunchId,
+        payload: BorrowedFd<'_>,
+        init: BorrowedFd<'_>,
+        namespaces: &[(&'static str, BorrowedFd<'_>)],
+    ) {
+        if !self.early || self.back.is_some() {
+            return;
+        }
+        let message = Message::Frozen(Frozen { id: id.to_string(), namespaces: kinds(namespaces) });
+        let mut fds = vec![payload, init];
+        fds.extend(namespaces.iter().map(|(_, fd)| *fd));
+        if self.put(&message, &fds).is_ok() {
+            self.handed_over = Some(id);
         }
     }
 
@@ -181,15 +207,23 @@ impl Client {
         init: BorrowedFd<'_>,
         namespaces: &[(&'static str, BorrowedFd<'_>)],
     ) -> Result<Receipt, Failure> {
-        let message = Message::Launch(Launch {
-            id: id.to_string(),
-            nested,
-            namespaces: namespaces.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
-            record: Box::new(record.clone()),
-        });
-        let mut fds = vec![payload.as_fd(), init];
-        fds.extend(namespaces.iter().map(|(_, fd)| *fd));
-        match self.ask(&message, &fds)? {
+        let until = Instant::now() + self.wait;
+        let (id_text, record) = (id.to_string(), Box::new(record.clone()));
+        let mut message =
+            Message::Launch(Launch { id: id_text, nested, namespaces: Vec::new(), record });
+        let short = if self.handed_over.take() == Some(id) { self.ask_once(&message, until)? } else { None };
+        let answer = match short {
+            Some(answer) => answer,
+            None => {
+                if let Message::Launch(launch) = &mut message {
+                    launch.namespaces = kinds(namespaces);
+                }
+                let mut fds = vec![payload.as_fd(), init];
+                fds.extend(namespaces.iter().map(|(_, fd)| *fd));
+                self.ask_until(&message, &fds, until)?
+            }
+        };
+        match answer {
             Message::Receipt(receipt) if receipt.id == id.as_str() => {
                 let hash =
                     super::chain::from_hex(&receipt.hash).ok_or_else(|| self.nonsense("its receipt"))?;
@@ -344,9 +378,35 @@ impl Client {
 
     // ---- asking ----
 
+    /// Asks on this connection only. `None`: it has to be asked anew, and with everything.
+    fn ask_once(&mut self, message: &Message, until: Instant) -> Result<Option<Message>, Failure> {
+        match self.exchange(message, &[], until) {
+            Ok(Message::Refused(refused)) if refused.retry_after_ms.is_some() => Ok(None),
+            Ok(Message::Refused(refused)) => {
+                self.closed |= refused.closed;
+                Err(refused.into_failure())
+            }
+            Ok(answer) => Ok(Some(answer)),
+            Err(Broken::Line(_)) => {
+                self.line = None;
+                Ok(None)
+            }
+            Err(Broken::Failure(failure)) => Err(failure),
+            Err(Broken::Late) => Err(self.late("it did not answer in time")),
+        }
+    }
+
     /// Sends, and waits for the answer to this very message. A connection that breaks is made anew until the wait is over.
     fn ask(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Message, Failure> {
-        let until = Instant::now() + self.wait;
+        self.ask_until(message, fds, Instant::now() + self.wait)
+    }
+
+    fn ask_until(
+        &mut self,
+        message: &Message,
+        fds: &[BorrowedFd<'_>],
+        until: Instant,
+    ) -> Result<Message, Failure> {
         while self.back.is_some() {
             if let Ok(Some((serial, message))) = self.receive(Some(until)) {
                 self.arrived(serial, message);
@@ -477,7 +537,7 @@ impl Client {
 
     /// Makes a connection on which nothing was said yet. Does not wait: a queue that is full is EAGAIN.
     fn connect(&mut self) -> Result<(), Errno> {
-        (self.line, self.back) = (None, None);
+        (self.line, self.back, self.handed_over) = (None, None, None);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
         connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
@@ -503,6 +563,7 @@ impl Client {
         self.writer.clone_from(&welcome.writer);
         self.draining.clone_from(&welcome.draining);
         self.checks = welcome.health;
+        self.early = welcome.early;
         if let Some(line) = &mut self.line {
             line.version = welcome.version;
         }
@@ -585,6 +646,10 @@ impl Client {
             "use a bailey and a bailey-recorder of the same or of neighbouring versions",
         )
     }
+}
+
+fn kinds(namespaces: &[(&'static str, BorrowedFd<'_>)]) -> Vec<String> {
+    namespaces.iter().map(|(kind, _)| (*kind).to_owned()).collect()
 }
 
 /// Why one try to connect came to nothing.

@@ -53,6 +53,9 @@ pub struct Welcome {
     /// It answers [`Message::Health`]. (One that is older closes the connection at a kind that it does not know.)
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub health: bool,
+    /// It takes [`Message::Frozen`]. (The same of one that is older.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
 }
 
 /// A launch: the payload stands frozen. Descriptors in this order: pidfd of the payload, pidfd of init, then the namespace
@@ -64,11 +67,22 @@ pub struct Launch {
     /// The site let it make namespaces, and so payloads, of its own.
     #[serde(default)]
     pub nested: bool,
-    /// Kinds of the namespace descriptors: `user`, `mnt`, `pid`…
+    /// Kinds of the namespace descriptors: `user`, `mnt`, `pid`… None, and no descriptors at all, where a [`Frozen`] of this id
+    /// came before on this connection.
     #[serde(default)]
     pub namespaces: Vec<String>,
     /// The `payload-launch` record as the launcher would write it.
     pub record: Box<Record>,
+}
+
+/// A payload that stands frozen, before its record is made: the recorder looks at it meanwhile. Descriptors as those of a
+/// [`Launch`], which follows within a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// The launch id.
+    pub id: String,
+    /// As in [`Launch`].
+    pub namespaces: Vec<String>,
 }
 
 /// A record of a launch that is live on this connection, or of one that never came to be.
@@ -360,6 +374,8 @@ messages! {
     16 Identity(Identity),
     /// Launcher: would it run? Looked at as a launch is and answered with a receipt, of a record that says so; nothing is live.
     17 Health(Launch),
+    /// Launcher: look at it, a launch of it follows. Not answered.
+    18 Frozen(Frozen),
 }
 
 /// A packet that is no message.

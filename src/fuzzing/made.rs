@@ -43,7 +43,7 @@ pub fn messages() -> Vec<Message> {
     };
     vec![
         Message::Hello(Hello { oldest: 0, newest: u16::MAX, program: text() }),
-        Message::Welcome(Welcome { version: 1, writer: text(), draining: Some(text()), health: false }),
+        Message::Welcome(Welcome { version: 1, writer: text(), draining: Some(text()), health: false, early: false }),
         Message::Launch(Launch {
             id: text(),
             nested: true,
@@ -75,6 +75,7 @@ pub fn messages() -> Vec<Message> {
         }),
         Message::Obeyed(Obeyed { id: text(), held: true, within: Some(u64::MAX) }),
         Message::BanTold(BanTold { list: text(), digest: text(), bans: Some(text()) }),
+        Message::Frozen(wire::Frozen { id: text(), namespaces: vec![text()] }),
     ]
 }
 

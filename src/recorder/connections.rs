@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::early::Early;
 use super::launches::{A_LAUNCH, Waiting};
 use super::listen;
 use super::observe::{self, Backlog, Peer, Program};
@@ -82,6 +83,8 @@ pub(super) struct Connection {
     pub(super) hashing: bool,
     /// A launch that waits for the digest: what was received, and until when.
     pub(super) waiting: Option<Waiting>,
+    /// A payload that was handed over before its launch.
+    pub(super) early: Option<Box<Early>>,
 }
 
 impl Connection {
@@ -234,6 +237,7 @@ impl Server {
             program: None,
             hashing: false,
             waiting: None,
+            early: None,
         };
         self.connections.insert(token, connection);
     }
@@ -241,7 +245,7 @@ impl Server {
     /// Whether descriptors are left for so many connections or payloads more: each takes two.
     pub(super) fn has_room(&self, more: usize) -> bool {
         let taken = 2 * (self.connections.len() + self.payloads.len() + self.launching.len() + more) as u64;
-        let others = (self.digests.held() + self.waiting * A_LAUNCH) as u64;
+        let others = (self.digests.held() + self.waiting * A_LAUNCH + self.early * Early::HOLDS) as u64;
         OWN_DESCRIPTORS + taken + others <= self.most_descriptors
     }
 
@@ -392,6 +396,7 @@ impl Server {
         let Some(connection) = self.connections.remove(&token) else { return };
         let uid = connection.peer.uid;
         self.close_socket(uid, connection.socket);
+        self.early -= usize::from(connection.early.is_some());
         if let Some(waiting) = connection.waiting {
             self.waiting -= 1;
             self.digests.discard(uid, waiting.fds);
@@ -443,6 +448,7 @@ impl Server {
         for token in late {
             self.disconnect(token);
         }
+        self.forget_early(now);
         let waiting: Vec<u64> = self
             .connections
             .iter()

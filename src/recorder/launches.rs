@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::claims;
 use super::connections::{Connection, Stage};
+use super::early::{Offered, brings_nothing};
 use super::log::Live;
 use super::observe::{self, Handed, Observed, Peer};
 use super::payloads::Begun;
@@ -56,7 +57,8 @@ impl Server {
     ) {
         let Some(connection) = self.connections.get(&token) else { return };
         // What cannot be one is refused at once: nobody keeps descriptors here for longer by their number.
-        let fits = fds.len() == launch.namespaces.len() + 2 && launch.namespaces.len() <= NAMESPACES.len();
+        let whole = fds.len() == launch.namespaces.len() + 2 && launch.namespaces.len() <= NAMESPACES.len();
+        let fits = whole || brings_nothing(&launch, &fds) && connection.early.is_some();
         let (hashing, uid) = (connection.hashing, connection.peer.uid);
         let foreign = self.foreign(&launch);
         if !(hashing || foreign.is_some()) || !fits || !self.may_wait(uid) {
@@ -120,14 +122,24 @@ impl Server {
 
     fn judge(&mut self, token: u64, serial: u32, mut launch: wire::Launch, fds: Vec<OwnedFd>) {
         let Some(uid) = self.connections.get(&token).map(|connection| connection.peer.uid) else { return };
-        let handed = match Handed::sort(fds, &launch.namespaces) {
-            Ok(handed) => handed,
-            Err((failure, fds)) => {
-                self.digests.discard(uid, fds);
-                return self.deny(token, serial, &launch.record, &failure);
+        let offered = if brings_nothing(&launch, &fds) {
+            // One that is live already is looked at again.
+            let seen = self.seen(token, &launch.id);
+            let is_live = || LaunchId::parse(&launch.id).is_some_and(|id| self.payloads.contains_key(&id));
+            match seen.filter(|_| !is_live()) {
+                Some(seen) => seen,
+                None => return self.ask_for_all(token, serial),
+            }
+        } else {
+            match Handed::sort(fds, &launch.namespaces) {
+                Ok(handed) => Offered::Whole(handed),
+                Err((failure, fds)) => {
+                    self.digests.discard(uid, fds);
+                    return self.deny(token, serial, &launch.record, &failure);
+                }
             }
         };
-        if let Err(failure) = self.admit(token, serial, &mut launch, handed) {
+        if let Err(failure) = self.admit(token, serial, &mut launch, offered) {
             self.deny(token, serial, &launch.record, &failure);
         }
     }
@@ -138,7 +150,7 @@ impl Server {
         token: u64,
         serial: u32,
         launch: &mut wire::Launch,
-        handed: Handed,
+        offered: Offered,
     ) -> Result<(), Failure> {
         let id = LaunchId::parse(&launch.id)
             .filter(|_| launch.record.event.action == Action::PayloadLaunch)
@@ -149,7 +161,7 @@ impl Server {
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
         let uid = connection.peer.uid;
         if let Some(live) = self.payloads.get(&id) {
-            return self.repeat(token, serial, id, live.process_is, &handed);
+            return self.repeat(token, serial, id, live.process_is, offered.handed());
         }
         if self.launching.contains(&id) {
             return Err(defect("a launch of that id is being recorded, and it is another one"));
@@ -162,7 +174,8 @@ impl Server {
         }
         self.takes_payloads()?;
         let Some(connection) = self.connections.get(&token) else { return Ok(()) };
-        let observed = confirm(&launch.record, &connection.peer, &handed, &mut self.scratch)?;
+        let (handed, observed) = offered.look(&connection.peer, &mut self.scratch)?;
+        agree(&launch.record, &connection.peer, &observed)?;
         if let Some(other) = self.processes.get(&(observed.pid(), observed.start_ticks)) {
             return Err(defect(&format!("its payload is live already, as launch {other}")));
         }
@@ -261,11 +274,13 @@ pub(super) fn confirm(
     scratch: &mut Vec<u8>,
 ) -> Result<Observed, Failure> {
     let observed = observe::payload(peer, handed, scratch)?;
-    let contradictions = observe::contradictions(claim, peer, &observed);
-    if contradictions.is_empty() {
-        return Ok(observed);
-    }
-    Err(contradicted(&contradictions))
+    agree(claim, peer, &observed).map(|()| observed)
+}
+
+/// The launcher and the kernel say the same.
+fn agree(claim: &Record, peer: &Peer, observed: &Observed) -> Result<(), Failure> {
+    let contradictions = observe::contradictions(claim, peer, observed);
+    if contradictions.is_empty() { Ok(()) } else { Err(contradicted(&contradictions)) }
 }
 
 pub(super) fn defect(why: &str) -> Failure {

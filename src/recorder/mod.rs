@@ -7,6 +7,7 @@
 //!  ├─ connections who may have one, and what it may cost the others
 //!  ├─ requests    what peers ask for: ends, questions of administrators
 //!  ├─ launches    what may begin
+//!  ├─ early       payloads that are looked at before their launch is asked for
 //!  ├─ checks      whether a launch would get its receipt
 //!  ├─ ids         which launches were here before
 //!  ├─ payloads    what is live, until its one closing record is written
@@ -28,6 +29,7 @@ mod checks;
 mod claims;
 pub mod cli;
 mod connections;
+mod early;
 mod ids;
 mod indexer;
 mod launches;

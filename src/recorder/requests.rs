@@ -40,6 +40,7 @@ impl Server {
                 self.launch(token, serial, launch, length, fds);
             }
             (Stage::Greeted, Message::Health(launch)) => self.check(token, serial, &launch, fds),
+            (Stage::Greeted, Message::Frozen(frozen)) => self.frozen(token, &frozen, fds),
             (stage, message) => {
                 self.digests.discard(uid, fds);
                 match (stage, message) {
@@ -133,6 +134,7 @@ impl Server {
             writer: self.log.writer().to_owned(),
             draining: self.draining.clone(),
             health: true,
+            early: true,
         };
         self.send(token, serial, &Message::Welcome(welcome));
     }

@@ -117,6 +117,8 @@ pub(super) struct Server {
     pub(super) paused: Vec<u64>,
     /// Connections whose launch waits for a digest.
     pub(super) waiting: usize,
+    /// Connections that handed a payload over whose launch did not come yet.
+    pub(super) early: usize,
     /// See [`connections::spare`].
     pub(super) spare: Option<OwnedFd>,
     pub(super) most_descriptors: u64,
@@ -190,6 +192,7 @@ impl Server {
             late: Vec::new(),
             paused: Vec::new(),
             waiting: 0,
+            early: 0,
             spare: connections::spare(),
             most_descriptors: connections::most_descriptors(),
             next_token: 16,

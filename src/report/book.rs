@@ -85,6 +85,13 @@ impl Book {
         &self.recorder
     }
 
+    /// The payload stands frozen, and its record is about to be made: whoever has to look at it too may begin.
+    pub(super) fn hand_over(&mut self, id: LaunchId, payload: BorrowedFd<'_>, handover: &Handover<'_>) {
+        if let Kind::Recorder(client) = &mut self.kind {
+            client.hand_over(id, payload, handover.init, &handover.namespaces);
+        }
+    }
+
     /// Makes the launch record durable.
     pub(super) fn launch(
         &mut self,

@@ -185,6 +185,13 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// The payload stands frozen: a recorder looks at it while the record is made.
+    pub fn hand_over(&mut self, payload: BorrowedFd<'_>, handover: &Handover<'_>) {
+        if let Some(book) = &mut self.book {
+            book.hand_over(self.id, payload, handover);
+        }
+    }
+
     /// Makes the launch record durable and brings its receipt.
     pub fn record_launch(
         &mut self,

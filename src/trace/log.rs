@@ -81,7 +81,7 @@ impl Log {
                 Err(errno) => return Err(unreadable(&directory, &name, &errno_text(errno))),
             };
             let stamp = Stamp::of(&file).map_err(|error| unread(&dir.join(&name), &error))?;
-            let size = file.metadata().map_err(|error| unread(&dir.join(&name), &error))?.len();
+            let size = stamp.size();
             let known = catalog.get(&name, stamp).cloned();
             if known.is_none() {
                 missing.push(segments.len());

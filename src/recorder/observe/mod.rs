@@ -185,7 +185,8 @@ fn number(pidfd: BorrowedFd<'_>, what: &str) -> Result<(i32, Option<pidfd::Info>
     }
 }
 
-fn still_there(peer: &Peer, payload: BorrowedFd<'_>, init: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Do launcher, payload and init live, so that what was read under their pidfds is theirs?
+pub fn still_there(peer: &Peer, payload: BorrowedFd<'_>, init: BorrowedFd<'_>) -> Result<(), Failure> {
     if pidfd::all_live([payload, init, peer.as_fd()]) {
         Ok(())
     } else {

@@ -34,6 +34,11 @@ impl Stamp {
         let meta = file.metadata()?;
         Ok(Self { size: meta.size(), secs: meta.mtime(), nanos: meta.mtime_nsec() })
     }
+
+    /// The size.
+    pub const fn size(self) -> u64 {
+        self.size
+    }
 }
 
 /// The summaries by the segments' names.
