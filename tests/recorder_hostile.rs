@@ -410,9 +410,9 @@ fn a_payload_that_is_handed_over_before_its_launch_is_judged_as_any_other() {
     // A claim that the kernel does not confirm.
     let (mut raw, id) = (bench.raw(), fresh_id());
     raw.say(&frozen_of(id), &tree.fds(3)).unwrap();
-    let forged = Record { process: bailey::audit::record::Process { vpid: Some(7), ..Default::default() }, ..claim(id) };
+    let forged = Record { process: bailey::audit::record::Process { vpid: Some(4_000_007), ..Default::default() }, ..claim(id) };
     let said = raw.refused(&short_launch(id, forged), &[]);
-    assert!(said.contains("its pid inside: the launcher says 7"), "{said}");
+    assert!(said.contains("its pid inside: the launcher says 4000007"), "{said}");
     // One that is live already, and one that died in between.
     let id = fresh_id();
     raw.say(&frozen_of(id), &tree.fds(1)).unwrap();
@@ -422,6 +422,7 @@ fn a_payload_that_is_handed_over_before_its_launch_is_judged_as_any_other() {
     // (It is seen before it dies: what follows on the connection is taken after it.)
     assert!(matches!(raw.ask(&ps(), &[]), Some(Message::Rows(_))));
     tree.kill(3);
+    wait_for("its end", || bailey::sys::pidfd::has_exited(tree.payloads[3].as_fd()));
     let said = raw.refused(&short_launch(id, claim(id)), &[]);
     assert!(said.contains("ended while it was looked at"), "{said}");
     // Many that nothing follows: each keeps two descriptors, and for a moment.

@@ -84,7 +84,7 @@ pub fn append_line(
 pub fn append_again(out: &mut Vec<u8>, line: &[u8], last: &Link, writer: &str) -> Option<Link> {
     place_of(line)?;
     let whole = out.len();
-    out.extend_from_slice(line.get(..rfind(line, MARK.as_bytes())?)?);
+    out.extend_from_slice(line.get(..last_mark(line)?)?);
     chain(out, last, writer);
     Some(Link { seq: last.seq + 1, hash: hash(out.get(whole..).unwrap_or_default()) })
 }
@@ -145,7 +145,7 @@ pub fn place_of(line: &[u8]) -> Option<(u64, &str)> {
     if line.first() != Some(&b'{') || !line.ends_with(b"}}") {
         return None;
     }
-    let start = rfind(line, MARK.as_bytes())?;
+    let start = last_mark(line)?;
     let text = std::str::from_utf8(line.get(start + MARK.len()..)?).ok()?;
     let (digits, rest) = text.split_once(',')?;
     let rest = rest.strip_prefix(PREV.get(1..)?)?;
@@ -155,12 +155,16 @@ pub fn place_of(line: &[u8]) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, prev))
 }
 
-fn rfind(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).rposition(|w| w == needle)
+/// Where the mark stands for the last time. It has one brace, and a line of ours has none behind that.
+fn last_mark(line: &[u8]) -> Option<usize> {
+    let before = MARK.bytes().position(|byte| byte == b'{')?;
+    memchr::memrchr_iter(b'{', line)
+        .filter_map(|brace| brace.checked_sub(before))
+        .find(|start| line.get(*start..).is_some_and(|rest| rest.starts_with(MARK.as_bytes())))
 }
 
 fn is_hex(text: &str) -> bool {
-    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.bytes().fold(true, |all, b| all & matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Lowercase hex.
@@ -177,20 +181,24 @@ pub fn hex(hash: &Hash) -> String {
 
 /// 64 lowercase hex digits as a digest.
 pub fn from_hex(text: &str) -> Option<Hash> {
+    // Without a branch for each digit: what is no digit is 16 or more, and that is looked at once.
     let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => 255,
     };
     let mut hash = [0; 32];
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if pairs.len() != hash.len() || !rest.is_empty() {
         return None;
     }
+    let mut all = 0;
     for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
+        let (high, low) = (digit(*high), digit(*low));
+        all |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(hash)
+    (all < 16).then_some(hash)
 }
 
 #[cfg(test)]

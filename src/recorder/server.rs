@@ -211,6 +211,7 @@ impl Server {
 
     /// Serves until it is told to end.
     pub(super) fn run(mut self) -> Result<(), Failure> {
+        crate::sys::alloc::keep_here(); // until the process ends
         self.announce();
         self.take_over_live();
         self.commit();

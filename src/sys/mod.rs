@@ -5,6 +5,7 @@
 //! 3. An error is the bare errno; who calls knows what was tried on what, and says it like strace would.
 #![allow(unsafe_code)]
 
+pub mod alloc;
 pub mod argv;
 pub mod clock;
 pub mod clone;

@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use super::Repair;
 use super::trust::{Attested, Prune, Trust};
 use crate::audit::chain::{Hash, Link, MAX_LINE, from_hex, hash, place_of};
-use crate::audit::lines::{each_line, glance};
+use crate::audit::lines::{Glance, each_line, glance};
 use crate::audit::record::Record;
 use crate::audit::segment::{Directory, unread};
 use crate::failure::Failure;
@@ -148,7 +148,10 @@ fn segment(
             read.fetch_add(offset - told, Ordering::Relaxed);
             told = offset;
         }
-        let fits = good.as_mut().is_some_and(|good| take(good, name, number, line, trust, &mut hashes));
+        let seen = glance(line);
+        let fits = good
+            .as_mut()
+            .is_some_and(|good| take(good, name, number, line, seen.as_ref(), trust, &mut hashes));
         if !fits {
             good = None;
         }
@@ -160,7 +163,7 @@ fn segment(
         if offset + line.len() as u64 + 1 >= size {
             last_line = line.to_vec();
         }
-        if glance(line).is_some_and(|seen| seen.action == "log-prune")
+        if seen.is_some_and(|seen| seen.action == "log-prune")
             && let Ok(record) = serde_json::from_slice::<Record>(line)
             && let Ok(prune) = trust.prune(&record, (name.to_owned(), number))
         {
@@ -180,6 +183,7 @@ fn take(
     name: &str,
     number: u64,
     line: &[u8],
+    seen: Option<&Glance<'_>>,
     trust: &Trust,
     hashes: &mut Vec<Hash>,
 ) -> bool {
@@ -193,7 +197,7 @@ fn take(
     good.last = Some(link);
     good.lines += 1;
     hashes.push(link.hash);
-    let Some(seen) = glance(line) else { return true };
+    let Some(seen) = seen else { return true };
     good.notes.note(name, number, &seen.action, seen.id.as_deref());
     match &*seen.action {
         "checkpoint" => checkpoint(good, first, line, trust, hashes),

@@ -70,6 +70,8 @@ fn mounts() -> &'static Mounts {
         let found = nix::sys::statfs::fstatfs(&fd).ok()?.filesystem_type().0;
         if found == system { fs::unique_mount(fd.as_fd()).ok() } else { None }
     };
+    // What the other way needs is opened with it: later there may be no descriptors left.
+    let _ = own_descriptors();
     MOUNTS.get_or_init(|| Mounts {
         pidfds: of(pidfd::open(std::process::id() as i32).ok(), PIDFS),
         namespaces: of(open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok(), NSFS),

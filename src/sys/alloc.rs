@@ -1,0 +1,271 @@
+//! The recorder's memory: blocks that the event loop freed are kept by their size, in front of the C library's allocator.
+//!
+//! A launch record is some hundred short strings, made, copied and freed again for every launch; in a general allocator they
+//! cost more than the record's JSON does.
+//!
+//! 1. A block's class follows from the size that its owner asked for, and nothing stands beside the block. Whoever frees it
+//!    names the same size, so it finds the same class.
+//! 2. Only a thread that said so ([`keep_here`]) keeps blocks, and it must live as long as the process: what others free goes
+//!    back at once, so that a thread that ends leaves nothing behind.
+//! 3. What is kept is bounded, class by class ([`KEPT`]).
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ptr::null_mut;
+
+/// Small sizes are classes of so many bytes, up to [`SMALL`].
+const STEP: usize = 16;
+const SMALL: usize = 1024;
+/// Larger ones of so many, up to [`LARGE`].
+const LARGE_STEP: usize = 512;
+const LARGE: usize = 8192;
+const CLASSES: usize = SMALL / STEP + (LARGE - SMALL) / LARGE_STEP;
+/// Bytes that are kept of one class.
+const KEPT: usize = 128 << 10;
+/// What every block of a class is aligned to.
+const ALIGNMENT: usize = 16;
+
+/// The allocator.
+#[derive(Debug)]
+pub struct Keeping;
+
+/// A block that nobody has; its first bytes say which is next.
+struct Block {
+    next: *mut Block,
+}
+
+/// The blocks of one class.
+struct Kept {
+    first: Cell<*mut Block>,
+    count: Cell<usize>,
+}
+
+struct Thread {
+    keeps: Cell<bool>,
+    classes: [Kept; CLASSES],
+}
+
+thread_local! {
+    // Made by the linker and never dropped: it is there whenever somebody allocates.
+    static THREAD: Thread = const {
+        Thread {
+            keeps: Cell::new(false),
+            classes: [const { Kept { first: Cell::new(null_mut()), count: Cell::new(0) } }; CLASSES],
+        }
+    };
+}
+
+/// From now on this thread keeps what it frees. It must not end before the process does.
+pub fn keep_here() {
+    THREAD.with(|thread| thread.keeps.set(true));
+}
+
+/// The class of a block, and its real layout; `None` where the C library's own is used.
+fn class_of(layout: Layout) -> Option<(usize, Layout)> {
+    let size = layout.size();
+    if size == 0 || size > LARGE || layout.align() > ALIGNMENT {
+        return None;
+    }
+    let (class, size) = if size <= SMALL {
+        let class = (size - 1) / STEP;
+        (class, (class + 1) * STEP)
+    } else {
+        let class = (size - SMALL - 1) / LARGE_STEP;
+        (SMALL / STEP + class, SMALL + (class + 1) * LARGE_STEP)
+    };
+    Layout::from_size_align(size, ALIGNMENT).ok().map(|layout| (class, layout))
+}
+
+/// The kept blocks of a class, where this thread keeps any.
+fn with_kept<R>(class: usize, then: impl FnOnce(&Kept) -> Option<R>) -> Option<R> {
+    THREAD.with(|thread| if thread.keeps.get() { then(thread.classes.get(class)?) } else { None })
+}
+
+// SAFETY: a block is handed out with at least the size and alignment that were asked for: its class's layout has both, and it
+// comes from `System` with that layout. It is on at most one list at a time, and on none while somebody owns it: `dealloc` puts
+// it there, `alloc` takes it away, and both only on their own thread's lists. Its class is a function of the layout that the
+// caller must name again, so it goes back to `System` with the layout that it came with. No call here panics or allocates.
+unsafe impl GlobalAlloc for Keeping {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some((class, whole)) = class_of(layout) else {
+            // SAFETY: the caller's own promise.
+            return unsafe { System.alloc(layout) };
+        };
+        let kept = with_kept(class, |kept| {
+            let block = kept.first.get();
+            if block.is_null() {
+                return None;
+            }
+            // SAFETY: what is on the list is a block that nobody owns, and `dealloc` wrote its `next`.
+            kept.first.set(unsafe { (*block).next });
+            kept.count.set(kept.count.get().saturating_sub(1));
+            Some(block.cast())
+        });
+        // SAFETY: the layout of a class has a size above zero.
+        kept.unwrap_or_else(|| unsafe { System.alloc(whole) })
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let Some((class, whole)) = class_of(layout) else {
+            // SAFETY: the caller's own promise; it came from there.
+            return unsafe { System.dealloc(block, layout) };
+        };
+        let kept = with_kept(class, |kept| {
+            let count = kept.count.get();
+            if count >= KEPT / whole.size() {
+                return None;
+            }
+            let free = block.cast::<Block>();
+            // SAFETY: nobody owns the block any more; it has room for a `Block` and is aligned for it, as its class is.
+            unsafe { free.write(Block { next: kept.first.get() }) };
+            kept.first.set(free);
+            kept.count.set(count + 1);
+            Some(())
+        });
+        if kept.is_none() {
+            // SAFETY: it came from `System` with its class's layout.
+            unsafe { System.dealloc(block, whole) };
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Ok(wanted) = Layout::from_size_align(size, layout.align()) else { return null_mut() };
+        match (class_of(layout), class_of(wanted)) {
+            (Some((old, _)), Some((new, _))) if old == new => block,
+            // SAFETY: the caller's own promise; the block came from there, and stays there.
+            (None, None) => unsafe { System.realloc(block, layout, size) },
+            _ => {
+                // SAFETY: the size is not zero, as the caller promises. Both blocks have the smaller of both sizes, and they
+                // are two blocks. The old one is given back with its own layout.
+                unsafe {
+                    let new = self.alloc(wanted);
+                    if !new.is_null() {
+                        std::ptr::copy_nonoverlapping(block, new, layout.size().min(size));
+                        self.dealloc(block, layout);
+                    }
+                    new
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block full of one byte.
+    struct Held {
+        block: *mut u8,
+        layout: Layout,
+        byte: u8,
+    }
+
+    // SAFETY: whoever has it is the block's only owner.
+    unsafe impl Send for Held {}
+
+    impl Held {
+        fn new(size: usize, align: usize, byte: u8) -> Self {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            // SAFETY: the size is above zero.
+            let block = unsafe { Keeping.alloc(layout) };
+            assert!(!block.is_null() && block.addr().is_multiple_of(align));
+            // SAFETY: the block has that size.
+            unsafe { block.write_bytes(byte, size) };
+            Self { block, layout, byte }
+        }
+
+        fn is_whole(&self) -> bool {
+            // SAFETY: all of it was written.
+            unsafe { std::slice::from_raw_parts(self.block, self.layout.size()) }.iter().all(|b| *b == self.byte)
+        }
+
+        fn resized(self, size: usize) -> Self {
+            assert!(self.is_whole());
+            let kept = size.min(self.layout.size());
+            // SAFETY: the block and its own layout; the size is above zero.
+            let block = unsafe { Keeping.realloc(self.block, self.layout, size) };
+            assert!(!block.is_null());
+            // SAFETY: so much was written before.
+            let before = unsafe { std::slice::from_raw_parts(block, kept) };
+            assert!(before.iter().all(|b| *b == self.byte));
+            // SAFETY: the block has that size.
+            unsafe { block.write_bytes(self.byte, size) };
+            Self { block, layout: Layout::from_size_align(size, self.layout.align()).unwrap(), ..self }
+        }
+
+        fn free(self) {
+            assert!(self.is_whole(), "somebody else wrote into it");
+            // SAFETY: the block and its own layout, once.
+            unsafe { Keeping.dealloc(self.block, self.layout) };
+        }
+    }
+
+    #[test]
+    fn a_class_has_room_and_each_size_one_class() {
+        let mut last = 0;
+        for size in 1..=LARGE {
+            let (class, whole) = class_of(Layout::from_size_align(size, 8).unwrap()).unwrap();
+            assert!(whole.size() >= size && whole.size() - size < LARGE_STEP && class < CLASSES);
+            assert_eq!(class_of(whole), Some((class, whole)));
+            assert!(class == last || class == last + 1, "{size}");
+            last = class;
+        }
+        assert_eq!(last, CLASSES - 1);
+        for (size, align) in [(LARGE + 1, 8), (64, 32), (0, 1)] {
+            assert_eq!(class_of(Layout::from_size_align(size, align).unwrap()), None);
+        }
+    }
+
+    #[test]
+    fn blocks_are_nobody_elses() {
+        for keeps in [false, true] {
+            if keeps {
+                keep_here();
+            }
+            let mut held: Vec<Held> = Vec::new();
+            let mut seed = 1_u32;
+            let rounds = if cfg!(miri) { 300 } else { 20_000 };
+            for round in 0..rounds {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let size = 1 + (seed >> 8) as usize % if round % 7 == 0 { 12_000 } else { 300 };
+                let align = 1 << (seed >> 4 & 5);
+                match seed % 5 {
+                    0 | 1 => held.push(Held::new(size, align, round as u8)),
+                    2 if !held.is_empty() => {
+                        let at = seed as usize % held.len();
+                        let one = held.swap_remove(at).resized(size);
+                        held.push(one);
+                    }
+                    _ if !held.is_empty() => held.swap_remove(seed as usize % held.len()).free(),
+                    _ => {}
+                }
+            }
+            held.into_iter().for_each(Held::free);
+        }
+    }
+
+    #[test]
+    fn what_is_freed_is_used_again_and_not_kept_without_end() {
+        keep_here();
+        let first = Held::new(100, 8, 1);
+        let place = first.block;
+        first.free();
+        let again = Held::new(112, 8, 2); // of the same class
+        assert_eq!(again.block, place);
+        again.free();
+        let many: Vec<Held> = (0..2 * KEPT / 4096).map(|_| Held::new(4000, 8, 3)).collect();
+        let (class, whole) = class_of(many[0].layout).unwrap();
+        many.into_iter().for_each(Held::free);
+        let count = with_kept(class, |kept| Some(kept.count.get())).unwrap();
+        assert_eq!(count, KEPT / whole.size());
+        // Another thread keeps nothing, and may free what this one made.
+        let block = Held::new(4000, 8, 4);
+        std::thread::spawn(move || {
+            block.free();
+            assert!(with_kept(class, |kept| Some(kept.count.get())).is_none());
+        })
+        .join()
+        .unwrap();
+    }
+}
