@@ -55,7 +55,8 @@ impl Fake {
         self.line = Some(sys::accept(self.listener.as_fd()).unwrap());
         let (serial, hello) = self.next();
         assert!(matches!(hello, Message::Hello(_)), "{hello:?}");
-        let welcome = Welcome { version: 1, writer: "fake".into(), draining: None, health: false, early: self.early };
+        let welcome =
+            Welcome { version: 1, writer: "fake".into(), draining: None, health: false, early: self.early };
         self.say(serial, &Message::Welcome(welcome));
     }
 
@@ -210,12 +211,17 @@ fn a_payload_is_handed_over_early_where_the_recorder_says_so_and_once_more_where
             let namespaces = [("user", user.as_fd())];
             client.hand_over(id, payload.as_fd(), init.as_fd(), &namespaces);
             let record = Record::new(Action::PayloadLaunch, id);
-            client.launch(&record, id, false, payload, init.as_fd(), &namespaces).map(|receipt| receipt.launch())
+            client
+                .launch(&record, id, false, payload, init.as_fd(), &namespaces)
+                .map(|receipt| receipt.launch())
         });
         fake.accept();
         if early {
             let (_, frozen) = fake.next();
-            assert!(matches!(&frozen, Message::Frozen(frozen) if frozen.namespaces == ["user"]), "{frozen:?}");
+            assert!(
+                matches!(&frozen, Message::Frozen(frozen) if frozen.namespaces == ["user"]),
+                "{frozen:?}"
+            );
         }
         if what == "dies" {
             fake.line = None;

@@ -222,7 +222,13 @@ fn every_message(id: LaunchId) -> Vec<Message> {
     let done = || Done { text: "x".into() };
     vec![
         hello(),
-        Message::Welcome(wire::Welcome { version: 1, writer: "me".into(), draining: None, health: false, early: false }),
+        Message::Welcome(wire::Welcome {
+            version: 1,
+            writer: "me".into(),
+            draining: None,
+            health: false,
+            early: false,
+        }),
         launch_of(id),
         Message::Receipt(wire::Receipt { id: id.to_string(), seq: 1, hash: "0".repeat(64) }),
         Message::Refused(wire::Refused::of(&bailey::failure::Failure::refused("a", "b", "c"))),
@@ -388,7 +394,10 @@ fn a_payload_that_is_handed_over_before_its_launch_is_judged_as_any_other() {
     let (mut second, second_id) = (bench.raw(), fresh_id());
     second.say(&frozen_of(second_id), &tree.fds(1)).unwrap();
     let answer = second.ask(&short_launch(second_id, claim(second_id)), &[]);
-    assert!(matches!(&answer, Some(Message::Receipt(receipt)) if receipt.id == second_id.as_str()), "{answer:?}");
+    assert!(
+        matches!(&answer, Some(Message::Receipt(receipt)) if receipt.id == second_id.as_str()),
+        "{answer:?}"
+    );
     let launches = bench.recorder.records_of("payload-launch");
     let [.., one, two] = &launches[..] else { panic!("{launches:?}") };
     for part in ["observed", "namespaces", "cgroup", "launcher"] {
@@ -404,7 +413,7 @@ fn a_payload_that_is_handed_over_before_its_launch_is_judged_as_any_other() {
     raw.say(&frozen_of(fresh_id()), &tree.fds(2)).unwrap();
     whole(raw.ask(&short_launch(id, claim(id)), &[]));
     let null = null();
-    raw.say(&frozen_of(id), &vec![null.as_fd(); 9]).unwrap();
+    raw.say(&frozen_of(id), &[null.as_fd(); 9]).unwrap();
     whole(raw.ask(&short_launch(id, claim(id)), &[]));
     raw.say(&frozen_of(id), &tree.fds(2)).unwrap();
     whole(bench.raw().ask(&short_launch(id, claim(id)), &[]));
@@ -420,7 +429,10 @@ fn a_payload_that_is_handed_over_before_its_launch_is_judged_as_any_other() {
     drop(raw);
     let (mut raw, id) = (bench.raw(), fresh_id());
     raw.say(&frozen_of(id), &tree.fds(3)).unwrap();
-    let forged = Record { process: bailey::audit::record::Process { vpid: Some(4_000_007), ..Default::default() }, ..claim(id) };
+    let forged = Record {
+        process: bailey::audit::record::Process { vpid: Some(4_000_007), ..Default::default() },
+        ..claim(id)
+    };
     let said = raw.refused(&short_launch(id, forged), &[]);
     assert!(said.contains("its pid inside: the launcher says 4000007"), "{said}");
     // One that is live already, and one that died in between.

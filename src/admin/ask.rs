@@ -50,7 +50,13 @@ impl Ask {
             fd,
             path: path.to_owned(),
             serial: 0,
-            welcome: Welcome { version: wire::NEWEST, writer: String::new(), draining: None, health: false, early: false },
+            welcome: Welcome {
+                version: wire::NEWEST,
+                writer: String::new(),
+                draining: None,
+                health: false,
+                early: false,
+            },
             buffer: vec![0; wire::MAX_PACKET],
         }
     }
@@ -198,6 +204,7 @@ mod tests {
             writer: "w".into(),
             draining: Some("moving".into()),
             health: false,
+            early: false,
         })
     }
 

@@ -209,19 +209,17 @@ impl Client {
     ) -> Result<Receipt, Failure> {
         let until = Instant::now() + self.wait;
         let (id_text, record) = (id.to_string(), Box::new(record.clone()));
-        let mut message =
-            Message::Launch(Launch { id: id_text, nested, namespaces: Vec::new(), record });
+        let mut message = Message::Launch(Launch { id: id_text, nested, namespaces: Vec::new(), record });
         let short = if self.handed_over.take() == Some(id) { self.ask_once(&message, until)? } else { None };
-        let answer = match short {
-            Some(answer) => answer,
-            None => {
-                if let Message::Launch(launch) = &mut message {
-                    launch.namespaces = kinds(namespaces);
-                }
-                let mut fds = vec![payload.as_fd(), init];
-                fds.extend(namespaces.iter().map(|(_, fd)| *fd));
-                self.ask_until(&message, &fds, until)?
+        let answer = if let Some(answer) = short {
+            answer
+        } else {
+            if let Message::Launch(launch) = &mut message {
+                launch.namespaces = kinds(namespaces);
             }
+            let mut fds = vec![payload.as_fd(), init];
+            fds.extend(namespaces.iter().map(|(_, fd)| *fd));
+            self.ask_until(&message, &fds, until)?
         };
         match answer {
             Message::Receipt(receipt) if receipt.id == id.as_str() => {

@@ -128,8 +128,7 @@ fn usual(line: &[u8]) -> Option<Glance<'_>> {
 fn plain(text: &[u8]) -> Option<(&str, &[u8])> {
     let end = memchr::memchr(b'"', text.get(..256).unwrap_or(text))?;
     let (inner, rest) = text.split_at_checked(end)?;
-    let odd = inner.iter().fold(false, |odd, b| odd | (*b == b'\\') | b.is_ascii_control());
-    if odd {
+    if inner.iter().any(|b| *b == b'\\' || b.is_ascii_control()) {
         return None;
     }
     Some((std::str::from_utf8(inner).ok()?, rest.get(1..)?))

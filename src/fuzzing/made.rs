@@ -43,7 +43,13 @@ pub fn messages() -> Vec<Message> {
     };
     vec![
         Message::Hello(Hello { oldest: 0, newest: u16::MAX, program: text() }),
-        Message::Welcome(Welcome { version: 1, writer: text(), draining: Some(text()), health: false, early: false }),
+        Message::Welcome(Welcome {
+            version: 1,
+            writer: text(),
+            draining: Some(text()),
+            health: false,
+            early: false,
+        }),
         Message::Launch(Launch {
             id: text(),
             nested: true,

@@ -42,21 +42,25 @@ pub(super) enum Offered {
     /// Descriptors that came with it.
     Whole(Handed),
     /// What was seen before.
-    Seen(Handed, Observed),
+    Seen(Box<Early>),
 }
 
 impl Offered {
-    pub(super) const fn handed(&self) -> &Handed {
+    pub(super) fn handed(&self) -> &Handed {
         match self {
-            Self::Whole(handed) | Self::Seen(handed, _) => handed,
+            Self::Whole(handed) => handed,
+            Self::Seen(early) => &early.handed,
         }
     }
 
     /// What the kernel shows of the payload, and the payload.
     pub(super) fn look(self, peer: &Peer, scratch: &mut Vec<u8>) -> Result<(Handed, Observed), Failure> {
         match self {
-            Self::Whole(handed) => observe::payload(peer, &handed, scratch).map(|observed| (handed, observed)),
-            Self::Seen(handed, observed) => {
+            Self::Whole(handed) => {
+                observe::payload(peer, &handed, scratch).map(|observed| (handed, observed))
+            }
+            Self::Seen(early) => {
+                let Early { handed, observed, .. } = *early;
                 observe::still_there(peer, handed.payload.as_fd(), handed.init.as_fd())?;
                 Ok((handed, observed))
             }
@@ -93,7 +97,7 @@ impl Server {
     pub(super) fn seen(&mut self, token: u64, id: &str) -> Option<Offered> {
         let early = self.drop_early(token)?;
         let counts = early.id == id && early.at.elapsed() < OLDEST;
-        counts.then(|| Offered::Seen(early.handed, early.observed))
+        counts.then_some(Offered::Seen(early))
     }
 
     fn drop_early(&mut self, token: u64) -> Option<Box<Early>> {

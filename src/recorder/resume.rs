@@ -55,7 +55,14 @@ impl Server {
         }
     }
 
-    fn take_over(&mut self, id: LaunchId, entry: &LiveEntry, base: Box<Record>, facts: Facts, same_boot: bool) {
+    fn take_over(
+        &mut self,
+        id: LaunchId,
+        entry: &LiveEntry,
+        base: Box<Record>,
+        facts: Facts,
+        same_boot: bool,
+    ) {
         let process_is = (entry.pid.unwrap_or_default(), entry.start_ticks.unwrap_or_default());
         let launcher_is = (entry.launcher_pid.unwrap_or_default(), entry.launcher_ticks.unwrap_or_default());
         let open = |(pid, ticks): (i64, u64)| observe::process(i32::try_from(pid).ok()?, ticks);

@@ -115,6 +115,7 @@ unsafe impl GlobalAlloc for Keeping {
             if count >= KEPT / whole.size() {
                 return None;
             }
+            #[expect(clippy::cast_ptr_alignment, reason = "a class's blocks are aligned to 16 bytes")]
             let free = block.cast::<Block>();
             // SAFETY: nobody owns the block any more; it has room for a `Block` and is aligned for it, as its class is.
             unsafe { free.write(Block { next: kept.first.get() }) };
@@ -177,7 +178,9 @@ mod tests {
 
         fn is_whole(&self) -> bool {
             // SAFETY: all of it was written.
-            unsafe { std::slice::from_raw_parts(self.block, self.layout.size()) }.iter().all(|b| *b == self.byte)
+            unsafe { std::slice::from_raw_parts(self.block, self.layout.size()) }
+                .iter()
+                .all(|b| *b == self.byte)
         }
 
         fn resized(self, size: usize) -> Self {

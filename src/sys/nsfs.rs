@@ -34,8 +34,7 @@ pub fn owner_uid(namespace: BorrowedFd<'_>) -> Result<u32, Errno> {
 /// NS_GET_NSTYPE (kernel 4.11): the `CLONE_NEW…` flag of its kind.
 pub fn kind(namespace: BorrowedFd<'_>) -> Result<i32, Errno> {
     // SAFETY: this request takes no argument.
-    let flag =
-        check(libc::c_long::from(unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) }))?;
+    let flag = check(libc::c_long::from(unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) }))?;
     Ok(flag as i32)
 }
 

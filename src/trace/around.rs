@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
 
 use serde::Serialize;
 
@@ -20,6 +21,11 @@ use crate::audit::lines::{each_line, glance};
 use crate::audit::record::Record;
 use crate::audit::segment::unread;
 use crate::failure::Failure;
+
+/// Bytes that one thread reads, about.
+const PIECE: u64 = 512 << 10;
+/// Lines are shorter than this, or seldom longer.
+const LONG: usize = 16 << 10;
 
 /// How much is checked.
 #[derive(Debug, Clone)]
@@ -78,7 +84,7 @@ pub struct Stretch {
 }
 
 /// Lines to read: from an offset to the line at another, that line included; `None`: to the end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Window {
     number: usize,
     from: u64,
@@ -122,8 +128,18 @@ pub fn check(
         }
     }
     let mut broken = Vec::new();
-    for read in at_once(&windows, |window| stretch(log, *window, trust))? {
-        match read {
+    // A window takes longer than anything else here, so all cores read it.
+    let mut pieces = Vec::new();
+    for window in &windows {
+        pieces.extend(pieces_of(log, *window)?);
+    }
+    let mut read = pieces.iter().zip(at_once(&pieces, |piece| lines_of(log, *piece))?).peekable();
+    for window in windows {
+        let mut lines = Vec::new();
+        while let Some((_, found)) = read.next_if(|(piece, _)| piece.window == window) {
+            lines.push(found);
+        }
+        match stretch(log, window, lines.into_iter().flatten(), trust)? {
             Ok((stretch, keys)) => {
                 around.stretches.push(stretch);
                 around.keys.extend(keys);
@@ -157,10 +173,79 @@ fn windows_of(log: &Log, number: usize, offsets: &BTreeSet<u64>) -> Result<Vec<(
     Ok(windows)
 }
 
-/// Reads a window: what it is, with the keys that signed in it, or where it breaks.
+/// A part of a window, which one thread reads: from one line's beginning to another's, or to the window's end.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    window: Window,
+    from: u64,
+    until: Option<u64>,
+}
+
+/// A line as its piece shows it.
+struct Line {
+    offset: u64,
+    /// `chain.seq` and `chain.prev`; `None` when it has no place in a chain.
+    place: Option<(u64, Option<Hash>)>,
+    hash: Hash,
+    /// All of it, where it is a checkpoint.
+    checkpoint: Option<Vec<u8>>,
+}
+
+/// Cuts a window into pieces of about [`PIECE`] bytes, between lines.
+fn pieces_of(log: &Log, window: Window) -> Result<Vec<Piece>, Failure> {
+    let Some(segment) = log.segments.get(window.number) else {
+        return Ok(vec![Piece { window, from: window.from, until: None }]);
+    };
+    let end = window.to.unwrap_or(segment.size);
+    let (mut pieces, mut from) = (Vec::new(), window.from);
+    while from.saturating_add(PIECE) < end {
+        let mut bytes = [0; LONG];
+        let count = segment
+            .file
+            .read_at(&mut bytes, from + PIECE)
+            .map_err(|error| unread(&log.directory.path().join(&segment.name), &error))?;
+        // Where no line ends soon, the rest is one piece.
+        let newline = memchr::memchr(b'\n', bytes.get(..count).unwrap_or_default());
+        let next = newline.map(|at| from + PIECE + at as u64 + 1);
+        let Some(next) = next.filter(|next| *next < end) else { break };
+        pieces.push(Piece { window, from, until: Some(next) });
+        from = next;
+    }
+    pieces.push(Piece { window, from, until: None });
+    Ok(pieces)
+}
+
+/// Reads a piece: this is what takes time, and it needs nothing of the other pieces.
+fn lines_of(log: &Log, piece: Piece) -> Result<Vec<Line>, Failure> {
+    let mut lines = Vec::new();
+    let Some(segment) = log.segments.get(piece.window.number) else { return Ok(lines) };
+    let until = piece.until.unwrap_or(segment.size);
+    each_line(&segment.file, piece.from, until, &mut |offset, line| {
+        let is_checkpoint = glance(line).is_some_and(|seen| seen.action == "checkpoint");
+        let place = place_of(line).map(|(seq, prev)| (seq, from_hex(prev)));
+        lines.push(Line {
+            offset,
+            place,
+            hash: hash(line),
+            checkpoint: is_checkpoint.then(|| line.to_vec()),
+        });
+        let last = place.is_none() || piece.window.to == Some(offset);
+        if last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .map_err(|error| unread(&log.directory.path().join(&segment.name), &error))?;
+    Ok(lines)
+}
+
+/// What a window is, with the keys that signed in it, or where it breaks.
 type Read = Result<(Stretch, BTreeSet<String>), Broken>;
 
-fn stretch(log: &Log, window: Window, trust: &Trust) -> Result<Read, Failure> {
+/// Joins the lines of a window.
+fn stretch(
+    log: &Log,
+    window: Window,
+    lines: impl Iterator<Item = Line>,
+    trust: &Trust,
+) -> Result<Read, Failure> {
     let Some(segment) = log.segments.get(window.number) else {
         return Ok(Err(Broken {
             segment: String::new(),
@@ -173,45 +258,34 @@ fn stretch(log: &Log, window: Window, trust: &Trust) -> Result<Read, Failure> {
     let mut keys = BTreeSet::new();
     let mut hashes: Vec<Hash> = Vec::new();
     let mut last: Option<(u64, Link)> = None;
-    let mut fault = None;
-    each_line(&segment.file, window.from, segment.size, &mut |offset, line| {
-        let Some((seq, prev)) = place_of(line) else {
-            fault = Some((offset, Break::NotChained, "the line has no place in the chain".to_owned()));
-            return ControlFlow::Break(());
+    let fault = |at, kind, text| broken(log, (window.number, at), kind, text).map(Err);
+    for Line { offset, place, hash, checkpoint } in lines {
+        let Some((seq, prev)) = place else {
+            return fault(offset, Break::NotChained, "the line has no place in the chain".to_owned());
         };
         if let Some((before, link)) = last
-            && (seq != link.seq + 1 || from_hex(prev) != Some(link.hash))
+            && (seq != link.seq + 1 || prev != Some(link.hash))
         {
             let text = "it or the line behind it was changed, or lines between them are missing";
-            fault = Some((before, Break::ChangedLine, text.to_owned()));
-            return ControlFlow::Break(());
+            return fault(before, Break::ChangedLine, text.to_owned());
         }
-        let link = Link { seq, hash: hash(line) };
         if hashes.is_empty() {
             stretch.from_seq = seq;
         }
-        if glance(line).is_some_and(|seen| seen.action == "checkpoint") {
-            match attested(line, trust, stretch.from_seq, &hashes) {
+        if let Some(line) = checkpoint {
+            match attested(&line, trust, stretch.from_seq, &hashes) {
                 Ok((seq, key)) => {
                     keys.insert(key);
                     stretch.attested_seq = Some(seq).filter(|_| !hashes.is_empty());
                 }
-                Err((kind, text)) => {
-                    fault = Some((offset, kind, text));
-                    return ControlFlow::Break(());
-                }
+                Err((kind, text)) => return fault(offset, kind, text),
             }
         }
         stretch.to_seq = seq;
-        hashes.push(link.hash);
-        last = Some((offset, link));
-        if window.to == Some(offset) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })
-    .map_err(|error| unread(&log.directory.path().join(&segment.name), &error))?;
-    Ok(match fault {
-        None => Ok((stretch, keys)),
-        Some((offset, kind, text)) => Err(broken(log, (window.number, offset), kind, text)?),
-    })
+        hashes.push(hash);
+        last = Some((offset, Link { seq, hash }));
+    }
+    Ok(Ok((stretch, keys)))
 }
 
 fn attested(

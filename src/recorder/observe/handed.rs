@@ -74,7 +74,10 @@ fn mounts() -> &'static Mounts {
     let _ = own_descriptors();
     MOUNTS.get_or_init(|| Mounts {
         pidfds: of(pidfd::open(std::process::id() as i32).ok(), PIDFS),
-        namespaces: of(open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok(), NSFS),
+        namespaces: of(
+            open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok(),
+            NSFS,
+        ),
     })
 }
 
