@@ -431,7 +431,11 @@ fn no_file_makes_others_the_pilot() {
         assert!(passes(&said(&one(default, setgid))), "a directory of a group is not told from a file");
         assert!(passes(&said(&one(default, ordinary))), "{abi}: {}", one(default, ordinary));
         if abi == "native" {
-            assert!(refused(&one(STRICT, setuid)) && refused(&one(STRICT, setgid)), "{}", one(STRICT, setgid));
+            assert!(
+                refused(&one(STRICT, setuid)) && refused(&one(STRICT, setgid)),
+                "{}",
+                one(STRICT, setgid)
+            );
             assert!(passes(&said(&one(STRICT, ordinary))));
         }
     }

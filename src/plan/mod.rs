@@ -173,7 +173,7 @@ pub fn decide(
     walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
-    walls.insert("stdio", describe::streams(stdio));
+    walls.insert("stdio", describe::streams(stdio)?);
     walls.insert("profile", obligations.profile.as_str().to_owned());
 
     let blueprint = Blueprint {

@@ -54,8 +54,9 @@ pub enum Rule {
 }
 
 use Rule::{
-    Allow, Clone as CloneFlags, Clone3, Deny, IoPriority, Ioctl, Missing, ModeSecond, ModeThird, Nesting, Open,
-    OpenAt, OpenAt2, Personality, Pid, Priority, Relaxed, Socket, SocketOption, Socketcall, Socketpair, Unshare,
+    Allow, Clone as CloneFlags, Clone3, Deny, IoPriority, Ioctl, Missing, ModeSecond, ModeThird, Nesting,
+    Open, OpenAt, OpenAt2, Personality, Pid, Priority, Relaxed, Socket, SocketOption, Socketcall, Socketpair,
+    Unshare,
 };
 
 /// One call.
