@@ -47,8 +47,19 @@ pub(super) fn streams(stdio: Stdio) -> Result<String, Failure> {
     Ok(match stdio {
         Stdio::Relay => "relay".to_owned(),
         Stdio::Pass if files.is_empty() => "pass".to_owned(),
-        Stdio::Pass => format!("pass: the payload can open {} again", files.join(", ")),
+        Stdio::Pass => format!("{CAN_OPEN}{} again", files.join(", ")),
     })
+}
+
+const CAN_OPEN: &str = "pass: the payload can open ";
+
+/// What [`streams`] said, where rules on files hold: what a descriptor leads to is not reached by opening it once more, and so
+/// not by the name /dev/stderr either.
+pub(crate) fn streams_behind_rules(said: &str) -> Option<String> {
+    let files = said.strip_prefix(CAN_OPEN)?;
+    Some(format!(
+        "pass: the payload cannot open {files}, by /dev/stdout and its like neither (--stdio relay: it can)"
+    ))
 }
 
 /// The plan in words, for `--dry-run`. Values of variables are left out: they may be secrets.

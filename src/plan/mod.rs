@@ -29,6 +29,7 @@ mod describe;
 mod opened;
 
 pub use describe::describe;
+pub(crate) use describe::streams_behind_rules;
 pub use opened::{Opened, facts, open};
 
 /// What will be done.
