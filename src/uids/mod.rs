@@ -41,9 +41,9 @@ fn cannot(what: impl Into<String>, errno: Errno, next: impl Into<String>) -> Fai
 }
 
 /// What of a working directory stays the pilot's: files that are credentials by their names, which no payload sees.
-fn pilots(workdir: &Path) -> Vec<PathBuf> {
+fn pilots(workdir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let below = |path: PathBuf| path.strip_prefix(workdir).ok().map(Path::to_path_buf);
-    layout::pilot_files(workdir).into_iter().filter_map(below).collect()
+    Ok(layout::pilot_files(workdir)?.into_iter().filter_map(below).collect())
 }
 
 /// Whether the payload may write to directories beside its own. One that is not declared is refused: nobody would look there

@@ -70,7 +70,7 @@ pub fn lend(
             taken.write(&note)?;
         }
         if let Some((given, fd)) = &workdir {
-            let skip = pilots(&given.path);
+            let skip = pilots(&given.path)?;
             let sweep = chown_tree(fd.as_fd(), given.owner.0, (uid, uid), true, &skip);
             if !sweep.is_whole() {
                 return Err(Failure::site(

@@ -112,7 +112,7 @@ impl Lease {
             self.taken.write(&self.note)?;
         }
         if let Some((given, fd)) = &self.workdir {
-            let skip = pilots(&given.path);
+            let skip = pilots(&given.path)?;
             self.given = true;
             let sweep = in_helper(self.pair, || chown_tree(fd.as_fd(), 0, (1, 1), true, &skip))?;
             if !sweep.is_whole() {

@@ -54,7 +54,10 @@ impl HostObject {
         if self.path == Path::new("/") {
             return Some("it is the host's own root, with everything that a payload must not see");
         }
-        let magic = nix::sys::statfs::fstatfs(&self.fd).map_or(0, |fs| fs.filesystem_type().0);
+        let Ok(fs) = nix::sys::statfs::fstatfs(&self.fd) else {
+            return Some("the kernel does not say on which file system it lies (statfs)");
+        };
+        let magic = fs.filesystem_type().0;
         let found = hidden::HIDDEN.iter().find(|hidden| hidden.magic == magic)?;
         // A single file of sysfs shows what it says.
         (found.name != b"sysfs" || self.stat.is_dir()).then_some(found.why)
