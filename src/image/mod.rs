@@ -9,7 +9,7 @@ pub mod sif;
 
 use crate::config;
 use crate::failure::{Failure, errno_text};
-use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY, is_absent};
+use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY, cannot_open, is_absent};
 use crate::sys::Errno;
 use facts::Told;
 use std::os::fd::AsFd as _;
@@ -41,16 +41,15 @@ pub enum Look {
 pub fn open(path: &Path) -> Result<HostObject, Failure> {
     let what = format!("cannot use the image {}", path.display());
     let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
-    let object = HostObject::open(path).map_err(|errno| match errno {
-        Errno::ELOOP => Failure::usage(
-            &what,
-            errno_text(errno),
-            "a symbolic link of the path points to itself; name another",
-        ),
-        Errno::EACCES => {
-            Failure::usage(&what, errno_text(errno), "let this uid search the path and read the directory")
-        }
-        _ => Failure::usage(&what, errno_text(errno), next),
+    let object = HostObject::open(path).map_err(|errno| {
+        cannot_open(&what, errno, || {
+            let next = match errno {
+                Errno::ELOOP => "a symbolic link of the path points to itself; name another",
+                Errno::EACCES => "let this uid search the path and read the directory",
+                _ => next,
+            };
+            Failure::usage(&what, errno_text(errno), next)
+        })
     })?;
     if !object.stat.is_dir() {
         let why = "it is a file, not a directory; SIF and SquashFS images are not supported yet";
@@ -127,11 +126,11 @@ pub fn bind_if_there(builder: &mut Builder, source: &Path, target: &Path) -> Res
 }
 
 fn cannot_show(source: &Path, errno: Errno) -> Failure {
-    Failure::site(
-        format!("cannot show {} to the payload", source.display()),
-        errno_text(errno),
-        "repair it, or take it out of the [root] lists in /etc/bailey/bailey.toml",
-    )
+    let what = format!("cannot show {} to the payload", source.display());
+    cannot_open(&what, errno, || {
+        let next = "repair it, or take it out of the [root] lists in /etc/bailey/bailey.toml";
+        Failure::site(&what, errno_text(errno), next)
+    })
 }
 
 /// What a list names, where the host has it.

@@ -197,7 +197,8 @@ pub fn add_bind(
 }
 
 fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failure> {
-    let object = HostObject::open(path).map_err(|errno| Failure::usage(what, errno_text(errno), next))?;
+    let object = HostObject::open(path)
+        .map_err(|errno| tree::cannot_open(what, errno, || Failure::usage(what, errno_text(errno), next)))?;
     match object.refusal() {
         Some(why) => {
             Err(Failure::usage(what, why, "bind the file or directory that the payload needs, not more"))

@@ -288,7 +288,10 @@ impl Building {
         namespaces: Vec<OwnedFd>,
         inodes: Vec<u64>,
     ) -> Result<(Frozen, OwnedFd), Failure> {
-        let pidfd = pidfd::open(pid).map_err(lost)?;
+        let pidfd = pidfd::open(pid).map_err(|errno| match errno {
+            Errno::ENOSYS => explain::no_such_call("cannot hold the payload's process", "pidfd_open", "5.3"),
+            other => lost(other),
+        })?;
         // The kernel told the pid when the message was sent. If the payload still holds its socket now that the pidfd is
         // open, it lived when that was opened, so the number was not another process's.
         if socket::peer_is_gone(self.gate.as_fd()) {

@@ -21,6 +21,7 @@ mod view;
 
 pub use builder::Builder;
 pub use host_object::HostObject;
+pub(crate) use host_object::cannot_open;
 pub(crate) use look::unseen;
 pub use look::{canonical, identity, is_absent, is_there};
 pub use view::{Kind, Origin, Shown};
