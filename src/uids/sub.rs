@@ -95,6 +95,11 @@ impl Lease {
         self.taken.lock()
     }
 
+    /// Its uid and gid outside.
+    pub const fn outside(&self) -> (u32, u32) {
+        self.pair.sub
+    }
+
     /// Maps init's ids, and gives the uid what it needs. init waits meanwhile.
     ///
     /// # Errors
