@@ -229,13 +229,18 @@ fn free(pool: &Pool, ranges: &Ranges) -> Result<Taken, Failure> {
             Some(_) => left += 1,
         }
     }
-    Err(Failure::new(
+    Err(none_free(live, left))
+}
+
+/// Every subordinate uid has a payload, or what one left.
+pub(super) fn none_free(live: u32, left: u32) -> Failure {
+    Failure::new(
         Code::ParallelLimit,
         Fault::Site,
         "no subordinate uid is free for the payload",
         format!("payloads have {live}, and {left} have left something"),
         "try again when a payload has ended, or run bailey clean",
-    ))
+    )
 }
 
 /// Whether this process may use newuidmap at all.
