@@ -76,7 +76,7 @@ fn expected(rule: Option<Rule>, profile: Profile, a: [u64; 6]) -> u32 {
         Some(Rule::Deny) => errno(EPERM),
         Some(Rule::Nesting) => refuse(!nested, EPERM),
         Some(Rule::Relaxed) => refuse(strict, EPERM),
-        Some(Rule::Clone3) => refuse(!nested, ENOSYS),
+        Some(Rule::Clone3 | Rule::OpenAt2) => refuse(!nested, ENOSYS),
         Some(Rule::Clone) => refuse(!nested && first & 0x7e02_0000 != 0, EPERM),
         Some(Rule::Unshare) => refuse(!nested && a[0] & !0x0005_0f00 != 0, EPERM),
         Some(Rule::Personality) => {
@@ -101,7 +101,6 @@ fn expected(rule: Option<Rule>, profile: Profile, a: [u64; 6]) -> u32 {
         Some(Rule::Pid) => refuse(first == 1, EPERM),
         Some(Rule::Priority) if first == QUESTION => errno(signature(profile)),
         Some(Rule::Priority) => refuse(first == 2 || first == 0 && second == 1, EPERM),
-        Some(Rule::OpenAt2) => refuse(!nested, ENOSYS),
         Some(Rule::ModeSecond) => refuse(!nested && sets_id(second), EPERM),
         Some(Rule::ModeThird) => refuse(!nested && sets_id(third), EPERM),
         Some(Rule::Open) => refuse(!nested && second & 0x0040_0040 != 0 && sets_id(third), EPERM),
