@@ -80,7 +80,10 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
         print(text);
         return Ok(0);
     }
-    let id = new_id()?;
+    let (id, no_id) = match new_id() {
+        Ok(id) => (id, None),
+        Err(failure) => (stopgap_id(), Some(failure)),
+    };
     // Root becomes another before anything else is done; the uid is held until bailey ends.
     let _lent = match &mut parsed {
         Ok(Parsed::Request(request)) if caller.uid == 0 => lend(request, &mut caller, id)?,
@@ -95,10 +98,14 @@ fn exec(args: &[OsString]) -> Result<u8, Failure> {
             });
         }
     };
+    if let (Some(failure), Ok(Parsed::Request(request))) = (no_id, &parsed) {
+        return Err(if request.dry_run { failure } else { refuse(&config, &caller, request, id, failure) });
+    }
     match parsed {
         Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &policy, &caller, id),
         Ok(Parsed::Help(_)) => Ok(0),
-        Err(failure) => Err(refuse_unread(&config, &caller, id, failure)),
+        // Somebody wanted to run something: it leaves a record as well.
+        Err(failure) => Err(refuse(&config, &caller, &Request::default(), id, failure)),
     }
 }
 
@@ -133,29 +140,43 @@ fn refuse_unconfigured(request: &Request, caller: &Caller, id: LaunchId, failure
     failure
 }
 
-/// A command line that could not be read leaves a record as well: somebody wanted to run something.
-fn refuse_unread(config: &Config, caller: &Caller, id: LaunchId, failure: Failure) -> Failure {
-    let request = Request::default();
-    let mut desk = Desk::new(config, caller, &request, id);
+/// A refusal before the pipeline, with its record.
+fn refuse(config: &Config, caller: &Caller, request: &Request, id: LaunchId, failure: Failure) -> Failure {
+    let mut desk = Desk::new(config, caller, request, id);
     let failure = desk.for_the_user(failure);
     pipeline::refuse(&mut desk, &failure);
     failure
 }
 
+fn since_the_epoch() -> std::time::Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn millis() -> u64 {
+    u64::try_from(since_the_epoch().as_millis()).unwrap_or(0)
+}
+
+/// For a refusal where there is no randomness: another process has another one. Nothing is launched under it.
+fn stopgap_id() -> LaunchId {
+    let mut parts = [0_u8; 10];
+    let bytes = [std::process::id().to_be_bytes(), since_the_epoch().subsec_nanos().to_be_bytes()];
+    for (to, from) in parts.iter_mut().zip(bytes.as_flattened()) {
+        *to = *from;
+    }
+    LaunchId::from_parts(millis(), parts)
+}
+
 /// An id for a launch, or for a check.
 pub(crate) fn new_id() -> Result<LaunchId, Failure> {
     let mut random = [0_u8; 10];
-    let millis = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
     crate::sys::process::random_bytes(&mut random).map_err(|errno| {
         Failure::site(
             "cannot make a launch id",
             crate::failure::errno_text(errno),
-            "the kernel's random source failed (getrandom)",
+            "the kernel's random source failed: getrandom (kernel 3.17), which an outer container's seccomp policy must let through",
         )
     })?;
-    Ok(LaunchId::from_parts(millis, random))
+    Ok(LaunchId::from_parts(millis(), random))
 }
 
 /// Replaces this process by `bailey-admin`, found beside this program or in libexec. Returns only when that failed.

@@ -122,7 +122,7 @@ impl Decided {
         )?;
         desk.learn_identity(&identity);
         let opened = plan::open(request, policy, caller)?;
-        let facts = plan::facts(&identity, &opened, request, config, caller);
+        let facts = plan::facts(&identity, &opened, request, config, caller)?;
         // An early no as well; how many payloads live is counted when the launch is recorded.
         let verdict = policy.decide(&facts, None, Timestamp::now())?;
         desk.learn_verdict(&verdict, facts, policy);

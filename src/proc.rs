@@ -16,7 +16,7 @@ pub mod tree;
 /// The longest text that is taken from one file. An account with 65536 groups has a `status` of 720 KB.
 const LONGEST: usize = 1 << 20;
 /// Room for what is read at first.
-const FIRST: usize = 16 << 10;
+const FIRST: usize = 4 << 10;
 
 /// From `/proc/PID/status` (proc_pid_status(5)), as the reader's namespaces number it.
 #[derive(Debug, Clone, PartialEq, Eq)]

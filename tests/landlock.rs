@@ -3,9 +3,11 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Output};
 use support::{World, assert_refused, image, stdout, text};
 
@@ -174,7 +176,7 @@ fn strict_is_a_second_wall_for_files_and_tcp() {
     assert_eq!(free.len(), 13, "{free:?}");
 }
 
-// A directory of the host behind a standard stream leads past every mount.
+// A directory of the host whose descriptor comes over a socket leads past every mount.
 #[test]
 fn strict_keeps_a_payload_from_files_behind_a_descriptor() {
     if abi() < 2 {
@@ -183,10 +185,21 @@ fn strict_keeps_a_payload_from_files_behind_a_descriptor() {
     }
     let world = World::new();
     world.file("outside/secret", "secret\n");
+    let recvmsg = if cfg!(target_arch = "x86_64") { 47 } else { 212 };
+    let script = format!(
+        "perl -e 'my $b = \"x\"; my $v = pack(\"PQ\", $b, 1); my $c = \"\\0\" x 24; \
+         my $m = pack(\"QQPQPQQ\", 0, 0, $v, 1, $c, 24, 0); syscall({recvmsg}, 0, $m, 0) == 1 or die $!; \
+         my (undef, undef, undef, $fd) = unpack(\"QLLL\", $c); exec \"cat\", \"/proc/self/fd/$fd/secret\"' 2>&1"
+    );
     let look = |config: &str| {
-        let mut command = launch(&world, config, &[], "cat /proc/self/fd/0/secret 2>&1");
-        command.stdin(fs::File::open(world.path("outside")).unwrap());
-        text(&command.output().unwrap().stdout)
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let directory = fs::File::open(world.path("outside")).unwrap();
+        let rights = [directory.as_raw_fd()];
+        let message = [std::io::IoSlice::new(b"x")];
+        let rights = [ControlMessage::ScmRights(&rights)];
+        sendmsg::<()>(ours.as_raw_fd(), &message, &rights, MsgFlags::empty(), None).unwrap();
+        let mut command = launch(&world, config, &[], &script);
+        text(&command.stdin(OwnedFd::from(theirs)).output().unwrap().stdout)
     };
     assert_eq!(look(STRICT_OFF), "secret\n");
     let seen = look(STRICT);
@@ -279,4 +292,41 @@ fn the_plan_says_what_this_kernel_grants() {
             format!("on: ABI {}: abstract sockets and signals, files, no TCP", abi())
         );
     }
+}
+
+/// The price of the wall: where standard error is a file, its name is not to be opened, and the record says so.
+#[test]
+fn a_stream_that_is_a_file_is_not_opened_by_its_name() {
+    let abi = abi();
+    if abi < 2 {
+        support::skip(
+            "a_stream_that_is_a_file_is_not_opened_by_its_name",
+            &format!("this kernel's Landlock is ABI {abi}; rules on files need 2"),
+        );
+        return;
+    }
+    let world = World::new();
+    let log = world.path("errors");
+    let tried = |config: &str, options: &[&str]| {
+        let script = "echo by-descriptor >&2; echo by-name >>/dev/stderr";
+        fs::write(&log, "the pilot's words\n").unwrap();
+        let to = fs::OpenOptions::new().append(true).open(&log).unwrap();
+        let output = launch(&world, config, options, script).stderr(to).output().unwrap();
+        let record = world.records_of("payload-launch").pop().unwrap();
+        let said = fs::read_to_string(&log).unwrap();
+        assert!(said.starts_with("the pilot's words\nby-descriptor\n"), "{said}");
+        (output.status.code(), said, record["grid"]["sandbox"]["stdio"].as_str().unwrap().to_owned())
+    };
+    for config in ["", STRICT_OFF] {
+        let (code, said, recorded) = tried(config, &[]);
+        assert_eq!((code, recorded.as_str()), (Some(0), "pass: the payload can open stderr again"));
+        assert!(said.ends_with("by-name\n"), "{said}");
+    }
+    let (code, said, recorded) = tried(STRICT, &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("/dev/stderr: Permission denied") && !said.contains("by-name"), "{said}");
+    assert!(recorded.starts_with("pass: the payload cannot open stderr again"), "{recorded}");
+    let (code, said, recorded) = tried(STRICT, &["--stdio", "relay"]);
+    assert_eq!((code, recorded.as_str()), (Some(0), "relay"), "{said}");
+    assert!(said.ends_with("by-name\n"), "{said}");
 }

@@ -164,3 +164,33 @@ fn an_account_that_takes_the_place_of_anothers_copy() {
         }
     }
 }
+
+/// A check answers for the account that asks.
+#[test]
+fn a_check_is_of_the_account_that_asks() {
+    const TEST: &str = "a_check_is_of_the_account_that_asks";
+    let Some(node) = Node::with(TEST, &[("recorder", "live_per_uid = \"1\"")]) else { return };
+    let [a, b] = node.pilots.clone();
+    let health = |pilot: &Account| {
+        let output = node.bailey(pilot, &[], &["check", "--health"]);
+        (code(&output), text(&output.stdout))
+    };
+    let rows = |pilot: &Account| {
+        let output = node.bailey(pilot, &[], &["check", "--json"]);
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |row: &serde_json::Value| (row["mechanism"].as_str().unwrap().to_owned(), row.clone());
+        said["checks"].as_array().unwrap().iter().map(of).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert!(health(&a).0 < 2 && health(&b).0 < 2, "{:?} {:?}", health(&a), health(&b));
+    let mut first = node.payload_of(&a, "one", &[]);
+    let (at_its_limit, other) = (health(&a), health(&b));
+    assert_eq!(at_its_limit.0, 2, "{at_its_limit:?}");
+    assert!(at_its_limit.1.contains(&format!("uid {}", a.uid)), "{at_its_limit:?}");
+    assert!(other.0 < 2, "{other:?}");
+    let (of_a, of_b) = (rows(&a), rows(&b));
+    assert_eq!(of_b["receipt"]["state"], "on", "{}", of_b["receipt"]);
+    assert_ne!(of_a["receipt"]["state"], "on", "{}", of_a["receipt"]);
+    first.signal(libc::SIGKILL);
+    first.child.0.wait().unwrap();
+    wait_for("the place", || health(&a).0 < 2);
+}

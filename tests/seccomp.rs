@@ -382,6 +382,86 @@ fn init_cannot_be_slowed_or_limited() {
     assert_eq!(said(&probe.inside(&world, "", &own.join(" , "))), ["ok 0"; 4]);
 }
 
+// F21
+#[test]
+fn no_file_makes_others_the_pilot() {
+    let world = World::new();
+    let probe = Probe::new(&world);
+    // Every address is wrong, so what gets past the filter is EFAULT or EBADF, and nothing is made anywhere.
+    let calls = |abi: &str, of: Number, mode: &str| -> Vec<String> {
+        let rows = [
+            ("chmod", format!("-1 {mode}")),
+            ("creat", format!("-1 {mode}")),
+            ("mknod", format!("-1 {mode}")),
+            ("fchmod", format!("-1 {mode}")),
+            ("fchmodat", format!("-100 -1 {mode}")),
+            ("fchmodat2", format!("-100 -1 {mode} 0")),
+            ("mknodat", format!("-100 -1 {mode} 0")),
+            ("open", format!("-1 0o101 {mode}")),
+            ("openat", format!("-100 -1 0o101 {mode}")),
+            ("openat", format!("-100 -1 0o20200002 {mode}")),
+        ];
+        let call = |name: &str| of(CALLS.iter().find(|call| call.name == name).unwrap());
+        let line = |(name, args): &(&str, String)| Some(format!("{abi} {} {args}", call(name)?));
+        let octal = |args: String| args.replace("0o101", "0x41").replace("0o20200002", "0x410002");
+        rows.iter().filter_map(line).map(octal).collect()
+    };
+    // rwsr-xr-x; rwxr-sr-x, as directories of a group have it; both with a high half that the kernel does not look at.
+    let (setuid, setgid, ordinary, high) = ("0x9ed", "0x5ed", "0x1ff", "0xffffffff000009ed");
+    let passes = |said: &[&str]| said.iter().all(|said| matches!(*said, "EFAULT" | "EBADF" | "ENOSYS"));
+    let mut abis: Vec<(&str, Number)> = vec![("native", NATIVE)];
+    if has_i386(&world, &probe) {
+        abis.push(("i386", I386));
+    }
+    for (abi, of) in abis {
+        let one = |config: &str, mode: &str| {
+            let args = calls(abi, of, mode).join(" , ");
+            if config.is_empty() { probe.plain(&world, &args) } else { probe.inside(&world, config, &args) }
+        };
+        let refused = |text: &str| said(text).iter().all(|said| *said == "EPERM");
+        let default = "[sandbox]\n";
+        for mode in [setuid, setgid, ordinary, high] {
+            let control = one("", mode);
+            assert!(said(&control).len() >= 6 && passes(&said(&control)), "{abi} {mode}: {control}");
+            assert!(passes(&said(&one("[sandbox]\nseccomp = \"off\"\n", mode))), "{abi} {mode}");
+        }
+        for mode in [setuid, high] {
+            assert!(refused(&one(default, mode)), "{abi} {mode}: {}", one(default, mode));
+        }
+        assert!(passes(&said(&one(default, setgid))), "a directory of a group is not told from a file");
+        assert!(passes(&said(&one(default, ordinary))), "{abi}: {}", one(default, ordinary));
+        if abi == "native" {
+            assert!(
+                refused(&one(STRICT, setuid)) && refused(&one(STRICT, setgid)),
+                "{}",
+                one(STRICT, setgid)
+            );
+            assert!(passes(&said(&one(STRICT, ordinary))));
+        }
+    }
+    // What makes no file has no mode: whatever is in its place does not count.
+    let openat = number("openat");
+    let reads = format!("native {openat} -100 text:/etc/passwd 0x80000 0xfff");
+    assert!(said(&probe.inside(&world, STRICT, &reads))[0].starts_with("ok"));
+    // Its mode is behind a pointer; who tries it goes on with openat(2).
+    let openat2 = format!("native {} -1 -1 -1 -1", number("openat2"));
+    assert_ne!(said(&probe.plain(&world, &openat2)), ["ENOSYS"]);
+    assert_eq!(said(&probe.inside(&world, "", &openat2)), ["ENOSYS"]);
+    // In what makes containers all of it works: images have such files.
+    let nested = "[[rule]]\nid = \"n\"\nprofile = \"nested\"\n";
+    let own = "cd /tmp && touch a && chmod 4755 a && test -u a && echo made";
+    let shell = |config: &str| {
+        let mut command = probe.launch(&world, config, &[]);
+        text(&command.args(["/bin/sh", "-c", own]).output().unwrap().stdout)
+    };
+    assert_eq!((shell(nested).as_str(), shell("").as_str()), ("made\n", ""));
+    assert_ne!(said(&probe.inside(&world, nested, &openat2)), ["ENOSYS"]);
+    // What groups and ordinary programs do.
+    let usual = "cd /tmp && mkdir -m 2775 d && chmod g+s d && mkdir d/e && chmod 0700 d/e && install -m 0755 /bin/ls d/ls && \
+                 cp -a d f && (umask 077; echo x >g) && tar -cf - d | tar -xpf - -C f && test -g f/d && echo well";
+    assert_eq!(stdout(&world.shell(&[], usual)), "well");
+}
+
 #[test]
 fn init_outlives_a_limit_on_its_cpu_time_and_a_storm() {
     let world = World::new();

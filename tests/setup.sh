@@ -17,6 +17,7 @@ needs=(
     setpriv:util-linux
     flock:util-linux
     newuidmap:uidmap
+    bindfs:bindfs
     useradd:passwd
     file:file
     readelf:binutils

@@ -74,6 +74,53 @@ fn input_that_was_opened_for_reading_cannot_be_written() {
     }
 }
 
+/// A descriptor of a directory leads out of every root, by fchdir(2) and openat(2).
+#[test]
+fn a_directory_is_no_standard_stream() {
+    let world = World::new();
+    let outside = world.directory("outside");
+    world.file("outside/secret", "PILOT-SECRET\n");
+    let streams =
+        [("STDIN", "standard input", 1), ("STDOUT", "standard output", 2), ("STDERR", "standard error", 1)];
+    for (handle, name, to) in streams {
+        let script = format!("perl -e 'chdir {handle} or die; exec \"sh\", \"-c\", \"cat secret >&{to}\"'");
+        let put = |command: &mut Command| {
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let directory = File::open(&outside).unwrap();
+            match handle {
+                "STDIN" => command.stdin(directory),
+                "STDOUT" => command.stdout(directory),
+                _ => command.stderr(directory),
+            };
+            let done = command.output().unwrap();
+            (done.status.code(), [done.stdout, done.stderr].concat())
+        };
+        let holds = |said: &[u8]| String::from_utf8_lossy(said).contains("PILOT-SECRET");
+        let mut naive = world.command("unshare");
+        naive.args(["-Ur", "chroot"]).arg(image()).args(["/bin/sh", "-c", &script]);
+        let (code, said) = put(&mut naive);
+        assert!(holds(&said), "control: in another root it is read all the same: {code:?} {said:?}");
+
+        let strict = world.config("[[rule]]\nid = \"s\"\nprofile = \"strict\"\n");
+        let nested = world.config("[[rule]]\nid = \"n\"\nprofile = \"nested\"\n");
+        for (options, config) in [(&[][..], None), (RELAY, None), (&[], Some(&strict)), (&[], Some(&nested))]
+        {
+            let mut command = shell(&world, options, &script);
+            if let Some(config) = config {
+                command.env("BAILEY_CONFIG", config);
+            }
+            let (code, said) = put(&mut command);
+            assert_eq!(code, Some(125), "{handle} {options:?}");
+            assert!(!holds(&said));
+            let record = world.records_of("launch-failed").pop().unwrap();
+            let why = record["event"]["reason"].as_str().unwrap();
+            assert!(why.contains(name) && why.contains("is a directory"), "{why}");
+            assert!(handle == "STDERR" || String::from_utf8_lossy(&said).contains(why), "{said:?}");
+        }
+    }
+    assert_eq!(world.records_of("payload-launch").len(), 0);
+}
+
 #[test]
 fn all_of_it_arrives_in_order() {
     let world = World::new();

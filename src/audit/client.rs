@@ -570,7 +570,17 @@ impl Client {
 
     /// One try: connect, hello, welcome.
     fn dial(&mut self, until: Instant) -> Result<(), Dial> {
-        self.connect().map_err(Dial::Trouble)?;
+        if let Err(errno) = self.connect() {
+            return Err(if may_come(errno) {
+                Dial::Trouble(errno)
+            } else {
+                Dial::Refused(Failure::record(
+                    format!("cannot connect to the recorder at {}", self.path.display()),
+                    errno_text(errno),
+                    "raise the limit on open files (ulimit -n), or let the outer container allow unix sockets",
+                ))
+            });
+        }
         let until = until.max(Instant::now() + SHORTEST_WAIT);
         let answer = match self.hello() {
             Ok(serial) => self.answer(serial, until),
@@ -648,6 +658,21 @@ impl Client {
 
 fn kinds(namespaces: &[(&'static str, BorrowedFd<'_>)]) -> Vec<String> {
     namespaces.iter().map(|(kind, _)| (*kind).to_owned()).collect()
+}
+
+/// Whether a recorder that starts or restarts would explain it. What else is wrong is wrong here, and does not go away by waiting.
+const fn may_come(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::EACCES
+            | Errno::ECONNREFUSED
+            | Errno::ECONNRESET
+            | Errno::EAGAIN
+            | Errno::ETIMEDOUT
+            | Errno::EINTR
+    )
 }
 
 /// Why one try to connect came to nothing.

@@ -9,7 +9,7 @@ pub mod sif;
 
 use crate::config;
 use crate::failure::{Failure, errno_text};
-use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY};
+use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY, cannot_open, is_absent};
 use crate::sys::Errno;
 use facts::Told;
 use std::os::fd::AsFd as _;
@@ -41,16 +41,15 @@ pub enum Look {
 pub fn open(path: &Path) -> Result<HostObject, Failure> {
     let what = format!("cannot use the image {}", path.display());
     let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
-    let object = HostObject::open(path).map_err(|errno| match errno {
-        Errno::ELOOP => Failure::usage(
-            &what,
-            errno_text(errno),
-            "a symbolic link of the path points to itself; name another",
-        ),
-        Errno::EACCES => {
-            Failure::usage(&what, errno_text(errno), "let this uid search the path and read the directory")
-        }
-        _ => Failure::usage(&what, errno_text(errno), next),
+    let object = HostObject::open(path).map_err(|errno| {
+        cannot_open(&what, errno, || {
+            let next = match errno {
+                Errno::ELOOP => "a symbolic link of the path points to itself; name another",
+                Errno::EACCES => "let this uid search the path and read the directory",
+                _ => next,
+            };
+            Failure::usage(&what, errno_text(errno), next)
+        })
     })?;
     if !object.stat.is_dir() {
         let why = "it is a file, not a directory; SIF and SquashFS images are not supported yet";
@@ -87,12 +86,14 @@ pub fn host(root: &config::Root) -> Result<Image, Failure> {
     let mut builder = Builder::from_nothing();
     for path in &root.host {
         // On a merged /usr, /bin is a link to usr/bin: the payload gets the same link, not a second mount.
-        if let Ok(to) = nix::fcntl::readlink(path) {
-            let relative_inside = !Path::new(&to).is_absolute();
-            if relative_inside && path.parent() == Some(Path::new("/")) {
+        match nix::fcntl::readlink(path) {
+            Ok(to) if !Path::new(&to).is_absolute() && path.parent() == Some(Path::new("/")) => {
                 builder.add_link(path, &to)?;
                 continue;
             }
+            Ok(_) | Err(Errno::EINVAL) => {} // it is no link
+            Err(errno) if is_absent(errno) => {}
+            Err(errno) => return Err(cannot_show(path, errno)),
         }
         bind_if_there(&mut builder, path, path)?;
     }
@@ -118,22 +119,34 @@ fn judge(object: HostObject, source: &Path) -> Result<HostObject, Failure> {
 
 /// Binds a path read-only at its own name, or does nothing when the host has no such thing.
 pub fn bind_if_there(builder: &mut Builder, source: &Path, target: &Path) -> Result<(), Failure> {
-    match HostObject::open(source) {
-        Ok(object) => builder.add_system_bind(judge(object, source)?, target, READ_ONLY, Origin::Image),
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(()),
-        Err(errno) => Err(Failure::site(
-            format!("cannot show {} to the payload", source.display()),
-            errno_text(errno),
-            "repair it, or take it out of the [root] lists in /etc/bailey/bailey.toml",
-        )),
+    match listed(source)? {
+        Some(object) => builder.add_system_bind(object, target, READ_ONLY, Origin::Image),
+        None => Ok(()),
+    }
+}
+
+fn cannot_show(source: &Path, errno: Errno) -> Failure {
+    let what = format!("cannot show {} to the payload", source.display());
+    cannot_open(&what, errno, || {
+        let next = "repair it, or take it out of the [root] lists in /etc/bailey/bailey.toml";
+        Failure::site(&what, errno_text(errno), next)
+    })
+}
+
+/// What a list names, where the host has it.
+fn listed(path: &Path) -> Result<Option<HostObject>, Failure> {
+    match HostObject::open(path) {
+        Ok(object) => Ok(Some(judge(object, path)?)),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(None),
+        Err(errno) => Err(cannot_show(path, errno)),
     }
 }
 
 /// Binds the host's files over an image's, where the image's own links lead to.
 pub fn bind_over(builder: &mut Builder, paths: &[PathBuf]) -> Result<(), Failure> {
     for path in paths {
-        if let Ok(object) = HostObject::open(path) {
-            builder.add_bind(judge(object, path)?, path, READ_ONLY, false, Origin::Site)?;
+        if let Some(object) = listed(path)? {
+            builder.add_bind(object, path, READ_ONLY, false, Origin::Site)?;
         }
     }
     Ok(())
@@ -142,9 +155,9 @@ pub fn bind_over(builder: &mut Builder, paths: &[PathBuf]) -> Result<(), Failure
 /// Binds what the site always shows (/cvmfs), following late mounts where it says so.
 pub fn bind_always(builder: &mut Builder, root: &config::Root) -> Result<(), Failure> {
     for path in &root.always {
-        if let Ok(object) = HostObject::open(path) {
-            let follow = root.late_mounts.iter().any(|listed| path.starts_with(listed));
-            builder.add_bind(judge(object, path)?, path, READ_ONLY, follow, Origin::Site)?;
+        if let Some(object) = listed(path)? {
+            let follow = root.late_mounts.iter().any(|root| path.starts_with(root));
+            builder.add_bind(object, path, READ_ONLY, follow, Origin::Site)?;
         }
     }
     Ok(())

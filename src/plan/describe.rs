@@ -2,29 +2,64 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
+use std::os::fd::AsFd as _;
 
 use super::{HandedOver, Plan};
-use crate::failure::Printable;
+use crate::failure::{Failure, Printable, errno_text};
 use crate::identity::Identity;
 use crate::policy::verdict::Verdict;
 use crate::request::{LaunchId, Request, Stdio};
+use crate::sys::fs;
 
-/// Streams that are handed on as they are and lie in a file can be opened again, truncated and read by the payload.
-pub(super) fn streams(stdio: Stdio) -> String {
-    if stdio == Stdio::Relay {
-        return "relay".to_owned();
+/// What the standard streams are. Those that are handed on as they are and lie in a file can be opened again, truncated and
+/// read by the payload.
+///
+/// # Errors
+/// One of them is a directory of the host: openat(2) goes anywhere from there, past every wall of paths.
+pub(super) fn streams(stdio: Stdio) -> Result<String, Failure> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = [
+        ("stdin", "standard input (descriptor 0)", stdin.as_fd()),
+        ("stdout", "standard output (descriptor 1)", stdout.as_fd()),
+        ("stderr", "standard error (descriptor 2)", stderr.as_fd()),
+    ];
+    let mut files = Vec::new();
+    for (short, name, fd) in streams {
+        let what = || format!("cannot hand over {name}");
+        let stat = fs::stat_at(fd, c"").map_err(|errno| {
+            Failure::site(
+                what(),
+                errno_text(errno),
+                "look for what bailey was started with (ls -l /proc/self/fd)",
+            )
+        })?;
+        if stat.is_dir() {
+            return Err(Failure::usage(
+                what(),
+                "it is a directory, from which the payload could open the host's files",
+                "redirect it from or to a file, a pipe or /dev/null",
+            ));
+        }
+        if stat.is_file() {
+            files.push(short);
+        }
     }
-    let streams: [(&str, std::os::fd::RawFd); 3] = [("stdin", 0), ("stdout", 1), ("stderr", 2)];
-    let files: Vec<&str> = streams
-        .iter()
-        .filter(|(_, fd)| std::fs::metadata(format!("/proc/self/fd/{fd}")).is_ok_and(|meta| meta.is_file()))
-        .map(|(name, _)| *name)
-        .collect();
-    if files.is_empty() {
-        "pass".to_owned()
-    } else {
-        format!("pass: the payload can open {} again", files.join(", "))
-    }
+    Ok(match stdio {
+        Stdio::Relay => "relay".to_owned(),
+        Stdio::Pass if files.is_empty() => "pass".to_owned(),
+        Stdio::Pass => format!("{CAN_OPEN}{} again", files.join(", ")),
+    })
+}
+
+const CAN_OPEN: &str = "pass: the payload can open ";
+
+/// What [`streams`] said, where rules on files hold: what a descriptor leads to is not reached by opening it once more, and so
+/// not by the name /dev/stderr either.
+pub(crate) fn streams_behind_rules(said: &str) -> Option<String> {
+    let files = said.strip_prefix(CAN_OPEN)?;
+    Some(format!(
+        "pass: the payload cannot open {files}, by /dev/stdout and its like neither (--stdio relay: it can)"
+    ))
 }
 
 /// The plan in words, for `--dry-run`. Values of variables are left out: they may be secrets.

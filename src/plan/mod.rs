@@ -14,7 +14,7 @@ use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request, Stdio};
 use crate::sandbox::layout::{self, Account, Protected};
 use crate::sandbox::seccomp::{self, Filter};
-use crate::sandbox::tree::Origin;
+use crate::sandbox::tree::{Origin, canonical};
 use crate::sandbox::{Blueprint, environment, landlock};
 use crate::supervisor::Deadline;
 use crate::sys::process::{Ceiling, ExecArrays};
@@ -29,6 +29,7 @@ mod describe;
 mod opened;
 
 pub use describe::describe;
+pub(crate) use describe::streams_behind_rules;
 pub use opened::{Opened, facts, open};
 
 /// What will be done.
@@ -139,7 +140,7 @@ pub fn decide(
             mode: if shown.writable { "rw" } else { "ro" },
         })
         .collect();
-    layout::protect(&mut builder, &protected(request, caller, &home, has_workdir, log_dir))?;
+    layout::protect(&mut builder, &protected(request, caller, &home, has_workdir, log_dir)?)?;
 
     let own = environment::Own { id: id.as_str(), home: &start_dir, user: &user };
     let env = environment::build(
@@ -152,7 +153,7 @@ pub fn decide(
     )?;
     let commands = commands(request, &env)?;
     let namespaces = namespaces(request, config);
-    let tree = builder.finish(scratch, &start_dir);
+    let tree = builder.finish(scratch, &start_dir)?;
     // File-system rules forbid every later mount, so never where the payload may mount.
     let second_wall = obligations.profile == Profile::Strict && !request.nested;
     let landlock = landlock::Wanted::new(
@@ -173,7 +174,7 @@ pub fn decide(
     walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
-    walls.insert("stdio", describe::streams(stdio));
+    walls.insert("stdio", describe::streams(stdio)?);
     walls.insert("profile", obligations.profile.as_str().to_owned());
 
     let blueprint = Blueprint {
@@ -331,27 +332,34 @@ fn protected(
     home: &Path,
     has_workdir: bool,
     log_dir: &Path,
-) -> Protected {
-    let canonical = |path: &Path| std::fs::canonicalize(path).ok();
-    let mut credentials: Vec<PathBuf> =
-        environment::credential_files(&caller.env).into_iter().filter_map(canonical).collect();
+) -> Result<Protected, Failure> {
+    let mut credentials: Vec<PathBuf> = Vec::new();
+    for path in environment::credential_files(&caller.env) {
+        credentials.extend(canonical(path)?);
+    }
     if has_workdir || !request.binds.is_empty() {
-        credentials.extend(layout::well_known_credentials(caller.uid));
+        credentials.extend(layout::well_known_credentials(caller.uid)?);
     }
     if has_workdir {
-        credentials.extend(layout::pilot_files(home));
+        credentials.extend(layout::pilot_files(home)?);
     }
-    let status_file = request.status_file.as_deref().and_then(|path| {
-        let path = absolute(path, caller, "--status-file").ok()?;
-        Some(canonical(path.parent()?)?.join(path.file_name()?))
-    });
+    let mut status_file = None;
+    if let Some(path) = &request.status_file {
+        let path = absolute(path, caller, "--status-file")?;
+        if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
+            status_file = canonical(dir)?.map(|dir| dir.join(name));
+        }
+    }
     // A log that does not exist yet is made below a directory that does: that one must not be handed over writable.
-    let log_dir = canonical(log_dir).or_else(|| {
-        let existing = log_dir.ancestors().find_map(|dir| Some((dir, canonical(dir)?)))?;
-        Some(existing.1.join(log_dir.strip_prefix(existing.0).ok()?))
-    });
+    let mut log = None;
+    for existing in log_dir.ancestors() {
+        if let Some(found) = canonical(existing)? {
+            log = log_dir.strip_prefix(existing).ok().map(|rest| found.join(rest));
+            break;
+        }
+    }
     let [_, copy] = store::places(caller.uid);
-    Protected { log_dir, status_file, credentials, copy }
+    Ok(Protected { log_dir: log, status_file, credentials, copy })
 }
 
 fn namespaces(request: &Request, config: &Config) -> libc::c_int {

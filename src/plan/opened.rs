@@ -12,7 +12,7 @@ use crate::image::{self, Look};
 use crate::policy::facts::{self, Asks, Facts, Who};
 use crate::policy::store::Policy;
 use crate::request::Request;
-use crate::sandbox::tree::HostObject;
+use crate::sandbox::tree::{HostObject, canonical};
 use crate::sandbox::{environment, layout};
 
 /// Image, working directory and binds.
@@ -75,15 +75,18 @@ pub(super) fn by_root() -> Failure {
 }
 
 /// What the site's policy decides about.
+///
+/// # Errors
+/// A credential cannot be looked at.
 pub fn facts(
     identity: &Identity,
     opened: &Opened,
     request: &Request,
     config: &Config,
     caller: &Caller,
-) -> Facts {
+) -> Result<Facts, Failure> {
     let binds = request.binds.iter().zip(&opened.binds);
-    Facts {
+    Ok(Facts {
         who: Who {
             user: identity.user.clone(),
             issuer: identity.issuer.clone(),
@@ -112,24 +115,24 @@ pub fn facts(
             workdir: opened.workdir.as_ref().map(|object| object.path.clone()),
             wall_time: request.wall_time,
             scratch: request.scratch_size,
-            credential: hands_over_a_credential(request, opened, caller),
+            credential: hands_over_a_credential(request, opened, caller)?,
         },
         config_hash: Some(config.hash.clone()),
-    }
+    })
 }
 
 /// Whether a file that the pilot's environment or custom names as a credential is bound, or a variable that carries one is
 /// passed on.
-fn hands_over_a_credential(request: &Request, opened: &Opened, caller: &Caller) -> bool {
+fn hands_over_a_credential(request: &Request, opened: &Opened, caller: &Caller) -> Result<bool, Failure> {
     let named = environment::credential_files(&caller.env).into_iter().map(ToOwned::to_owned);
     if opened.binds.is_empty() && request.pass_env.is_empty() && request.env.is_empty() {
-        return false;
+        return Ok(false);
     }
-    let known: Vec<_> = named
-        .chain(layout::well_known_credentials(caller.uid))
-        .map(|path| std::fs::canonicalize(&path).unwrap_or(path))
-        .collect();
+    let mut known = layout::well_known_credentials(caller.uid)?;
+    for path in named {
+        known.push(canonical(&path)?.unwrap_or(path));
+    }
     let names = request.pass_env.iter().chain(request.env.iter().map(|(name, _)| name));
-    opened.binds.iter().any(|object| known.contains(&object.path))
-        || names.into_iter().any(|name| environment::is_withheld(name.as_str()))
+    Ok(opened.binds.iter().any(|object| known.contains(&object.path))
+        || names.into_iter().any(|name| environment::is_withheld(name.as_str())))
 }

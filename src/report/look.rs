@@ -18,6 +18,7 @@ pub fn look(
     let observed = observe::payload(frozen.pid());
     if let Some(observed) = &observed {
         observed.check(frozen.ready())?;
+        observed.check_account(explainer.expected().outside)?;
     }
     let executable = explainer.command(frozen.ready());
     Ok(Frozen {

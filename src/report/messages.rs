@@ -220,6 +220,7 @@ fn by_others() -> Vec<Failure> {
     let alice = DeclaredIdentity { user: Some("/CN=Alice".to_owned()), ..DeclaredIdentity::default() };
     all.push(declare(&alice, Some(&document), None, crate::config::Undeclared::Record).unwrap_err());
     all.extend(crate::plan::refusals());
+    all.extend(crate::uids::refusals());
     all.extend(crate::recorder::refusals_of_accounts());
     all.extend(crate::recorder::refusals_of_launches());
     all.push(Failure::record(

@@ -263,6 +263,7 @@ pub(super) fn check(claim: &Record) -> Record {
 
 /// What the kernel confirmed goes beside what was planned.
 fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
+    let stdio = walls.get("stdio").and_then(|said| crate::plan::streams_behind_rules(said));
     let mut put = |name: &str, state: String| walls.insert(name.to_owned(), state);
     let by =
         if frozen.observed.is_some() { "on" } else { "on: not confirmed, this host hides /proc of others" };
@@ -276,6 +277,9 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
     // Compared before this is written: a payload that reports less does not get here.
     put("securebits_locked", "on".to_owned());
     put("landlock", frozen.landlock.clone());
+    if let Some(stdio) = stdio.filter(|_| frozen.ready.landlock.parts.files) {
+        put("stdio", stdio);
+    }
     if let Some(observed) = &frozen.observed {
         put("signals_reset", "on".to_owned());
         put("scheduling", scheduling(observed.scheduling));

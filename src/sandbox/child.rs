@@ -113,7 +113,7 @@ fn set_up(
     let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0).ok();
 
     // And the score, which an undumpable process may not write either.
-    at(Stage::OomScore, 0, raise_oom_score(plan.oom_score_adj))?;
+    let oom_score_adj = at(Stage::OomScore, 0, raise_oom_score(plan.oom_score_adj))?;
 
     // From here on no process of the same uid can ptrace, read or core-dump us (S3 in docs/threat-model.md).
     at(Stage::Undumpable, 0, process::set_undumpable())?;
@@ -164,7 +164,7 @@ fn set_up(
 
     // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
     argv::set_title(&plan.title);
-    let held = Held { joined, ..Held::default() };
+    let held = Held { joined, oom_score_adj, ..Held::default() };
     Ok((Ready { keyring, held, ..Ready::default() }, io))
 }
 
@@ -194,17 +194,22 @@ fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     fs::write_all(file.as_fd(), text)
 }
 
-/// Raises this process's oom_score_adj to `least`; what is higher already stays.
-fn raise_oom_score(least: i32) -> Result<(), Errno> {
+/// Raises this process's oom_score_adj to `least`; what is higher already stays. Returns what it is then; every process of the
+/// payload inherits it.
+fn raise_oom_score(least: i32) -> Result<i32, Errno> {
     if least <= 0 {
-        return Ok(());
+        return Ok(0);
     }
     let file = fs::open_at(fs::cwd(), c"/proc/self/oom_score_adj", libc::O_RDWR, 0)?;
-    let mut text = [0_u8; 16];
-    let length = fs::read_some(file.as_fd(), &mut text)?;
-    let now = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
-    if now.is_some_and(|now: i32| now >= least) {
-        return Ok(());
+    let now = || {
+        let mut text = [0_u8; 16];
+        let length = fs::read_from_start(file.as_fd(), &mut text)?;
+        let now = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
+        Ok(now.unwrap_or(i32::MIN))
+    };
+    let before = now()?;
+    if before >= least {
+        return Ok(before);
     }
     // Decimal digits, by hand, because nothing here may allocate; and no zero in front, which would make them octal.
     let mut digits = [0_u8; 10];
@@ -217,7 +222,8 @@ fn raise_oom_score(least: i32) -> Result<(), Errno> {
         }
         rest /= 10;
     }
-    fs::write_all(file.as_fd(), digits.get(start..).unwrap_or_default())
+    fs::write_all(file.as_fd(), digits.get(start..).unwrap_or_default())?;
+    now()
 }
 
 type Limits = [Option<OwnedFd>; LIMIT_FILES.len()];
@@ -253,7 +259,7 @@ fn send_namespaces(control: BorrowedFd<'_>) -> Result<(), Trouble> {
 /// The payload's process: last preparations, report, wait for the release, execve. It still lives in init's memory, so what it
 /// changes there it changes for init: nothing but its own stack.
 fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> ! {
-    let ready = match prepare_payload(plan, ready) {
+    let ready = match prepare_payload(plan, gate, ready) {
         Ok(ready) => ready,
         Err(trouble) => give_up(gate, trouble),
     };
@@ -272,14 +278,19 @@ fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> ! {
     give_up(gate, Trouble { stage: Stage::Exec, index: ready.command, errno })
 }
 
-fn prepare_payload(plan: &Blueprint, ready: Ready) -> Result<Ready, Trouble> {
+fn prepare_payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> Result<Ready, Trouble> {
     // A session of its own: no controlling terminal to type into, and the pilot's kill(0) does not reach it.
     at(Stage::Session, 0, process::new_session())?;
+    // One that would stay open shows whether what is said of all of them was done.
+    let probe = at(Stage::Descriptors, 1, process::duplicate(gate))?;
     at(Stage::Descriptors, 1, process::close_on_exec_from(3))?;
+    let closes = at(Stage::Descriptors, 1, process::closes_on_exec(probe.as_fd()))?;
+    drop(probe);
 
     // After the last mount, which its file-system rules would forbid.
     let landlock = landlock::restrict(&plan.landlock)?;
 
+    let ready = Ready { held: Held { closes, ..ready.held }, ..ready };
     let held = at(Stage::ReadBack, 0, read_back(plan, ready.held, landlock))?;
     let securebits = at(Stage::ReadBack, 1, process::securebits())? as u32;
     if plan.forbid_nesting && !at(Stage::ReadBack, 2, process::user_namespaces_are_forbidden())? {
@@ -326,6 +337,7 @@ fn read_back(plan: &Blueprint, held: Held, landlock: landlock::Granted) -> Resul
         keyring: if held.joined == 0 { 0 } else { keyring::session()? },
         above,
         landlock: landlock::holds(landlock),
+        ids: process::ids()?,
         ..held
     })
 }

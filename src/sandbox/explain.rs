@@ -14,7 +14,7 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
 
 /// `sysctl` reads a file below /proc/sys; empty when there is none.
 fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> String) -> Failure {
-    let what = "cannot make the payload's namespaces (clone3)";
+    let what = "cannot make the payload's namespaces";
     let why = errno_text(errno);
     match errno {
         Errno::ENOSPC | Errno::EUSERS => {
@@ -66,11 +66,7 @@ fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> 
                 "run bailey outside the chroot, or let the outer container allow user namespaces",
             )
         }
-        Errno::ENOSYS => Failure::site(
-            what,
-            why,
-            "bailey needs clone3 (kernel 5.3), and an outer container's seccomp policy must let it through",
-        ),
+        Errno::ENOSYS => no_such_call(what, "unshare or clone3", "5.3"),
         Errno::EAGAIN => Failure::site(
             what,
             format!("{why}: the limit on processes (RLIMIT_NPROC, pids.max) is reached"),
@@ -78,6 +74,33 @@ fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> 
         ),
         _ => Failure::site(what, why, "see docs/install.md for what a host needs"),
     }
+}
+
+/// The calls of a step that some kernel or outer container does not have, and the kernel since which they are. Steps that may do
+/// without have words of their own.
+const fn newest_call(stage: Stage) -> Option<(&'static str, &'static str)> {
+    Some(match stage {
+        Stage::Descriptors => ("close_range", "5.9"),
+        Stage::Propagation | Stage::Attributes => ("mount_setattr", "5.12"),
+        Stage::Scratch | Stage::Proc | Stage::Overlay => ("fsopen, fsconfig, fsmount or move_mount", "5.2"),
+        Stage::Source => ("open_tree or openat2", "5.6"),
+        Stage::Attach => ("move_mount", "5.2"),
+        Stage::Target | Stage::Changed => ("openat2", "5.6"),
+        Stage::Hidden => ("openat2, open_tree or mount_setattr", "5.12"),
+        Stage::ReadBack => ("unshare or prctl", "3.5"),
+        _ => return None,
+    })
+}
+
+/// A call that is missing; an outer container's filter says so of calls that it does not know.
+pub(crate) fn no_such_call(what: &str, calls: &str, kernel: &str) -> Failure {
+    Failure::site(
+        what,
+        format!("{}: {calls}", errno_text(Errno::ENOSYS)),
+        format!(
+            "bailey needs kernel {kernel} or later for it, and an outer container's seccomp policy must let it through"
+        ),
+    )
 }
 
 /// Every step opens files, so that the limit on them shows anywhere.
@@ -108,12 +131,15 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
     if matches!(errno, Errno::EMFILE | Errno::ENFILE) {
         return no_descriptors("cannot set up the sandbox", errno);
     }
+    if let Some((calls, kernel)) = (errno == Errno::ENOSYS).then(|| newest_call(stage)).flatten() {
+        return no_such_call("cannot set up the sandbox", calls, kernel);
+    }
     if errno == Errno::EFBIG {
         return Failure::site("cannot set up the sandbox", why, "raise the limit on file sizes (ulimit -f)");
     }
     match stage {
         Stage::Descriptors => {
-            site("cannot close inherited descriptors (close_range)", "bailey needs kernel 5.9 or later")
+            site("cannot close inherited descriptors (close_range)", "report this with the kernel's version")
         }
         Stage::IdMap if matches!(errno, Errno::EPERM | Errno::EACCES) => {
             if read_sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
@@ -186,7 +212,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         ),
         Stage::Attributes => site(
             &format!("cannot make {source} read-only or nosuid at {target}"),
-            "bailey needs mount_setattr (kernel 5.12)",
+            "report this with /proc/self/mountinfo",
         ),
         Stage::Proc => site(
             "cannot mount a proc of the sandbox's own",

@@ -2,15 +2,15 @@
 //! and what is covered because it is the pilot's or bailey's own.
 #![forbid(unsafe_code)]
 
-use super::tree::{Builder, HostObject, Kind, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
+use super::tree::{self, Builder, HostObject, Kind, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
 use crate::config;
-use crate::failure::{Failure, errno_text};
+use crate::failure::{Failure, errno_text, io_text};
 use crate::image;
 use crate::request::Bind;
 use crate::sys::mount::Attr;
 use std::ffi::{CStr, OsStr};
 use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where a payload without `--workdir` starts: a private directory, gone at the end.
@@ -197,7 +197,8 @@ pub fn add_bind(
 }
 
 fn open_source(path: &Path, what: &str, next: &str) -> Result<HostObject, Failure> {
-    let object = HostObject::open(path).map_err(|errno| Failure::usage(what, errno_text(errno), next))?;
+    let object = HostObject::open(path)
+        .map_err(|errno| tree::cannot_open(what, errno, || Failure::usage(what, errno_text(errno), next)))?;
     match object.refusal() {
         Some(why) => {
             Err(Failure::usage(what, why, "bind the file or directory that the payload needs, not more"))
@@ -215,11 +216,17 @@ struct Closed<'a> {
 }
 
 impl<'a> Closed<'a> {
-    fn new(path: &'a Path) -> Self {
-        let identity = |at: &Path| std::fs::metadata(at).ok().map(|meta| (meta.dev(), meta.ino()));
+    fn new(path: &'a Path) -> Result<Self, Failure> {
         let below = |at: &Path| path.strip_prefix(at).unwrap_or(path);
-        let chain = path.ancestors().filter_map(|at| Some((identity(at)?, below(at)))).collect();
-        Self { path, chain }
+        let mut chain = Vec::new();
+        for at in path.ancestors() {
+            chain.extend(tree::identity(at)?.map(|identity| (identity, below(at))));
+        }
+        Ok(Self { path, chain })
+    }
+
+    fn all(paths: &'a [PathBuf]) -> Result<Vec<Self>, Failure> {
+        paths.iter().map(|path| Self::new(path)).collect()
     }
 
     /// Where it is below what is shown, by identity or by name; empty when it is just that.
@@ -230,14 +237,20 @@ impl<'a> Closed<'a> {
     }
 
     /// Is what is shown the place itself or inside it?
-    fn holds(&self, shown: &Shown<'_>) -> bool {
-        let Some((own, rest)) = self.chain.first() else { return shown.host.starts_with(self.path) };
-        shown.host.starts_with(self.path)
-            || (rest.as_os_str().is_empty()
-                && shown
-                    .host
-                    .ancestors()
-                    .any(|at| std::fs::metadata(at).is_ok_and(|meta| (meta.dev(), meta.ino()) == *own)))
+    fn holds(&self, shown: &Shown<'_>) -> Result<bool, Failure> {
+        if shown.host.starts_with(self.path) {
+            return Ok(true);
+        }
+        if let Some((own, rest)) = self.chain.first()
+            && rest.as_os_str().is_empty()
+        {
+            for at in shown.host.ancestors() {
+                if tree::identity(at)? == Some(*own) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -247,17 +260,18 @@ impl<'a> Closed<'a> {
 /// A writable bind in which the log or the status file lies or will lie, and anything inside bailey's own places.
 pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failure> {
     // What is not there shows nothing. A site may keep one of the places elsewhere, behind a link: what it leads to is closed.
-    let own_places: Vec<PathBuf> = OWN_PLACES
-        .iter()
-        .filter(|place| Path::new(place).symlink_metadata().is_ok())
-        .map(|place| std::fs::canonicalize(place).unwrap_or_else(|_| place.into()))
-        .collect();
-    let own_places: Vec<Closed<'_>> = own_places.iter().map(|place| Closed::new(place)).collect();
-    let log = protected.log_dir.as_deref().map(Closed::new);
-    let status_file = protected.status_file.as_deref().map(Closed::new);
+    let mut own_places: Vec<PathBuf> = Vec::new();
+    for place in OWN_PLACES.map(Path::new) {
+        if tree::is_there(place)? {
+            own_places.push(tree::canonical(place)?.unwrap_or_else(|| place.into()));
+        }
+    }
+    let own_places = Closed::all(&own_places)?;
+    let log = protected.log_dir.as_deref().map(Closed::new).transpose()?;
+    let status_file = protected.status_file.as_deref().map(Closed::new).transpose()?;
     let copy = &protected.copy;
-    let closed_copy = Closed::new(copy);
-    let credentials: Vec<Closed<'_>> = protected.credentials.iter().map(|path| Closed::new(path)).collect();
+    let closed_copy = Closed::new(copy)?;
+    let credentials = Closed::all(&protected.credentials)?;
     let mut covers: Vec<PathBuf> = Vec::new();
     let mut covers_to_come: Vec<PathBuf> = Vec::new();
     for shown in builder.shown() {
@@ -277,13 +291,13 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
             })
         };
         for own in &own_places {
-            if own.holds(&shown) {
+            if own.holds(&shown)? {
                 return refuse("it is bailey's own:", own.path);
             }
             covers.extend(below(own));
         }
         if let Some(log) = &log {
-            if log.holds(&shown) {
+            if log.holds(&shown)? {
                 return refuse("it is bailey's own:", log.path);
             }
             match below(log) {
@@ -301,7 +315,7 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
                 None => {}
             }
         }
-        if closed_copy.holds(&shown) {
+        if closed_copy.holds(&shown)? {
             return refuse("it is bailey's own:", copy);
         }
         if let Some(place) = below(&closed_copy) {
@@ -348,31 +362,40 @@ fn join_inside(inside: &Path, rest: &Path) -> PathBuf {
 }
 
 /// The pilot's own names in its working directory, as canonical host paths (a link's target is what must be covered).
-pub fn pilot_files(workdir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let Ok(entries) = std::fs::read_dir(workdir) else {
-        return found;
+///
+/// # Errors
+/// The directory cannot be listed: nobody knows what to cover then.
+pub fn pilot_files(workdir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let cannot = |error: std::io::Error| {
+        Failure::usage(
+            format!("cannot look for credentials in {}", workdir.display()),
+            io_text(&error),
+            "name a --workdir that the pilot can list",
+        )
     };
-    for entry in entries.flatten() {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(workdir).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
         let name = entry.file_name();
         if name.to_str().is_some_and(|name| PILOT_NAMES.iter().any(|pattern| matches(pattern, name))) {
-            found.extend(std::fs::canonicalize(entry.path()));
+            found.extend(tree::canonical(&entry.path())?);
         }
     }
-    found.extend(std::fs::canonicalize(workdir.join(".config/oidc-agent")));
-    found
+    found.extend(tree::canonical(&workdir.join(".config/oidc-agent"))?);
+    Ok(found)
 }
 
 /// Credentials that live at well-known places of /tmp, by this uid.
-pub fn well_known_credentials(uid: u32) -> Vec<PathBuf> {
-    ["x509up_u", "bt_u", "vt_u", "krb5cc_", "tokencert_", "tokenkey_"]
-        .iter()
-        .map(|name| {
-            let end = if name.starts_with("token") { ".pem" } else { "" };
-            PathBuf::from(format!("/tmp/{name}{uid}{end}"))
-        })
-        .filter_map(|path| std::fs::canonicalize(path).ok())
-        .collect()
+///
+/// # Errors
+/// One cannot be looked at.
+pub fn well_known_credentials(uid: u32) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    for name in ["x509up_u", "bt_u", "vt_u", "krb5cc_", "tokencert_", "tokenkey_"] {
+        let end = if name.starts_with("token") { ".pem" } else { "" };
+        found.extend(tree::canonical(&PathBuf::from(format!("/tmp/{name}{uid}{end}")))?);
+    }
+    Ok(found)
 }
 
 /// A pattern with at most one `*`.

@@ -148,6 +148,7 @@ impl Blueprint {
         match clone::clone_into(self.namespaces) {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
+                let outside = self.lease.as_ref().map_or(self.ids, Lease::outside);
                 let mut init = Init { pid, pidfd, reaped: false, lease: self.lease };
                 if let Some(lease) = &mut init.lease {
                     lease.admit(pid)?;
@@ -158,6 +159,9 @@ impl Blueprint {
                     keyring: self.keyring,
                     landlock: self.landlock.demand(),
                     ceilings: self.ceilings,
+                    ids: self.ids,
+                    outside,
+                    oom_score_adj: self.oom_score_adj,
                 };
                 let stage = Cell::new(None);
                 let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
@@ -288,7 +292,10 @@ impl Building {
         namespaces: Vec<OwnedFd>,
         inodes: Vec<u64>,
     ) -> Result<(Frozen, OwnedFd), Failure> {
-        let pidfd = pidfd::open(pid).map_err(lost)?;
+        let pidfd = pidfd::open(pid).map_err(|errno| match errno {
+            Errno::ENOSYS => explain::no_such_call("cannot hold the payload's process", "pidfd_open", "5.3"),
+            other => lost(other),
+        })?;
         // The kernel told the pid when the message was sent. If the payload still holds its socket now that the pidfd is
         // open, it lived when that was opened, so the number was not another process's.
         if socket::peer_is_gone(self.gate.as_fd()) {

@@ -20,6 +20,12 @@ pub struct Expected {
     pub landlock: (Demand, Parts),
     /// Limits that were lowered.
     pub ceilings: Vec<Ceiling>,
+    /// uid and gid inside.
+    pub ids: (u32, u32),
+    /// The same as this process's namespace numbers them.
+    pub outside: (u32, u32),
+    /// The least oom_score_adj; 0: any.
+    pub oom_score_adj: i32,
 }
 
 impl Expected {
@@ -57,6 +63,12 @@ impl Expected {
                     || (ready.keyring == 0 && held.joined > 0 && held.keyring == held.joined)
                     || (ready.keyring != 0 && self.keyring == Demand::Preferred),
                 "the session keyring is not a new one",
+            ),
+            (held.ids == self.ids, "it does not have the ids that were mapped for it"),
+            (held.closes, "descriptors of the launcher would stay open in it"),
+            (
+                self.oom_score_adj <= 0 || held.oom_score_adj >= self.oom_score_adj,
+                "its oom_score_adj is below the configured one",
             ),
             (held.landlock, "the Landlock domain does not forbid what it was made to forbid"),
         ];
@@ -154,6 +166,17 @@ impl Observed {
         }
     }
 
+    /// Refuses a payload that has another account than it was to have: so its maps are what they were to be, too.
+    pub fn check_account(&self, outside: (u32, u32)) -> Result<(), Failure> {
+        if (self.uid, self.gid) == outside {
+            return Ok(());
+        }
+        Err(do_not_hold(format!(
+            "the kernel shows it with uid {} and gid {}, and it was to have {} and {}",
+            self.uid, self.gid, outside.0, outside.1
+        )))
+    }
+
     /// Refuses a payload that is less locked in than every payload must be, or than it says.
     pub fn check(&self, ready: &Ready) -> Result<(), Failure> {
         let wrong = if let Some(wrong) = proc::not_locked_in(&self.capabilities, self.no_new_privs) {
@@ -198,6 +221,11 @@ mod tests {
         assert_eq!((observed.uid, observed.gid, observed.pid_depth), (1000, 100, 2));
         assert_eq!((observed.start_ticks, observed.scheduling), (77, (3, 5)));
         assert!(observed.check(&Ready::default()).is_ok());
+        assert!(observed.check_account((1000, 100)).is_ok());
+        for other in [(0, 100), (1000, 0), (1001, 100)] {
+            let said = observed.check_account(other).unwrap_err().to_string();
+            assert!(said.contains("shows it with uid 1000 and gid 100"), "{said}");
+        }
     }
 
     #[test]
@@ -231,6 +259,9 @@ mod tests {
             umask: 0o22,
             keyring: Demand::Required,
             landlock: (Demand::Required, SCOPES),
+            ids: (1000, 100),
+            outside: (1000, 100),
+            oom_score_adj: 200,
             ceilings: vec![Ceiling { resource: libc::RLIMIT_CORE as libc::c_int, most: 0 }],
         };
         let held = Held {
@@ -240,6 +271,9 @@ mod tests {
             joined: 77,
             keyring: 77,
             landlock: true,
+            ids: (1000, 100),
+            oom_score_adj: 200,
+            closes: true,
             ..Held::default()
         };
         let landlock = Granted { abi: 7, parts: SCOPES, errno: 0 };
@@ -252,7 +286,7 @@ mod tests {
     fn a_report_of_less_is_refused_and_names_the_wall() {
         let (expected, ready) = good();
         assert_eq!(expected.wrong(&ready), None);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 18] = [
             ("CAP_SYS_ADMIN", |r| r.held.capabilities = 1 << 21),
             ("no_new_privs", |r| r.held.no_new_privs = false),
             ("securebits", |r| r.securebits = 0x2f),
@@ -265,6 +299,10 @@ mod tests {
             ("keyring", |r| r.held.joined = 0),
             ("keyring", |r| r.keyring = 1),
             ("RLIMIT_CORE is above 0", |r| r.held.above = 1),
+            ("ids", |r| r.held.ids.0 = 65534),
+            ("ids", |r| r.held.ids.1 = u32::MAX),
+            ("oom_score_adj", |r| r.held.oom_score_adj = 199),
+            ("descriptors", |r| r.held.closes = false),
             ("does not forbid", |r| r.held.landlock = false),
             ("Landlock is required, and is off", |r| r.landlock = Granted { abi: 5, ..Granted::default() }),
         ];

@@ -158,6 +158,12 @@ pub struct Held {
     pub above: u32,
     /// What the Landlock domain must forbid was tried, and is.
     pub landlock: bool,
+    /// getresuid(2), getresgid(2).
+    pub ids: (u32, u32),
+    /// Its oom_score_adj, where that was to be raised.
+    pub oom_score_adj: i32,
+    /// A descriptor that was left open was marked to close at the execve, with all others.
+    pub closes: bool,
 }
 
 /// How it ended, and what the whole tree used: getrusage(2) of init's reaped children, and I/O (proc_pid_io(5)), the
@@ -216,6 +222,10 @@ impl Message {
                 r.held.keyring as u64,
                 u64::from(r.held.above),
                 u64::from(r.held.landlock),
+                u64::from(r.held.ids.0),
+                u64::from(r.held.ids.1),
+                r.held.oom_score_adj as u64,
+                u64::from(r.held.closes),
                 u64::from(r.landlock.abi),
                 r.landlock.parts.bits(),
                 r.landlock.errno as u64,
@@ -302,6 +312,9 @@ impl Ready {
                 keyring: next() as i32,
                 above: next() as u32,
                 landlock: next() == 1,
+                ids: (next() as u32, next() as u32),
+                oom_score_adj: next() as i32,
+                closes: next() == 1,
             },
             landlock: Granted { abi: next() as u32, parts: Parts::from_bits(next()), errno: next() as i32 },
         }
@@ -335,6 +348,9 @@ mod tests {
                     keyring: 6,
                     above: 7,
                     landlock: true,
+                    ids: (10, 11),
+                    oom_score_adj: -12,
+                    closes: true,
                 },
                 landlock: Granted { abi: 8, parts: Parts::from_bits(5), errno: 9 },
             }),

@@ -1,6 +1,7 @@
 //! clone3(2): the launcher's child in its namespaces, and init's start of the payload.
 
 use super::{Errno, check};
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Which side of the clone this is.
@@ -62,12 +63,13 @@ pub fn clone_into(namespaces: libc::c_int) -> Result<Side, Errno> {
 }
 
 /// Stack of the payload's process until its execve: it runs our code in init's memory, but not on init's stack.
-pub struct Stack(Box<[u8]>);
+pub struct Stack(Box<[MaybeUninit<u8>]>);
 
 impl Stack {
     /// Enough for a few system calls and buffers of a page or two. Pages that are never touched cost nothing.
     pub fn new() -> Self {
-        Self(vec![0; 64 << 10].into_boxed_slice())
+        // Not zeroed: that would touch them all (50 µs).
+        Self(Box::new_uninit_slice(64 << 10))
     }
 
     /// Where it begins: one past its last byte, as far down as the ABI wants it aligned.
@@ -127,6 +129,8 @@ mod tests {
         let top = stack.top();
         // SAFETY: a new process writes below the top; so does this, and it is inside the slice.
         unsafe { top.sub(16).write_bytes(0xff, 16) };
-        assert!(stack.0.contains(&0xff));
+        let last = top as usize - 16 - base;
+        // SAFETY: it was just written.
+        assert_eq!(unsafe { stack.0[last].assume_init() }, 0xff);
     }
 }

@@ -269,6 +269,13 @@ pub fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> 
     Ok(filled)
 }
 
+/// pread(2) from the beginning, once.
+pub fn read_from_start(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: pointer and length are the slice's own.
+    check(unsafe { libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long)
+        .map(|count| count as usize)
+}
+
 /// read(2) once, retrying EINTR; 0 is the end.
 pub fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {

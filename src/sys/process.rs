@@ -2,7 +2,7 @@
 
 use super::{Errno, check};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> Result<libc::c_int, Errno> {
     // SAFETY: every option used in this file takes plain integers, but PR_GET_PDEATHSIG, whose caller passes the address of one.
@@ -115,6 +115,22 @@ pub fn capabilities() -> Result<u64, Errno> {
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
     let [low, high] = data.map(|set| u64::from(set.effective | set.permitted | set.inheritable));
     Ok(low | high << 32)
+}
+
+/// getresuid(2), getresgid(2): uid and gid as this namespace numbers them, or `u32::MAX` where real, effective and saved ones
+/// are not the same.
+pub fn ids() -> Result<(u32, u32), Errno> {
+    let (mut uids, mut gids) = ([0; 3], [0; 3]);
+    let [real, effective, saved] = &mut uids;
+    // SAFETY: three places for ids, which outlive the call.
+    check(libc::c_long::from(unsafe { libc::getresuid(real, effective, saved) }))?;
+    let [real, effective, saved] = &mut gids;
+    // SAFETY: as above.
+    check(libc::c_long::from(unsafe { libc::getresgid(real, effective, saved) }))?;
+    let one = |[real, effective, saved]: [u32; 3]| {
+        if real == effective && real == saved { real } else { u32::MAX }
+    };
+    Ok((one(uids), one(gids)))
 }
 
 /// personality(PER_LINUX): undoes ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC and the rest.
@@ -293,6 +309,21 @@ pub fn close_range(first: RawFd, last: RawFd) -> Result<(), Errno> {
     // SAFETY: closing a descriptor that some OwnedFd of this process still names is sound only because the caller is a
     // freshly cloned child that never touches those again and ends in `_exit`, which runs no destructor.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// fcntl(2), F_DUPFD: a copy above the standard streams, that an execve leaves open.
+pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: no pointers.
+    let copy = check(libc::c_long::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, 3) }))?;
+    // SAFETY: a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
+}
+
+/// fcntl(2), F_GETFD: whether the next execve closes it.
+pub fn closes_on_exec(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // SAFETY: no pointers.
+    let flags = check(libc::c_long::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) }))?;
+    Ok(flags & libc::c_long::from(libc::FD_CLOEXEC) != 0)
 }
 
 /// close_range(2) with `CLOSE_RANGE_CLOEXEC` from `first` on: everything there closes at the execve.

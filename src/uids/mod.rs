@@ -41,9 +41,9 @@ fn cannot(what: impl Into<String>, errno: Errno, next: impl Into<String>) -> Fai
 }
 
 /// What of a working directory stays the pilot's: files that are credentials by their names, which no payload sees.
-fn pilots(workdir: &Path) -> Vec<PathBuf> {
+fn pilots(workdir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let below = |path: PathBuf| path.strip_prefix(workdir).ok().map(Path::to_path_buf);
-    layout::pilot_files(workdir).into_iter().filter_map(below).collect()
+    Ok(layout::pilot_files(workdir)?.into_iter().filter_map(below).collect())
 }
 
 /// Whether the payload may write to directories beside its own. One that is not declared is refused: nobody would look there
@@ -56,15 +56,30 @@ fn shares(request: &Request, config: &Config) -> Result<bool, Failure> {
             continue; // in a file nothing can be left
         }
         if !is_below(&source, &config.uid.shared_dirs, true) {
-            return Err(Failure::refused(
-                format!("refused the writable bind of {}", bind.source.display()),
-                "the payload has a uid of its own, and what it leaves there would not be found",
-                "bind it read-only, use --workdir, or let the site name it in uid.shared_dirs",
-            ));
+            return Err(unshared(&bind.source));
         }
         shared = true;
     }
     Ok(shared)
+}
+
+/// A directory in which nobody would look for what the uid left.
+fn unshared(source: &Path) -> Failure {
+    Failure::refused(
+        format!("refused the writable bind of {}", source.display()),
+        "the payload has a uid of its own, and what it leaves there would not be found",
+        "bind it read-only, use --workdir, or let the site name it in uid.shared_dirs",
+    )
+}
+
+/// Each refusal of a uid, for the list of what users read.
+#[cfg(test)]
+pub(crate) fn refusals() -> Vec<Failure> {
+    let dir = Path::new("/scratch/job");
+    let mut all =
+        vec![unshared(dir), root::undeclared(dir), root::of_another(dir, 70_001), sub::none_free(12, 3)];
+    all.extend(crate::request::UidRange::of(70_000, 16).map(|range| root::none_free(range, 15, 1)));
+    all
 }
 
 /// Whether a canonical path is below one of these directories, or is one of them.

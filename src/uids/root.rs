@@ -70,7 +70,7 @@ pub fn lend(
             taken.write(&note)?;
         }
         if let Some((given, fd)) = &workdir {
-            let skip = pilots(&given.path);
+            let skip = pilots(&given.path)?;
             let sweep = chown_tree(fd.as_fd(), given.owner.0, (uid, uid), true, &skip);
             if !sweep.is_whole() {
                 return Err(Failure::site(
@@ -140,13 +140,40 @@ fn free(pool: &Pool, range: UidRange) -> Result<Taken, Failure> {
             Some(_) => left += 1,
         }
     }
-    Err(Failure::new(
+    Err(none_free(range, live, left))
+}
+
+/// Every uid of the range has a payload, or what one left.
+pub(super) fn none_free(range: UidRange, live: u32, left: u32) -> Failure {
+    Failure::new(
         Code::ParallelLimit,
         Fault::Site,
         "no uid is free for the payload",
         format!("of {range} (root_caller.uids) payloads have {live}, and {left} have left something"),
         "try again when a payload has ended; as root: bailey clean",
-    ))
+    )
+}
+
+fn not_given(named: &Path) -> String {
+    format!("cannot give the working directory {} to the payload's uid", named.display())
+}
+
+/// The site did not name the directory above it.
+pub(super) fn undeclared(named: &Path) -> Failure {
+    Failure::refused(
+        not_given(named),
+        "root calls, and the site does not say that root's directories there are payloads'",
+        "leave out --workdir, or let the site name the directory above it in root_caller.workdirs",
+    )
+}
+
+/// A living payload's, or what one left.
+pub(super) fn of_another(named: &Path, uid: u32) -> Failure {
+    Failure::refused(
+        not_given(named),
+        format!("it is that of another payload, which has uid {uid}"),
+        "give each payload a directory of its own",
+    )
 }
 
 /// The uids of the range that some process of this host has, by its real, effective, saved or file-system uid.
@@ -244,25 +271,17 @@ fn workdir(
 ) -> Result<Option<(Given, std::os::fd::OwnedFd)>, Failure> {
     let Some(path) = &request.workdir else { return Ok(None) };
     let named = absolute(path, caller, "--workdir")?;
-    let what = || format!("cannot give the working directory {} to the payload's uid", named.display());
+    let what = || not_given(&named);
     let next = "name an existing directory, or leave out --workdir";
     let path =
         std::fs::canonicalize(&named).map_err(|error| Failure::usage(what(), io_text(&error), next))?;
     if !is_below(&path, &config.root_caller.workdirs, false) {
-        return Err(Failure::refused(
-            what(),
-            "root calls, and the site does not say that root's directories there are payloads'",
-            "leave out --workdir, or let the site name the directory above it in root_caller.workdirs",
-        ));
+        return Err(undeclared(&named));
     }
     let (fd, stat) =
         open_directory(&path).map_err(|errno| Failure::usage(what(), errno_text(errno), next))?;
     if range.contains(stat.uid) {
-        return Err(Failure::refused(
-            what(),
-            format!("it is that of another payload, which has uid {}", stat.uid),
-            "give each payload a directory of its own",
-        ));
+        return Err(of_another(&named, stat.uid));
     }
     Ok(Some((Given { path, ino: stat.ino, owner: (stat.uid, stat.gid) }, fd)))
 }

@@ -95,6 +95,11 @@ impl Lease {
         self.taken.lock()
     }
 
+    /// Its uid and gid outside.
+    pub const fn outside(&self) -> (u32, u32) {
+        self.pair.sub
+    }
+
     /// Maps init's ids, and gives the uid what it needs. init waits meanwhile.
     ///
     /// # Errors
@@ -112,7 +117,7 @@ impl Lease {
             self.taken.write(&self.note)?;
         }
         if let Some((given, fd)) = &self.workdir {
-            let skip = pilots(&given.path);
+            let skip = pilots(&given.path)?;
             self.given = true;
             let sweep = in_helper(self.pair, || chown_tree(fd.as_fd(), 0, (1, 1), true, &skip))?;
             if !sweep.is_whole() {
@@ -224,13 +229,18 @@ fn free(pool: &Pool, ranges: &Ranges) -> Result<Taken, Failure> {
             Some(_) => left += 1,
         }
     }
-    Err(Failure::new(
+    Err(none_free(live, left))
+}
+
+/// Every subordinate uid has a payload, or what one left.
+pub(super) fn none_free(live: u32, left: u32) -> Failure {
+    Failure::new(
         Code::ParallelLimit,
         Fault::Site,
         "no subordinate uid is free for the payload",
         format!("payloads have {live}, and {left} have left something"),
         "try again when a payload has ended, or run bailey clean",
-    ))
+    )
 }
 
 /// Whether this process may use newuidmap at all.

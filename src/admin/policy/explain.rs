@@ -40,7 +40,7 @@ pub(super) fn run(options: &Explain) -> Result<(String, u8), Failure> {
     };
     let (request, sif) = (request(options), sif(options, &caller)?);
     let opened = plan::open(&request_of(&request, sif.is_some()), &policy, &caller)?;
-    let mut facts = plan::facts(&identity, &opened, &request, &config, &caller);
+    let mut facts = plan::facts(&identity, &opened, &request, &config, &caller)?;
     if let Some(image) = sif {
         facts.image = image;
         facts.asks.writable = request.writable;

@@ -41,11 +41,22 @@ pub enum Rule {
     Priority,
     /// ioprio_set(2): likewise.
     IoPriority,
+    /// A mode comes second (chmod(2)): no file that makes others the pilot but in `nested`.
+    ModeSecond,
+    /// A mode comes third: likewise.
+    ModeThird,
+    /// open(2): likewise, where it makes a file.
+    Open,
+    /// openat(2): likewise.
+    OpenAt,
+    /// openat2(2): ENOSYS but in `nested`, because its mode is behind a pointer; who tries it goes on with openat(2).
+    OpenAt2,
 }
 
 use Rule::{
-    Allow, Clone as CloneFlags, Clone3, Deny, IoPriority, Ioctl, Missing, Nesting, Personality, Pid,
-    Priority, Relaxed, Socket, SocketOption, Socketcall, Socketpair, Unshare,
+    Allow, Clone as CloneFlags, Clone3, Deny, IoPriority, Ioctl, Missing, ModeSecond, ModeThird, Nesting,
+    Open, OpenAt, OpenAt2, Personality, Pid, Priority, Relaxed, Socket, SocketOption, Socketcall, Socketpair,
+    Unshare,
 };
 
 /// One call.
@@ -171,6 +182,17 @@ pub const CALLS: [Call; 472] = [
     c("sched_setaffinity", Pid, 203, 241, 122),
     c("setpriority", Priority, 141, 97, 140),
     c("ioprio_set", IoPriority, 251, 289, 30),
+    // What makes a file with the set-user-id bit (F21). mkdir(2) is not among them: the kernel drops the bit there.
+    c("open", Open, 2, 5, NO),
+    c("openat", OpenAt, 257, 295, 56),
+    c("openat2", OpenAt2, 437, 437, 437),
+    c("creat", ModeSecond, 85, 8, NO),
+    c("chmod", ModeSecond, 90, 15, NO),
+    c("fchmod", ModeSecond, 91, 94, 52),
+    c("mknod", ModeSecond, 133, 14, NO),
+    c("mknodat", ModeThird, 259, 297, 33),
+    c("fchmodat", ModeThird, 268, 306, 53),
+    c("fchmodat2", ModeThird, 452, 452, 452),
     // Numbers without a call behind them in any kernel that bailey runs on
     c("_sysctl", Missing, 156, 149, NO),
     c("create_module", Missing, 174, 127, NO),
@@ -199,7 +221,6 @@ pub const CALLS: [Call; 472] = [
     // Everything else goes to the kernel.
     c("read", Allow, 0, 3, 63),
     c("write", Allow, 1, 4, 64),
-    c("open", Allow, 2, 5, NO),
     c("close", Allow, 3, 6, 57),
     c("stat", Allow, 4, 106, NO),
     c("fstat", Allow, 5, 108, 80),
@@ -277,13 +298,10 @@ pub const CALLS: [Call; 472] = [
     c("rename", Allow, 82, 38, NO),
     c("mkdir", Allow, 83, 39, NO),
     c("rmdir", Allow, 84, 40, NO),
-    c("creat", Allow, 85, 8, NO),
     c("link", Allow, 86, 9, NO),
     c("unlink", Allow, 87, 10, NO),
     c("symlink", Allow, 88, 83, NO),
     c("readlink", Allow, 89, 85, NO),
-    c("chmod", Allow, 90, 15, NO),
-    c("fchmod", Allow, 91, 94, 52),
     c("chown", Allow, 92, 182, NO),
     c("fchown", Allow, 93, 95, 55),
     c("lchown", Allow, 94, 16, NO),
@@ -323,7 +341,6 @@ pub const CALLS: [Call; 472] = [
     c("rt_sigsuspend", Allow, 130, 179, 133),
     c("sigaltstack", Allow, 131, 186, 132),
     c("utime", Allow, 132, 30, NO),
-    c("mknod", Allow, 133, 14, NO),
     c("statfs", Allow, 137, 99, 43),
     c("fstatfs", Allow, 138, 100, 44),
     c("getpriority", Allow, 140, 96, 141),
@@ -397,9 +414,7 @@ pub const CALLS: [Call; 472] = [
     c("inotify_init", Allow, 253, 291, NO),
     c("inotify_add_watch", Allow, 254, 292, 27),
     c("inotify_rm_watch", Allow, 255, 293, 28),
-    c("openat", Allow, 257, 295, 56),
     c("mkdirat", Allow, 258, 296, 34),
-    c("mknodat", Allow, 259, 297, 33),
     c("fchownat", Allow, 260, 298, 54),
     c("futimesat", Allow, 261, 299, NO),
     c("newfstatat", Allow, 262, NO, 79),
@@ -408,7 +423,6 @@ pub const CALLS: [Call; 472] = [
     c("linkat", Allow, 265, 303, 37),
     c("symlinkat", Allow, 266, 304, 36),
     c("readlinkat", Allow, 267, 305, 78),
-    c("fchmodat", Allow, 268, 306, 53),
     c("faccessat", Allow, 269, 307, 48),
     c("pselect6", Allow, 270, 308, 72),
     c("ppoll", Allow, 271, 309, 73),
@@ -463,7 +477,6 @@ pub const CALLS: [Call; 472] = [
     c("pidfd_send_signal", Allow, 424, 424, 424),
     c("pidfd_open", Allow, 434, 434, 434),
     c("close_range", Allow, 436, 436, 436),
-    c("openat2", Allow, 437, 437, 437),
     c("faccessat2", Allow, 439, 439, 439),
     c("process_madvise", Allow, 440, 440, 440),
     c("epoll_pwait2", Allow, 441, 441, 441),
@@ -474,7 +487,6 @@ pub const CALLS: [Call; 472] = [
     c("process_mrelease", Allow, 448, 448, 448),
     c("futex_waitv", Allow, 449, 449, 449),
     c("cachestat", Allow, 451, 451, 451),
-    c("fchmodat2", Allow, 452, 452, 452),
     c("map_shadow_stack", Allow, 453, 453, 453),
     c("futex_wake", Allow, 454, 454, 454),
     c("futex_wait", Allow, 455, 455, 455),

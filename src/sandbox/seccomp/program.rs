@@ -65,9 +65,13 @@ pub(super) enum Action {
     Pid,
     Priority,
     IoPriority,
+    ModeSecond,
+    ModeThird,
+    Open,
+    OpenAt,
 }
 
-const CHECKS: [Action; 11] = [
+const CHECKS: [Action; 15] = [
     Action::Clone,
     Action::Unshare,
     Action::Personality,
@@ -79,16 +83,31 @@ const CHECKS: [Action; 11] = [
     Action::Pid,
     Action::Priority,
     Action::IoPriority,
+    Action::ModeSecond,
+    Action::ModeThird,
+    Action::Open,
+    Action::OpenAt,
 ];
 
 /// What a rule means under a profile.
 pub(super) const fn action(rule: Rule, profile: Profile) -> Action {
     match (rule, profile) {
         (Rule::Allow, _)
-        | (Rule::Nesting | Rule::Clone | Rule::Clone3 | Rule::Unshare, Profile::Nested)
+        | (
+            Rule::Nesting
+            | Rule::Clone
+            | Rule::Clone3
+            | Rule::Unshare
+            | Rule::ModeSecond
+            | Rule::ModeThird
+            | Rule::Open
+            | Rule::OpenAt
+            | Rule::OpenAt2,
+            Profile::Nested,
+        )
         | (Rule::Relaxed, Profile::Default | Profile::Nested) => Action::Allow,
         (Rule::Deny | Rule::Nesting, _) | (Rule::Relaxed, Profile::Strict) => Action::Refuse,
-        (Rule::Missing | Rule::Clone3, _) => Action::Missing,
+        (Rule::Missing | Rule::Clone3 | Rule::OpenAt2, _) => Action::Missing,
         (Rule::Clone, _) => Action::Clone,
         (Rule::Unshare, _) => Action::Unshare,
         (Rule::Personality, _) => Action::Personality,
@@ -100,6 +119,10 @@ pub(super) const fn action(rule: Rule, profile: Profile) -> Action {
         (Rule::Pid, _) => Action::Pid,
         (Rule::Priority, _) => Action::Priority,
         (Rule::IoPriority, _) => Action::IoPriority,
+        (Rule::ModeSecond, _) => Action::ModeSecond,
+        (Rule::ModeThird, _) => Action::ModeThird,
+        (Rule::Open, _) => Action::Open,
+        (Rule::OpenAt, _) => Action::OpenAt,
     }
 }
 
@@ -189,6 +212,17 @@ const PRIO_USER: u32 = 2;
 /// linux/ioprio.h
 const IOPRIO_WHO_PROCESS: u32 = 1;
 const IOPRIO_WHO_USER: u32 = 3;
+
+/// The flags with which open(2) looks at its mode (`WILL_CREATE()` in linux/fs.h): O_CREAT, and the bit that O_TMPFILE has beside
+/// O_DIRECTORY. They are the same in every ABI of the table.
+const CREATES: u32 = 0o0_000_100 | 0o20_000_000;
+
+/// Whoever executes such a file becomes its owner.
+const SET_USER_ID: u32 = 0o4000;
+
+/// Whoever executes such a file joins its group. On a directory the bit hands the group on, and a filter cannot tell a directory
+/// from a file: groups that share one would lose chmod(1), tar and rsync with it.
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// A filter's program.
 pub(super) struct Program(Assembler);
@@ -437,6 +471,10 @@ const fn check(asm: &mut Assembler, check: Action, profile: Profile) -> Label {
             priority(asm, IOPRIO_WHO_PROCESS, IOPRIO_WHO_USER);
             asm.load(low(0))
         }
+        Action::ModeSecond => mode(asm, 1, profile),
+        Action::ModeThird => mode(asm, 2, profile),
+        Action::Open => making(asm, 1, profile),
+        Action::OpenAt => making(asm, 2, profile),
         Action::Allow | Action::Refuse | Action::Missing => panic!("not a check"),
     }
 }
@@ -450,6 +488,23 @@ const fn priority(asm: &mut Assembler, process: u32, user: u32) -> Label {
     let who = asm.load(low(1));
     asm.branch(IF_EQUAL, process, who, allow);
     asm.when(IF_EQUAL, user, refuse)
+}
+
+/// The mode of a file, at this argument.
+const fn mode(asm: &mut Assembler, argument: u32, profile: Profile) -> Label {
+    let bits = if matches!(profile, Profile::Strict) { SET_USER_ID | SET_GROUP_ID } else { SET_USER_ID };
+    let refuse = asm.end(errno(libc::EPERM));
+    let allow = asm.end(ALLOW);
+    asm.branch(IF_ANY_BIT, bits, refuse, allow);
+    asm.load(low(argument))
+}
+
+/// Flags at this argument, and after them a mode that counts only where a file is made.
+const fn making(asm: &mut Assembler, flags: u32, profile: Profile) -> Label {
+    let mode = mode(asm, flags + 1, profile);
+    let allow = asm.end(ALLOW);
+    asm.branch(IF_ANY_BIT, CREATES, mode, allow);
+    asm.load(low(flags))
 }
 
 /// Whether what was loaded is one of these.

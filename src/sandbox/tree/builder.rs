@@ -11,6 +11,7 @@ use crate::failure::{Failure, errno_text};
 use crate::sys::fs;
 use crate::sys::fs::stat_at;
 use crate::sys::mount::Attr;
+use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
 use std::path::{Path, PathBuf};
 
@@ -23,19 +24,31 @@ pub struct Builder {
     pub(super) nodes: PathMap<Node>,
     pub(super) layers: PathMap<Layer>,
     pub(super) skeletons: u32,
+    /// What was met where no answer could be given: then there is no plan.
+    pub(super) trouble: RefCell<Option<Failure>>,
 }
 
 impl Builder {
     /// A tree whose root is a directory of our own (host's system), to be filled.
     pub fn from_nothing() -> Self {
-        let mut builder = Self { nodes: PathMap::default(), layers: PathMap::default(), skeletons: 0 };
+        let mut builder = Self {
+            nodes: PathMap::default(),
+            layers: PathMap::default(),
+            skeletons: 0,
+            trouble: RefCell::default(),
+        };
         builder.private_dir(Path::new("/"), "root", 0o755, READ_ONLY);
         builder
     }
 
     /// A tree whose root is this directory, read-only, or with a layer that takes the writes.
     pub fn from_image(image: HostObject, writable: bool) -> Self {
-        let mut builder = Self { nodes: PathMap::default(), layers: PathMap::default(), skeletons: 0 };
+        let mut builder = Self {
+            nodes: PathMap::default(),
+            layers: PathMap::default(),
+            skeletons: 0,
+            trouble: RefCell::default(),
+        };
         let (path, dev, ino) = (cstring(image.path.as_os_str()), image.stat.dev, image.stat.ino);
         let (source, attr, backing) = if writable {
             builder.nodes.insert(UPPER, Node::Dir(0o755));
@@ -213,10 +226,15 @@ impl Builder {
             }
             Some(Kind::Link) | None => return,
         };
-        if self.make_point(path, kind).is_ok() {
-            self.nodes.insert(name, node);
-            self.insert(path, backing, Source::Base(cstring(OsStr::new(name))), READ_ONLY, Origin::System);
+        if let Err(why) = self.make_point(path, kind) {
+            self.trouble.get_mut().get_or_insert_with(|| {
+                let next = "take it out of what is bound, or bind less";
+                Failure::site(format!("cannot cover {} inside", path.display()), why, next)
+            });
+            return;
         }
+        self.nodes.insert(name, node);
+        self.insert(path, backing, Source::Base(cstring(OsStr::new(name))), READ_ONLY, Origin::System);
     }
 
     /// Covers a directory that does not exist yet, but will while the payload runs.
@@ -227,7 +245,13 @@ impl Builder {
     }
 
     /// The plan. `start_dir` must exist inside.
-    pub fn finish(self, scratch_size: u64, start_dir: &Path) -> Tree {
+    ///
+    /// # Errors
+    /// Something could not be looked at, so that the plan may be less than it was to be.
+    pub fn finish(self, scratch_size: u64, start_dir: &Path) -> Result<Tree, Failure> {
+        if let Some(failure) = self.trouble.into_inner() {
+            return Err(failure);
+        }
         let mut layers: Vec<(PathBuf, Layer)> = self.layers.into_entries().collect();
         layers.sort_by_key(|(path, _)| depth(path));
         let places = places(&layers);
@@ -235,7 +259,7 @@ impl Builder {
             .iter()
             .filter_map(|place| if let Place::Under(parent, _) = place { Some(*parent) } else { None })
             .collect();
-        Tree {
+        Ok(Tree {
             follows_host: layers.iter().any(|(_, layer)| layer.follow_host),
             nodes: self.nodes.into_entries().map(|(path, node)| (cstring(path.as_os_str()), node)).collect(),
             mounts: layers
@@ -253,7 +277,7 @@ impl Builder {
                 .collect(),
             scratch_size: CString::new(scratch_size.to_string()).unwrap_or_default(),
             start_dir: cstring(start_dir.as_os_str()),
-        }
+        })
     }
 
     pub(super) fn insert_host(

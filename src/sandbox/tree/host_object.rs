@@ -1,7 +1,9 @@
 //! A file or directory of the host, opened and judged once.
 #![forbid(unsafe_code)]
 
+use super::super::explain::no_such_call;
 use super::hidden;
+use crate::failure::{Failure, errno_text};
 use crate::sys::fs::{Stat, stat_at};
 use crate::sys::{Errno, fs};
 use std::ffi::CString;
@@ -31,11 +33,16 @@ impl HostObject {
                 other => other,
             };
         // A clean path without any symlink is canonical as it stands; that saves asking /proc.
-        if is_clean(path)
-            && let Ok(fd) = open(&|flags| fs::open_how(fs::cwd(), &text, flags, 0, fs::Resolve::NoSymlinks))
-        {
-            let stat = stat_at(fd.as_fd(), c"")?;
-            return Ok(Self { path: path.to_path_buf(), stat, fd });
+        if is_clean(path) {
+            match open(&|flags| fs::open_how(fs::cwd(), &text, flags, 0, fs::Resolve::NoSymlinks)) {
+                Ok(fd) => {
+                    let stat = stat_at(fd.as_fd(), c"")?;
+                    return Ok(Self { path: path.to_path_buf(), stat, fd });
+                }
+                // Nothing that follows works without it ([`cannot_open`]).
+                Err(Errno::ENOSYS) => return Err(Errno::ENOSYS),
+                Err(_) => {} // a link is on the way, or it is not there, which is asked once more below
+            }
         }
         let fd = open(&|flags| fs::open_following(&text, flags))?;
         let stat = stat_at(fd.as_fd(), c"")?;
@@ -54,10 +61,24 @@ impl HostObject {
         if self.path == Path::new("/") {
             return Some("it is the host's own root, with everything that a payload must not see");
         }
-        let magic = nix::sys::statfs::fstatfs(&self.fd).map_or(0, |fs| fs.filesystem_type().0);
+        let Ok(fs) = nix::sys::statfs::fstatfs(&self.fd) else {
+            return Some("the kernel does not say on which file system it lies (statfs)");
+        };
+        let magic = fs.filesystem_type().0;
         let found = hidden::HIDDEN.iter().find(|hidden| hidden.magic == magic)?;
         // A single file of sysfs shows what it says.
         (found.name != b"sysfs" || self.stat.is_dir()).then_some(found.why)
+    }
+}
+
+/// Why [`HostObject::open`] failed; `other` says it where it is not the kernel's fault.
+pub(crate) fn cannot_open(what: &str, errno: Errno, other: impl FnOnce() -> Failure) -> Failure {
+    match errno {
+        Errno::ENOSYS => no_such_call(what, "openat2", "5.6"),
+        Errno::EMFILE | Errno::ENFILE => {
+            Failure::site(what, errno_text(errno), "raise the limit on open files (ulimit -n)")
+        }
+        _ => other(),
     }
 }
 

@@ -8,17 +8,22 @@
 //! 3. A mount point that is missing on something read-only appears by a skeleton: a directory of our own over the deepest
 //!    directory that exists, with each of its entries bound back. It costs 20 µs an entry once and nothing per access, where
 //!    an overlay doubles the price of open and stat. In a writable bind nothing is ever created: that is an error.
+//! 4. What cannot be seen MUST NOT pass for absent ([`is_absent`]): the plan then comes to nothing.
 #![forbid(unsafe_code)]
 
 mod builder;
 pub mod hidden;
 mod host_object;
+mod look;
 mod pathmap;
 mod skeleton;
 mod view;
 
 pub use builder::Builder;
 pub use host_object::HostObject;
+pub(crate) use host_object::cannot_open;
+pub(crate) use look::unseen;
+pub use look::{canonical, identity, is_absent, is_there};
 pub use view::{Kind, Origin, Shown};
 
 use crate::sys::mount::Attr;

@@ -3,8 +3,9 @@
 
 use super::builder::{Builder, UPPER, join};
 use super::pathmap::PathMap;
-use super::{Node, Source, cstring};
+use super::{Node, Source, cstring, is_absent, unseen};
 use crate::failure::Failure;
+use crate::sys::Errno;
 use crate::sys::fs::{Stat, stat_at};
 use crate::sys::mount::Attr;
 use std::cell::RefCell;
@@ -72,13 +73,17 @@ impl Opened {
     }
 
     /// What a name below it is; the last symlink is not followed.
-    fn kind(&self, rest: &Path) -> Option<Kind> {
+    fn kind(&self, rest: &Path) -> Result<Option<Kind>, Errno> {
         if let Some(known) = self.seen.borrow().get(rest) {
-            return *known;
+            return Ok(*known);
         }
-        let kind = stat_at(self.fd.as_fd(), &cstring(rest.as_os_str())).ok().map(|stat| kind_of(&stat));
+        let kind = match stat_at(self.fd.as_fd(), &cstring(rest.as_os_str())) {
+            Ok(stat) => Some(kind_of(&stat)),
+            Err(errno) if is_absent(errno) => None,
+            Err(errno) => return Err(errno),
+        };
         self.seen.borrow_mut().insert(rest.to_path_buf(), kind);
-        kind
+        Ok(kind)
     }
 }
 
@@ -135,18 +140,24 @@ impl Builder {
         self.kind(&clean).is_some() && self.locate(&clean).0.origin == Origin::Handed
     }
 
-    /// What is at a clean path.
+    /// What is at a clean path. What cannot be seen is not there, and then [`Builder::finish`] gives no tree.
     pub fn kind(&self, path: &Path) -> Option<Kind> {
         let (layer, rest) = self.locate(path);
+        let of_host = |dir: &Opened| {
+            dir.kind(rest).unwrap_or_else(|errno| {
+                self.trouble.borrow_mut().get_or_insert_with(|| unseen(path, errno));
+                None
+            })
+        };
         match &layer.backing {
             Backing::Base(base) => self.nodes.get(&join(base, rest)).map(Node::kind),
             Backing::HostDir { .. } | Backing::Layered { .. } if rest.as_os_str().is_empty() => {
                 Some(Kind::Dir)
             }
-            Backing::HostDir { dir, .. } => dir.kind(rest),
+            Backing::HostDir { dir, .. } => of_host(dir),
             Backing::Layered { dir, .. } => {
                 let own = self.nodes.get(&Path::new(UPPER).join(rest)).map(Node::kind);
-                own.or_else(|| dir.kind(rest))
+                own.or_else(|| of_host(dir))
             }
             Backing::File { .. } => rest.as_os_str().is_empty().then_some(Kind::File),
             Backing::Closed => rest.as_os_str().is_empty().then_some(Kind::Dir),
