@@ -78,7 +78,8 @@ impl Probe {
 
 const STRICT: &str = "[[rule]]\nid = \"s\"\nprofile = \"strict\"\n";
 const OFF: &str = "[sandbox]\nseccomp = \"off\"\n";
-const NO_32BIT: &str = "[sandbox]\nabi_32bit = false\n";
+const WITH_32BIT: &str = "[sandbox]\nabi_32bit = \"on\"\n";
+const NO_32BIT: &str = "[sandbox]\nabi_32bit = \"off\"\n";
 
 fn number(name: &str) -> u16 {
     NATIVE(CALLS.iter().find(|call| call.name == name).unwrap()).unwrap()
@@ -173,10 +174,7 @@ fn every_refused_call_is_refused_by_its_number() {
             let open = !matches!(*result, "EPERM" | "ENOSYS");
             assert!(open || NO_CONTROL.contains(&name), "{abi} {name} without a filter: {result}");
         }
-        for config in ["", STRICT] {
-            if abi == "i386" && config == STRICT {
-                continue;
-            }
+        for config in if abi == "i386" { vec![WITH_32BIT] } else { vec!["", WITH_32BIT, STRICT] } {
             let inside = probe.inside(&world, config, &args);
             for (number, result) in results(&inside) {
                 assert_eq!(result, "EPERM", "{abi} {} {config}", numbers[&number]);
@@ -419,7 +417,7 @@ fn no_file_makes_others_the_pilot() {
             if config.is_empty() { probe.plain(&world, &args) } else { probe.inside(&world, config, &args) }
         };
         let refused = |text: &str| said(text).iter().all(|said| *said == "EPERM");
-        let default = "[sandbox]\n";
+        let default = WITH_32BIT;
         for mode in [setuid, setgid, ordinary, high] {
             let control = one("", mode);
             assert!(said(&control).len() >= 6 && passes(&said(&control)), "{abi} {mode}: {control}");
@@ -500,7 +498,7 @@ fn other_abis_have_rules_of_their_own_or_none() {
     let plain = said(&plain);
     assert!(plain[0].starts_with("ok") && plain[2].starts_with("ok"), "{plain:?}");
     assert_eq!(&plain[3..6], ["EFAULT"; 3], "socketcall is there");
-    let inside = probe.inside(&world, "", args);
+    let inside = probe.inside(&world, WITH_32BIT, args);
     let inside = said(&inside);
     assert!(inside[0].starts_with("ok") && inside[2].starts_with("ok"), "{inside:?}");
     assert_eq!(inside[1], "EAFNOSUPPORT");
@@ -521,7 +519,8 @@ fn other_abis_have_rules_of_their_own_or_none() {
             "ENOSYS",
         ]
     );
-    for config in [NO_32BIT, STRICT] {
+    // The image has no loader of 32-bit programs.
+    for config in ["", NO_32BIT, STRICT] {
         let none = probe.inside(&world, config, "i386 20 , i386 359 1 1 0 , i386 1000");
         assert_eq!(said(&none), ["ENOSYS"; 3], "{config}");
     }
@@ -613,6 +612,56 @@ fn nested_is_for_those_to_whom_it_is_granted() {
     assert!(text(&output.stderr).contains("nested = false"), "{}", text(&output.stderr));
 }
 
+// K4: the table of 32-bit programs is there where one could start.
+#[test]
+fn the_table_of_32bit_programs_follows_the_image() {
+    let world = World::new();
+    let probe = Probe::new(&world);
+    if !has_i386(&world, &probe) {
+        skip("the_table_of_32bit_programs_follows_the_image", "this machine runs no programs of i386");
+        return;
+    }
+    let image = |name: &str, parts: &[(&str, &str)]| {
+        let root = world.path(name);
+        for dir in ["tmp", "usr/lib"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        for (path, to) in parts {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            match *to {
+                "" => fs::write(root.join(path), "").unwrap(),
+                to => std::os::unix::fs::symlink(to, root.join(path)).unwrap(),
+            }
+        }
+        root
+    };
+    let said_in = |root: &Path, config: &str| {
+        let mut command = world.exec::<&str>(&[]);
+        command.arg("--image").arg(root);
+        command.arg("--bind").arg(format!("{}:{INSIDE}", probe.program.display())).arg("--");
+        command.env("BAILEY_CONFIG", world.config(config));
+        let output = command.args([INSIDE, "i386", "20"]).output().unwrap();
+        let result = said(&stdout(&output))[0].split(' ').next().unwrap_or_default().to_owned();
+        let record = world.records_of("payload-launch").pop().unwrap();
+        let wall = record["grid"]["sandbox"]["seccomp"].as_str().unwrap().to_owned();
+        (result.starts_with("ok"), wall.contains(" with 32-bit programs"))
+    };
+    let (loader, musl) = ("lib/ld-linux.so.2", "usr/lib/ld-musl-i386.so.1");
+    let rows: [(&str, &[(&str, &str)], bool); 5] = [
+        ("none", &[], false),
+        ("file", &[(loader, "")], true),
+        ("absolute", &[("lib", "/usr/lib"), (musl, "")], true),
+        ("dangling", &[(loader, "/lib32/nothing")], false),
+        ("no-directory", &[("lib", "")], false),
+    ];
+    for (name, parts, runs) in rows {
+        let root = image(name, parts);
+        assert_eq!(said_in(&root, "[sandbox]\n"), (runs, runs), "{name}");
+        assert_eq!(said_in(&root, WITH_32BIT), (true, true), "{name}");
+        assert_eq!(said_in(&root, NO_32BIT), (false, false), "{name}");
+    }
+}
+
 // K18
 #[test]
 fn the_filter_is_read_back_and_recorded() {
@@ -626,7 +675,7 @@ fn the_filter_is_read_back_and_recorded() {
     };
     let status = "grep ^Seccomp: /proc/self/status";
     let before = fs::read_to_string("/proc/self/status").unwrap();
-    let (shown, wall, record) = sandbox("", status);
+    let (shown, wall, record) = sandbox(WITH_32BIT, status);
     assert_eq!(shown, "Seccomp:\t2");
     assert_eq!(record["grid"]["observed"]["seccomp"], 2);
     assert!(wall.starts_with("on: default, with 32-bit programs, filter "), "{wall}");

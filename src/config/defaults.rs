@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::overuse::default_until;
 use super::{
-    Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder, Retention,
-    Root, RootCaller, Sandbox, Site, Uid, UidMode, Undeclared,
+    Abi32, Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder,
+    Retention, Root, RootCaller, Sandbox, Site, Uid, UidMode, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
@@ -145,7 +145,7 @@ impl Default for Config {
                 cgroup_namespace: Demand::Required,
                 session_keyring: Demand::Required,
                 seccomp: Demand::Required,
-                abi_32bit: true,
+                abi_32bit: Abi32::Auto,
                 allow_nested: false,
                 // Not every kernel has it (EL 8, and EL 9 before 9.6).
                 landlock: Demand::Preferred,

@@ -35,6 +35,17 @@ pub enum Demand {
     Off,
 }
 
+/// Whether 32-bit programs may run: each way into the kernel is one more to attack, and its table costs a launch 0.1 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Abi32 {
+    /// Where the payload's root has their loader.
+    Auto,
+    /// Everywhere.
+    On,
+    /// Nowhere.
+    Off,
+}
+
 /// The whole configuration. Every field has its default in `defaults.rs` and its comment in `config/bailey.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
@@ -227,7 +238,7 @@ pub struct Sandbox {
     /// `seccomp`: a filter of system calls.
     pub seccomp: Demand,
     /// `abi_32bit`: whether 32-bit programs may run under it.
-    pub abi_32bit: bool,
+    pub abi_32bit: Abi32,
     /// `nested_namespaces`: whether `--nested` is granted.
     pub allow_nested: bool,
     /// `landlock`: no abstract socket and no process outside is reached; rules on files and TCP with profile `strict`.

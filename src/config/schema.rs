@@ -13,7 +13,7 @@ use super::values::{
     Count, EtcName, ImageEtc, LogDir, Metrics, OomScore, Pass, Place, Processes, Read, SearchPath, Shown,
     SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
 };
-use super::{Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
+use super::{Abi32, Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
 
 type List<T> = Option<Vec<Read<T>>>;
 type One<T> = Option<Read<T>>;
@@ -120,7 +120,7 @@ struct Sandbox {
     cgroup_namespace: One<Demand>,
     session_keyring: One<Demand>,
     seccomp: One<Demand>,
-    abi_32bit: Option<bool>,
+    abi_32bit: One<Abi32>,
     nested_namespaces: Option<bool>,
     landlock: One<Demand>,
     oom_score_adj: One<OomScore>,
@@ -258,7 +258,7 @@ impl Keys {
         set(&mut config.sandbox.cgroup_namespace, cgroup_namespace.map(|v| v.0));
         set(&mut config.sandbox.session_keyring, session_keyring.map(|v| v.0));
         set(&mut config.sandbox.seccomp, seccomp.map(|v| v.0));
-        set(&mut config.sandbox.abi_32bit, abi_32bit);
+        set(&mut config.sandbox.abi_32bit, abi_32bit.map(|v| v.0));
         set(&mut config.sandbox.allow_nested, nested_namespaces);
         set(&mut config.sandbox.landlock, landlock.map(|v| v.0));
         set(&mut config.sandbox.oom_score_adj, oom_score_adj.map(|v| v.0.0));

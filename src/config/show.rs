@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::overuse::amount_text;
-use super::{Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared};
+use super::{Abi32, Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared};
 use crate::overuse;
 use crate::policy::rule::{Named, NetworkGrant, Parallel, Rule};
 use crate::policy::settings::{Settings, Tables};
@@ -96,7 +96,7 @@ pub fn show(config: &Config) -> String {
     out.text("cgroup_namespace", sandbox.cgroup_namespace.as_str());
     out.text("session_keyring", sandbox.session_keyring.as_str());
     out.text("seccomp", sandbox.seccomp.as_str());
-    out.line(format_args!("abi_32bit = {}", sandbox.abi_32bit));
+    out.text("abi_32bit", sandbox.abi_32bit.as_str());
     out.line(format_args!("nested_namespaces = {}", sandbox.allow_nested));
     out.text("landlock", sandbox.landlock.as_str());
     out.text("oom_score_adj", &sandbox.oom_score_adj.to_string());
@@ -296,6 +296,17 @@ impl Demand {
         match self {
             Self::Required => "required",
             Self::Preferred => "preferred",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl Abi32 {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
             Self::Off => "off",
         }
     }

@@ -123,7 +123,7 @@ uts_namespace = "off"
 cgroup_namespace = "off"
 session_keyring = "preferred"
 seccomp = "preferred"
-abi_32bit = false
+abi_32bit = "off"
 nested_namespaces = true
 landlock = "required"
 oom_score_adj = "1000"
@@ -252,7 +252,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.environment.pass, ["A*", "B"]);
     assert_eq!(config.sandbox.uts_namespace, Demand::Off);
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
-    assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, false));
+    assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, Abi32::Off));
     assert!(config.sandbox.allow_nested);
     assert_eq!((config.sandbox.landlock, config.sandbox.oom_score_adj), (Demand::Required, 1000));
     assert_eq!(config.sandbox.umask, 0o077);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::{Args, Demand, ForeignConfig, Journald, UidMode, Undeclared};
+use super::{Abi32, Args, Demand, ForeignConfig, Journald, UidMode, Undeclared};
 use crate::request::{EnvName, Stdio, UidRange, parse_duration, parse_size};
 
 /// A value that is written as text in the file.
@@ -54,6 +54,13 @@ impl Value for Demand {
     const EXPECTED: &'static str = "\"required\", \"preferred\" or \"off\"";
     fn read(text: &str) -> Result<Self, String> {
         word(text, &[Self::Required, Self::Preferred, Self::Off], Self::as_str)
+    }
+}
+
+impl Value for Abi32 {
+    const EXPECTED: &'static str = "\"auto\", \"on\" or \"off\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Auto, Self::On, Self::Off], Self::as_str)
     }
 }
 

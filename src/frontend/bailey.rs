@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Runs one payload behind walls, after a durable record of who it is.
-#[derive(Debug, Parser)]
+#[derive(Debug, Default, PartialEq, Parser)]
 #[command(
     name = "bailey exec",
     bin_name = "bailey exec",
@@ -126,7 +126,7 @@ pub enum Parsed {
 /// Usage (125), one line. The request then is whatever could still be read, for the record: nothing.
 pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, Failure> {
     wipe_env_values();
-    let exec = match Exec::try_parse_from(args) {
+    let exec = match plain(args).map_or_else(|| Exec::try_parse_from(args), Ok) {
         Ok(exec) => exec,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Parsed::Help(error.to_string())),
         Err(error) => {
@@ -187,48 +187,115 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
     })))
 }
 
+/// The command line that pilots write: each option in full with its value behind it, and `--` before the command. Whatever
+/// else there is, a mistake above all, is the parser's, which has the words for it; making that one costs every launch 60 µs.
+/// What is read here MUST be what it reads (a test compares them).
+fn plain(args: &[OsString]) -> Option<Exec> {
+    let mut exec = Exec::default();
+    let mut rest = args.iter();
+    let mut network_said = false;
+    loop {
+        let option = rest.next()?.to_str()?;
+        match option {
+            "--" => break,
+            "--writable" => once(&mut exec.writable)?,
+            "--nested" => once(&mut exec.nested)?,
+            "--dry-run" => once(&mut exec.dry_run)?,
+            _ => {
+                let value = rest.next().filter(|v| !v.is_empty() && !v.as_bytes().starts_with(b"-"))?;
+                let text = || value.to_str();
+                let path = || Some(PathBuf::from(value));
+                match option {
+                    "--user" => set(&mut exec.user, text()?.to_owned())?,
+                    "--issuer" => set(&mut exec.issuer, text()?.to_owned())?,
+                    "--vo" => set(&mut exec.vo, text()?.to_owned())?,
+                    "--group" => exec.group.push(text()?.to_owned()),
+                    "--identity" => set(&mut exec.identity, path()?)?,
+                    "--pilot" => set(&mut exec.pilot, text()?.to_owned())?,
+                    "--job" => set(&mut exec.job, text()?.to_owned())?,
+                    "--task" => set(&mut exec.task, text()?.to_owned())?,
+                    "--image" => set(&mut exec.image, path()?)?,
+                    "--workdir" => set(&mut exec.workdir, path()?)?,
+                    "--status-file" => set(&mut exec.status_file, path()?)?,
+                    "--bind" => exec.bind.push(bind_of(value).ok()?),
+                    "--env" => exec.env.push(assignment_of(value).ok()?),
+                    "--pass-env" => exec.pass_env.push(name(text()?).ok()?),
+                    "--scratch-size" => set(&mut exec.scratch_size, parse_size(text()?).ok()?)?,
+                    "--memory" => set(&mut exec.memory, parse_size(text()?).ok()?)?,
+                    "--cpus" => set(&mut exec.cpus, parse_cpus(text()?).ok()?)?,
+                    "--pids" => set(&mut exec.pids, parse_count(text()?).ok()?)?,
+                    "--wall-time" => set(&mut exec.wall_time, parse_duration(text()?).ok()?)?,
+                    "--grace" => set(&mut exec.grace, parse_duration(text()?).ok()?)?,
+                    "--stdio" => set(&mut exec.stdio, Stdio::parse(text()?).ok()?)?,
+                    "--network" => {
+                        once(&mut network_said)?;
+                        exec.network = network(text()?).ok()?;
+                    }
+                    _ => return None,
+                }
+            }
+        }
+    }
+    exec.command = rest.cloned().collect();
+    Some(exec)
+}
+
+/// An option that may be said once.
+fn set<T>(slot: &mut Option<T>, value: T) -> Option<()> {
+    slot.replace(value).is_none().then_some(())
+}
+
+/// A flag that may be said once.
+fn once(slot: &mut bool) -> Option<()> {
+    (!std::mem::replace(slot, true)).then_some(())
+}
+
 /// `SRC[:DST[:ro|rw]]`. A path with a colon cannot be written this way.
 pub(crate) fn bind() -> impl TypedValueParser<Value = Bind> {
-    OsStringValueParser::new().try_map(|text| {
-        let parts: Vec<&OsStr> = text.as_bytes().split(|b| *b == b':').map(OsStr::from_bytes).collect();
-        let (source, target, mode) = match parts.as_slice() {
-            [source] => (*source, *source, "ro"),
-            [source, target] if *target == "ro" || *target == "rw" => {
-                (*source, *source, if *target == "rw" { "rw" } else { "ro" })
-            }
-            [source, target] => (*source, *target, "ro"),
-            [source, target, mode] => (*source, *target, mode.to_str().unwrap_or_default()),
-            _ => return Err("write SRC[:DST[:ro|rw]]; a path with a colon cannot be bound".to_owned()),
-        };
-        let writable = match mode {
-            "ro" => false,
-            "rw" => true,
-            other => return Err(format!("the mode is '{other}', and only ro and rw are known")),
-        };
-        let (source, target) = (PathBuf::from(source), PathBuf::from(target));
-        if !source.is_absolute() || !target.is_absolute() {
-            return Err("source and target are absolute paths".to_owned());
+    OsStringValueParser::new().try_map(|text| bind_of(&text))
+}
+
+fn bind_of(text: &OsStr) -> Result<Bind, String> {
+    let parts: Vec<&OsStr> = text.as_bytes().split(|b| *b == b':').map(OsStr::from_bytes).collect();
+    let (source, target, mode) = match parts.as_slice() {
+        [source] => (*source, *source, "ro"),
+        [source, target] if *target == "ro" || *target == "rw" => {
+            (*source, *source, if *target == "rw" { "rw" } else { "ro" })
         }
-        if target.components().any(|part| part == std::path::Component::ParentDir) {
-            return Err("a target has no '..' in it".to_owned());
-        }
-        Ok(Bind { source, target, writable })
-    })
+        [source, target] => (*source, *target, "ro"),
+        [source, target, mode] => (*source, *target, mode.to_str().unwrap_or_default()),
+        _ => return Err("write SRC[:DST[:ro|rw]]; a path with a colon cannot be bound".to_owned()),
+    };
+    let writable = match mode {
+        "ro" => false,
+        "rw" => true,
+        other => return Err(format!("the mode is '{other}', and only ro and rw are known")),
+    };
+    let (source, target) = (PathBuf::from(source), PathBuf::from(target));
+    if !source.is_absolute() || !target.is_absolute() {
+        return Err("source and target are absolute paths".to_owned());
+    }
+    if target.components().any(|part| part == std::path::Component::ParentDir) {
+        return Err("a target has no '..' in it".to_owned());
+    }
+    Ok(Bind { source, target, writable })
 }
 
 /// `NAME=VALUE`.
 fn assignment() -> impl TypedValueParser<Value = (EnvName, OsString)> {
-    OsStringValueParser::new().try_map(|text| {
-        let bytes = text.as_bytes();
-        let Some(at) = bytes.iter().position(|b| *b == b'=') else {
-            // The text is not repeated: somebody may have put the secret where the name belongs.
-            return Err("there is no '=' in it: write NAME=VALUE".to_owned());
-        };
-        let (head, value) = bytes.split_at(at);
-        let head = std::str::from_utf8(head).map_err(|_| "the name is not UTF-8".to_owned())?;
-        let value = OsStr::from_bytes(value.get(1..).unwrap_or_default());
-        Ok((EnvName::new(head).map_err(ToOwned::to_owned)?, value.to_os_string()))
-    })
+    OsStringValueParser::new().try_map(|text| assignment_of(&text))
+}
+
+fn assignment_of(text: &OsStr) -> Result<(EnvName, OsString), String> {
+    let bytes = text.as_bytes();
+    let Some(at) = bytes.iter().position(|b| *b == b'=') else {
+        // The text is not repeated: somebody may have put the secret where the name belongs.
+        return Err("there is no '=' in it: write NAME=VALUE".to_owned());
+    };
+    let (head, value) = bytes.split_at(at);
+    let head = std::str::from_utf8(head).map_err(|_| "the name is not UTF-8".to_owned())?;
+    let value = OsStr::from_bytes(value.get(1..).unwrap_or_default());
+    Ok((EnvName::new(head).map_err(ToOwned::to_owned)?, value.to_os_string()))
 }
 
 fn name(text: &str) -> Result<EnvName, &'static str> {
@@ -264,6 +331,7 @@ fn wipe_env_values() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt as _;
 
     fn request(args: &[&str]) -> Result<Box<Request>, Failure> {
         let args: Vec<OsString> = args.iter().map(Into::into).collect();
@@ -318,6 +386,124 @@ mod tests {
             let line = request(args).unwrap_err().to_string();
             assert!(line.contains(word) && !line.contains("hunter2"), "{args:?}: {line}");
         }
+    }
+
+    /// What both read is the same, and what only clap reads is left to it.
+    #[test]
+    fn the_plain_reader_reads_what_clap_reads() {
+        const WORDS: [&str; 64] = [
+            "--user",
+            "--issuer",
+            "--vo",
+            "--group",
+            "--identity",
+            "--pilot",
+            "--job",
+            "--task",
+            "--image",
+            "--writable",
+            "--workdir",
+            "--bind",
+            "--scratch-size",
+            "--env",
+            "--pass-env",
+            "--network",
+            "--stdio",
+            "--nested",
+            "--cpus",
+            "--memory",
+            "--pids",
+            "--wall-time",
+            "--grace",
+            "--status-file",
+            "--dry-run",
+            "--",
+            "--help",
+            "-h",
+            "--vo=cms",
+            "--use",
+            "-",
+            "",
+            "x",
+            "/a",
+            "/a:/b:rw",
+            "/a:rw",
+            "a:b",
+            "A=b",
+            "A=",
+            "=",
+            "A",
+            "A=-x",
+            "512M",
+            "-5",
+            "1.5",
+            "0",
+            "7",
+            "90s",
+            "1h30m",
+            "host",
+            "none",
+            "pass",
+            "relay",
+            "cms",
+            "é",
+            "--writable=true",
+            "--nested",
+            "x y",
+            "--unknown",
+            "--env=A=b",
+            "--image=/x",
+            "/",
+            "1e3",
+            "true",
+        ];
+        let mut seed = 7_u32;
+        let mut next = |below: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 9) as usize % below
+        };
+        let valued = |word: &str| match word {
+            "--bind" => "/a:/b:rw",
+            "--env" => "A=b",
+            "--pass-env" => "A",
+            "--network" => "none",
+            "--stdio" => "relay",
+            "--cpus" | "--pids" => "7",
+            "--scratch-size" | "--memory" => "512M",
+            "--wall-time" | "--grace" => "90s",
+            _ => "x",
+        };
+        let (mut both, mut only_clap) = (0, 0);
+        for round in 0..20_000 {
+            let mut args: Vec<OsString> = Vec::new();
+            for _ in 0..next(6) {
+                let word = WORDS[next(25)];
+                args.push(word.into());
+                if !matches!(word, "--writable" | "--nested" | "--dry-run") {
+                    args.push(if round % 3 == 0 { WORDS[next(64)].into() } else { valued(word).into() });
+                }
+            }
+            if round % 5 == 0 {
+                args.push(WORDS[next(64)].into());
+            }
+            if round % 7 != 0 {
+                args.extend(["--".into(), WORDS[next(64)].into(), WORDS[next(64)].into()]);
+            }
+            let clap = Exec::try_parse_from(&args);
+            match (plain(&args), clap) {
+                (Some(plain), Ok(clap)) => {
+                    assert_eq!(plain, clap, "{args:?}");
+                    both += 1;
+                }
+                (None, Ok(_)) => only_clap += 1,
+                (None, Err(_)) => {}
+                (Some(plain), Err(error)) => panic!("{args:?}: {plain:?}, but {error}"),
+            }
+        }
+        assert!(both > 5_000 && only_clap > 100, "{both} {only_clap}");
+        let wild: Vec<OsString> =
+            vec!["--image".into(), OsString::from_vec(b"/\xff".to_vec()), "--".into(), "x".into()];
+        assert_eq!(plain(&wild), Some(Exec::try_parse_from(&wild).unwrap()));
     }
 
     #[test]

@@ -9,10 +9,12 @@ pub mod sif;
 
 use crate::config;
 use crate::failure::{Failure, errno_text};
-use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY, cannot_open, is_absent};
-use crate::sys::Errno;
+use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY, cannot_open, is_absent, unseen};
+use crate::sys::{Errno, fs};
 use facts::Told;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// The root that was chosen.
@@ -69,6 +71,33 @@ pub fn told(object: &HostObject, look: Look) -> Told {
         Look::Inside => facts::of_directory(object.as_fd()),
         Look::Not => Told::default(),
     }
+}
+
+/// Where programs for i386 have their loader: glibc's, musl's.
+const LOADERS_32BIT: [&CStr; 2] = [c"/lib/ld-linux.so.2", c"/lib/ld-musl-i386.so.1"];
+
+/// Whether a dynamic 32-bit program could start on this root: `None` is the host's own system. (On aarch64 none can.)
+///
+/// # Errors
+/// It could not be seen.
+pub fn runs_32bit_programs(image: Option<&HostObject>) -> Result<bool, Failure> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(false);
+    }
+    for loader in LOADERS_32BIT {
+        let found = match image {
+            Some(image) => {
+                fs::open_how(image.as_fd(), loader, libc::O_PATH, 0, fs::Resolve::InRoot).map(drop)
+            }
+            None => fs::mode_of(loader).map(drop),
+        };
+        match found {
+            Ok(()) => return Ok(true),
+            Err(errno) if is_absent(errno) => {}
+            Err(errno) => return Err(unseen(Path::new(OsStr::from_bytes(loader.to_bytes())), errno)),
+        }
+    }
+    Ok(false)
 }
 
 /// An image directory as root.

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::time::Timestamp;
-use crate::config::{self, Config, Demand, UidMode};
+use crate::config::{self, Abi32, Config, Demand, UidMode};
 use crate::failure::Failure;
 use crate::host::Caller;
 use crate::image::{self, facts::Told};
@@ -111,6 +111,10 @@ pub fn decide(
 
     // The root, then what every payload has, then what the site shows, then what was handed over; what must stay hidden last.
     let Opened { image, told, end_of_life, workdir, binds } = opened;
+    let abi_32bit = match config.sandbox.abi_32bit {
+        Abi32::Auto => image::runs_32bit_programs(image.as_ref())?,
+        fixed => fixed == Abi32::On,
+    };
     let image = match image {
         Some(object) => image::root(object, request.writable),
         None => image::host(&config.root)?,
@@ -161,7 +165,7 @@ pub fn decide(
         second_wall.then_some(&tree),
         second_wall && request.network == Network::None,
     );
-    let filter = filter(request, config, obligations.profile);
+    let filter = filter(request, config, obligations.profile, abi_32bit);
     let mut walls = walls(request, config, image_path.is_some());
     if obligations.profile == Profile::Nested {
         walls.insert("nested_namespaces_forbidden", "off: a rule of the site grants them".to_owned());
@@ -262,9 +266,9 @@ fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
 }
 
 /// The filter of system calls: of the profile, and of `nested` where that was asked for and granted.
-fn filter(request: &Request, config: &Config, profile: Profile) -> Option<&'static Filter> {
+fn filter(request: &Request, config: &Config, profile: Profile, abi_32bit: bool) -> Option<&'static Filter> {
     let profile = if request.nested { Profile::Nested } else { profile };
-    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, config.sandbox.abi_32bit))
+    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, abi_32bit))
 }
 
 /// Nobody who asked for the pilot's own descriptors is given pipes without a word.

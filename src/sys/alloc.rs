@@ -1,17 +1,21 @@
-//! The recorder's memory: blocks that the event loop freed are kept by their size, in front of the C library's allocator.
+//! Memory of the launcher and of the recorder: blocks that the main thread freed are kept by their size, in front of the C
+//! library's allocator. The launcher's come from one piece of memory, the [`Arena`], one behind the other.
 //!
 //! A launch record is some hundred short strings, made, copied and freed again for every launch; in a general allocator they
-//! cost more than the record's JSON does.
+//! cost more than the record's JSON does. A launcher that has just started pays most: each size is new to the C library.
 //!
 //! 1. A block's class follows from the size that its owner asked for, and nothing stands beside the block. Whoever frees it
 //!    names the same size, so it finds the same class.
 //! 2. Only a thread that said so ([`keep_here`]) keeps blocks, and it must live as long as the process: what others free goes
 //!    back at once, so that a thread that ends leaves nothing behind.
-//! 3. What is kept is bounded, class by class ([`KEPT`]).
+//! 3. What is kept is bounded, class by class ([`KEPT`]); blocks of the arena are, by its size. They never go back to the C
+//!    library: freed by a thread that keeps nothing, they are lost.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
+use std::mem::MaybeUninit;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Small sizes are classes of so many bytes, up to [`SMALL`].
 const STEP: usize = 16;
@@ -40,8 +44,31 @@ struct Kept {
     count: Cell<usize>,
 }
 
+/// Memory for small blocks, untouched until they are made.
+#[repr(align(4096))]
+struct Arena(UnsafeCell<[MaybeUninit<u8>; ARENA]>);
+
+/// A launch needs a third of it.
+const ARENA: usize = 256 << 10;
+
+// SAFETY: it is lent once, to the one thread that won `LENT`; nobody else reads or writes it but through blocks that this
+// thread handed out, whose owners are as with any allocator.
+unsafe impl Sync for Arena {}
+
+static FIRST_BLOCKS: Arena = Arena(UnsafeCell::new([MaybeUninit::uninit(); ARENA]));
+static LENT: AtomicBool = AtomicBool::new(false);
+
+impl Arena {
+    fn has(block: *mut u8) -> bool {
+        let start = FIRST_BLOCKS.0.get().addr();
+        (start..start + ARENA).contains(&block.addr())
+    }
+}
+
 struct Thread {
     keeps: Cell<bool>,
+    /// What is left of the arena: where, and how many bytes.
+    rest: Cell<(*mut u8, usize)>,
     classes: [Kept; CLASSES],
 }
 
@@ -50,6 +77,7 @@ thread_local! {
     static THREAD: Thread = const {
         Thread {
             keeps: Cell::new(false),
+            rest: Cell::new((null_mut(), 0)),
             classes: [const { Kept { first: Cell::new(null_mut()), count: Cell::new(0) } }; CLASSES],
         }
     };
@@ -58,6 +86,27 @@ thread_local! {
 /// From now on this thread keeps what it frees. It must not end before the process does.
 pub fn keep_here() {
     THREAD.with(|thread| thread.keeps.set(true));
+}
+
+/// As [`keep_here`], and takes small blocks from the arena as long as it lasts. Once in a process: whoever comes second has none.
+pub fn keep_here_with_arena() {
+    keep_here();
+    if !LENT.swap(true, Ordering::AcqRel) {
+        THREAD.with(|thread| thread.rest.set((FIRST_BLOCKS.0.get().cast(), ARENA)));
+    }
+}
+
+/// A block of this size, a class's, from what is left of the arena.
+fn carve(size: usize) -> Option<*mut u8> {
+    THREAD.with(|thread| {
+        let (start, left) = thread.rest.get();
+        if size > SMALL || size > left {
+            return None;
+        }
+        // SAFETY: `left` bytes follow `start` inside the arena, and `size` is not more.
+        thread.rest.set((unsafe { start.add(size) }, left - size));
+        Some(start)
+    })
 }
 
 /// The class of a block, and its real layout; `None` where the C library's own is used.
@@ -82,9 +131,9 @@ fn with_kept<R>(class: usize, then: impl FnOnce(&Kept) -> Option<R>) -> Option<R
 }
 
 // SAFETY: a block is handed out with at least the size and alignment that were asked for: its class's layout has both, and it
-// comes from `System` with that layout. It is on at most one list at a time, and on none while somebody owns it: `dealloc` puts
+// comes from `System` with that layout, or from the arena, whose blocks are as large and aligned as their class. It is on at most one list at a time, and on none while somebody owns it: `dealloc` puts
 // it there, `alloc` takes it away, and both only on their own thread's lists. Its class is a function of the layout that the
-// caller must name again, so it goes back to `System` with the layout that it came with. No call here panics or allocates.
+// caller must name again, so it goes back to `System` with the layout that it came with; what lies in the arena never goes there. No call here panics or allocates.
 unsafe impl GlobalAlloc for Keeping {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some((class, whole)) = class_of(layout) else {
@@ -102,7 +151,7 @@ unsafe impl GlobalAlloc for Keeping {
             Some(block.cast())
         });
         // SAFETY: the layout of a class has a size above zero.
-        kept.unwrap_or_else(|| unsafe { System.alloc(whole) })
+        kept.or_else(|| carve(whole.size())).unwrap_or_else(|| unsafe { System.alloc(whole) })
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -112,7 +161,7 @@ unsafe impl GlobalAlloc for Keeping {
         };
         let kept = with_kept(class, |kept| {
             let count = kept.count.get();
-            if count >= KEPT / whole.size() {
+            if count >= KEPT / whole.size() && !Arena::has(block) {
                 return None;
             }
             #[expect(clippy::cast_ptr_alignment, reason = "a class's blocks are aligned to 16 bytes")]
@@ -123,7 +172,7 @@ unsafe impl GlobalAlloc for Keeping {
             kept.count.set(count + 1);
             Some(())
         });
-        if kept.is_none() {
+        if kept.is_none() && !Arena::has(block) {
             // SAFETY: it came from `System` with its class's layout.
             unsafe { System.dealloc(block, whole) };
         }
@@ -216,7 +265,9 @@ mod tests {
                     // SAFETY: nobody owns it; it came from there with that layout.
                     unsafe {
                         kept.first.set((*block).next);
-                        System.dealloc(block.cast(), whole);
+                        if !Arena::has(block.cast()) {
+                            System.dealloc(block.cast(), whole);
+                        }
                     }
                 }
                 kept.count.set(0);
@@ -292,5 +343,42 @@ mod tests {
         .join()
         .unwrap();
         let_go();
+    }
+
+    #[test]
+    fn small_blocks_lie_in_the_arena_and_never_leave_it() {
+        keep_here_with_arena();
+        let (first, second) = (Held::new(40, 8, 1), Held::new(33, 16, 2));
+        assert!(Arena::has(first.block) && second.block.addr() == first.block.addr() + 48);
+        let large = Held::new(SMALL + 1, 8, 3);
+        assert!(!Arena::has(large.block));
+        large.free();
+        // Who keeps nothing gives nothing of it back, to nobody.
+        let lost = first.block;
+        std::thread::spawn(move || first.free()).join().unwrap();
+        let mut all = vec![second];
+        while let Some(last) = all.last()
+            && Arena::has(last.block)
+        {
+            assert!(last.block != lost);
+            all.push(Held::new(700, 8, all.len() as u8));
+        }
+        let count = all.len();
+        assert!(count > (ARENA - 1024) / 704, "{count}");
+        all.into_iter().for_each(Held::free);
+        let again: Vec<Held> = (0..count - 2).map(|_| Held::new(704, 8, 9)).collect();
+        assert!(again.iter().filter(|held| Arena::has(held.block)).count() >= count - 3);
+        again.into_iter().for_each(Held::free);
+        let_go();
+        // There is one arena, and it is lent.
+        let other = std::thread::spawn(|| {
+            keep_here_with_arena();
+            let block = Held::new(40, 8, 5);
+            let has = Arena::has(block.block);
+            block.free();
+            let_go();
+            has
+        });
+        assert!(!other.join().unwrap());
     }
 }

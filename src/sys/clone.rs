@@ -77,7 +77,7 @@ impl Stack {
         let length = self.0.len();
         // SAFETY: the end of the boxed slice is one past its last byte, and rounding down keeps it inside.
         unsafe {
-            let end = self.0.as_mut_ptr().add(length);
+            let end = self.0.as_mut_ptr().add(length).cast::<u8>();
             end.sub(end as usize % 16)
         }
     }

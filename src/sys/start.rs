@@ -35,6 +35,8 @@ pub fn prepare() -> Result<(), Errno> {
             check(libc::c_long::from(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) }))?;
         }
     }
+    // The thread that runs here is the process's own.
+    super::alloc::keep_here_with_arena();
     // SAFETY: ignoring a signal installs no code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     Ok(())
