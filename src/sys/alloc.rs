@@ -96,6 +96,24 @@ pub fn keep_here_with_arena() {
     }
 }
 
+/// A freed block of the arena that is a little too large. (It counts as one of the smaller class from then on, which only the
+/// arena's may, because none of them goes back to the C library.)
+fn larger(class: usize) -> Option<*mut u8> {
+    const MORE: usize = 4;
+    (class + 1..=class + MORE).find_map(|class| {
+        with_kept(class, |kept| {
+            let block = kept.first.get();
+            if block.is_null() || !Arena::has(block.cast()) {
+                return None;
+            }
+            // SAFETY: what is on the list is a block that nobody owns, and `dealloc` wrote its `next`.
+            kept.first.set(unsafe { (*block).next });
+            kept.count.set(kept.count.get().saturating_sub(1));
+            Some(block.cast())
+        })
+    })
+}
+
 /// A block of this size, a class's, from what is left of the arena.
 fn carve(size: usize) -> Option<*mut u8> {
     THREAD.with(|thread| {
@@ -151,7 +169,7 @@ unsafe impl GlobalAlloc for Keeping {
             Some(block.cast())
         });
         // SAFETY: the layout of a class has a size above zero.
-        kept.or_else(|| carve(whole.size())).unwrap_or_else(|| unsafe { System.alloc(whole) })
+        kept.or_else(|| larger(class)).or_else(|| carve(whole.size())).unwrap_or_else(|| unsafe { System.alloc(whole) })
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -369,6 +387,12 @@ mod tests {
         let again: Vec<Held> = (0..count - 2).map(|_| Held::new(704, 8, 9)).collect();
         assert!(again.iter().filter(|held| Arena::has(held.block)).count() >= count - 3);
         again.into_iter().for_each(Held::free);
+        let smaller = Held::new(650, 8, 6);
+        assert!(Arena::has(smaller.block), "a freed block that is a little too large does as well");
+        let small = Held::new(40, 8, 7);
+        assert!(small.block != smaller.block);
+        small.free();
+        smaller.free();
         let_go();
         // There is one arena, and it is lent.
         let other = std::thread::spawn(|| {
