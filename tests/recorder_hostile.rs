@@ -97,7 +97,7 @@ impl Bench {
             let links: Vec<PathBuf> =
                 links.flatten().filter_map(|link| fs::read_link(link.path()).ok()).collect();
             assert!(
-                start.elapsed() < Duration::from_secs(30),
+                start.elapsed() < Duration::from_secs(60),
                 "{} descriptors before, now {links:?}",
                 self.descriptors
             );
@@ -296,7 +296,7 @@ fn every_message_at_every_stage_is_answered() {
         // In the middle of a launch: the digest of a large program, a new one each time, is computed meanwhile. The recorder
         // stands still until all of it is said, so that it finds the message before the digest.
         let _ = fs::remove_file(&large);
-        File::create_new(&large).unwrap().set_len(250 << 20).unwrap();
+        File::create_new(&large).unwrap().set_len(64 << 20).unwrap();
         let program = File::open(&large).unwrap();
         let id = fresh_id();
         bench.recorder.signal("STOP");
@@ -760,7 +760,8 @@ fn ten_thousand_connections_of_one_account() {
 
 #[test]
 fn who_never_reads_is_cut_off() {
-    let bench = Bench::new(&[]);
+    // A machine that is busy with other things takes its time, too: what counts is how much longer an innocent launch takes.
+    let bench = Bench::new(&[("audit", "wait = \"60s\"")]);
     // Long answers: a few hundred live payloads with long names.
     let count = 150;
     let tree = Tree::new(&bench.world, count);
@@ -1004,6 +1005,15 @@ fn without_descriptors_it_serves_on() {
     let mut recorder = Recorder::not_started(&world, &[]);
     recorder.adopt(behind("bash", &["-c", "ulimit -n 64; exec \"$@\"", "bash"], &recorder.command()));
     let bench = Bench::of(world, recorder);
+    // What it has from whoever runs the tests was opened before the limit was set, and may have any number.
+    let beyond = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", bench.recorder.pid())).unwrap();
+        let numbers = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut beyond: Vec<u32> = numbers.filter(|number| *number >= 64).collect();
+        beyond.sort_unstable();
+        beyond
+    };
+    let inherited = beyond();
     let tree = Tree::new(&bench.world, 3);
     let live: Vec<_> = (0..3).map(|number| bench.launched(&tree, number)).collect();
     // As many as one account may have, and more.
@@ -1028,7 +1038,7 @@ fn without_descriptors_it_serves_on() {
     let null = null();
     let _ = all[0].say(&ps(), &vec![null.as_fd(); 253]);
     let _ = all[0].hear();
-    assert!(bench.recorder.descriptors() <= 64);
+    assert_eq!(beyond(), inherited, "none is beyond the limit");
     // Ends are written.
     for (number, (mut raw, id)) in live.into_iter().enumerate() {
         tree.kill(number);
