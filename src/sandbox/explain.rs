@@ -14,7 +14,7 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
 
 /// `sysctl` reads a file below /proc/sys; empty when there is none.
 fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> String) -> Failure {
-    let what = "cannot make the payload's namespaces";
+    let what = "cannot make the payload's namespaces (clone3)";
     let why = errno_text(errno);
     match errno {
         Errno::ENOSPC | Errno::EUSERS => {
@@ -66,7 +66,7 @@ fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> 
                 "run bailey outside the chroot, or let the outer container allow user namespaces",
             )
         }
-        Errno::ENOSYS => no_such_call(what, "unshare or clone3", "5.3"),
+        Errno::ENOSYS => no_such_call("cannot make the payload's namespaces", "unshare and clone3", "5.3"),
         Errno::EAGAIN => Failure::site(
             what,
             format!("{why}: the limit on processes (RLIMIT_NPROC, pids.max) is reached"),
@@ -94,13 +94,10 @@ const fn newest_call(stage: Stage) -> Option<(&'static str, &'static str)> {
 
 /// A call that is missing; an outer container's filter says so of calls that it does not know.
 pub(crate) fn no_such_call(what: &str, calls: &str, kernel: &str) -> Failure {
-    Failure::site(
-        what,
-        format!("{}: {calls}", errno_text(Errno::ENOSYS)),
-        format!(
-            "bailey needs kernel {kernel} or later for it, and an outer container's seccomp policy must let it through"
-        ),
-    )
+    let next = format!(
+        "bailey needs {calls} (kernel {kernel} or later), and an outer container's seccomp policy must let it through"
+    );
+    Failure::site(what, errno_text(Errno::ENOSYS), next)
 }
 
 /// Every step opens files, so that the limit on them shows anywhere.

@@ -224,6 +224,9 @@ const SET_USER_ID: u32 = 0o4000;
 /// from a file: groups that share one would lose chmod(1), tar and rsync with it.
 const SET_GROUP_ID: u32 = 0o2000;
 
+/// Of so many runs of numbers the best order is looked for.
+const FEW: usize = 6;
+
 /// A filter's program.
 pub(super) struct Program(Assembler);
 
@@ -360,10 +363,60 @@ impl Ranges {
                 },
             };
         }
-        let middle = usize::midpoint(from, to);
+        if self.is_one_number(from, to) {
+            let one = self.search(asm, checks, from + 1, from + 2);
+            let others = self.search(asm, checks, from, from + 1);
+            return asm.branch(IF_EQUAL, self.runs[from + 1].0, one, others);
+        }
+        let middle = self.middle(from, to);
         let above = self.search(asm, checks, middle, to);
         let below = self.search(asm, checks, from, middle);
         asm.branch(IF_NOT_BELOW, self.runs[middle].0, above, below)
+    }
+
+    /// One number among others that are treated alike: one comparison instead of two.
+    const fn is_one_number(&self, from: usize, to: usize) -> bool {
+        to - from == 3
+            && self.runs[from].1 as u8 == self.runs[from + 2].1 as u8
+            && self.runs[from + 2].0 - self.runs[from + 1].0 == 1
+    }
+
+    /// Where to part: in the middle, and of few so that the fewest comparisons are left.
+    const fn middle(&self, from: usize, to: usize) -> usize {
+        let half = usize::midpoint(from, to);
+        if to - from > FEW {
+            return half;
+        }
+        let (mut best, mut least) = (half, self.comparisons(from, half) + self.comparisons(half, to));
+        let mut at = from + 1;
+        while at < to {
+            let count = self.comparisons(from, at) + self.comparisons(at, to);
+            if count < least {
+                (best, least) = (at, count);
+            }
+            at += 1;
+        }
+        best
+    }
+
+    /// How many comparisons the search among so few takes.
+    const fn comparisons(&self, from: usize, to: usize) -> usize {
+        if to - from == 1 {
+            return 0;
+        }
+        if self.is_one_number(from, to) {
+            return 1;
+        }
+        let mut least = usize::MAX;
+        let mut at = from + 1;
+        while at < to {
+            let count = 1 + self.comparisons(from, at) + self.comparisons(at, to);
+            if count < least {
+                least = count;
+            }
+            at += 1;
+        }
+        least
     }
 }
 
