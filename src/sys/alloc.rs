@@ -169,7 +169,9 @@ unsafe impl GlobalAlloc for Keeping {
             Some(block.cast())
         });
         // SAFETY: the layout of a class has a size above zero.
-        kept.or_else(|| larger(class)).or_else(|| carve(whole.size())).unwrap_or_else(|| unsafe { System.alloc(whole) })
+        kept.or_else(|| larger(class))
+            .or_else(|| carve(whole.size()))
+            .unwrap_or_else(|| unsafe { System.alloc(whole) })
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
