@@ -612,6 +612,9 @@ fn nested_is_for_those_to_whom_it_is_granted() {
     assert!(text(&output.stderr).contains("nested = false"), "{}", text(&output.stderr));
 }
 
+/// Names in a root directory, and where each leads; an empty file where it leads nowhere.
+type Links<'a> = &'a [(&'a str, &'a str)];
+
 // K4: the table of 32-bit programs is there where one could start.
 #[test]
 fn the_table_of_32bit_programs_follows_the_image() {
@@ -621,7 +624,7 @@ fn the_table_of_32bit_programs_follows_the_image() {
         skip("the_table_of_32bit_programs_follows_the_image", "this machine runs no programs of i386");
         return;
     }
-    let image = |name: &str, parts: &[(&str, &str)]| {
+    let image = |name: &str, parts: Links| {
         let root = world.path(name);
         for dir in ["tmp", "usr/lib"] {
             fs::create_dir_all(root.join(dir)).unwrap();
@@ -647,7 +650,7 @@ fn the_table_of_32bit_programs_follows_the_image() {
         (result.starts_with("ok"), wall.contains(" with 32-bit programs"))
     };
     let (loader, musl) = ("lib/ld-linux.so.2", "usr/lib/ld-musl-i386.so.1");
-    let rows: [(&str, &[(&str, &str)], bool); 5] = [
+    let rows: [(&str, Links, bool); 5] = [
         ("none", &[], false),
         ("file", &[(loader, "")], true),
         ("absolute", &[("lib", "/usr/lib"), (musl, "")], true),
