@@ -158,7 +158,10 @@ pub fn place_of(line: &[u8]) -> Option<(u64, &str)> {
 /// Where the mark stands for the last time. It has one brace, and a line of ours has none behind that.
 fn last_mark(line: &[u8]) -> Option<usize> {
     let before = MARK.bytes().position(|byte| byte == b'{')?;
-    memchr::memrchr_iter(b'{', line)
+    // Without asking the processor what it can do (`proc`); it is near the end.
+    memchr::arch::all::memchr::One::new(b'{')
+        .iter(line)
+        .rev()
         .filter_map(|brace| brace.checked_sub(before))
         .find(|start| line.get(*start..).is_some_and(|rest| rest.starts_with(MARK.as_bytes())))
 }

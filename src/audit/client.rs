@@ -116,7 +116,7 @@ impl Client {
             closed: false,
             again: None,
             back: None,
-            buffer: vec![0; wire::MAX_PACKET],
+            buffer: Vec::new(),
         };
         let until = Instant::now() + wait;
         match client.dial(until) {
@@ -492,6 +492,10 @@ impl Client {
                 Ok(_) => break,
                 Err(errno) => return Err(Broken::Line(errno)),
             }
+        }
+        if self.buffer.is_empty() {
+            // Most launchers without a recorder never get here; of the others few touch more than a page of it.
+            self.buffer = vec![0; wire::MAX_PACKET];
         }
         let received = sys::receive(line.socket.as_fd(), &mut self.buffer).map_err(Broken::Line)?;
         if received.length == 0 || received.truncated {

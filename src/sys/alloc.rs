@@ -174,6 +174,22 @@ unsafe impl GlobalAlloc for Keeping {
             .unwrap_or_else(|| unsafe { System.alloc(whole) })
     }
 
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if class_of(layout).is_none() {
+            // Large ones come from the kernel with zeros in them, page by page when they are touched.
+            // SAFETY: the caller's own promise.
+            return unsafe { System.alloc_zeroed(layout) };
+        }
+        // SAFETY: the caller's own promise; the block has that size.
+        unsafe {
+            let block = self.alloc(layout);
+            if !block.is_null() {
+                block.write_bytes(0, layout.size());
+            }
+            block
+        }
+    }
+
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let Some((class, whole)) = class_of(layout) else {
             // SAFETY: the caller's own promise; it came from there.
@@ -362,6 +378,21 @@ mod tests {
         })
         .join()
         .unwrap();
+        let_go();
+    }
+
+    #[test]
+    fn zeroed_blocks_are_zero() {
+        keep_here();
+        for size in [40, 700, 5_000, 20_000, 300_000] {
+            Held::new(size, 8, 0xff).free();
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            // SAFETY: the size is above zero.
+            let block = unsafe { Keeping.alloc_zeroed(layout) };
+            let held = Held { block, layout, byte: 0 };
+            assert!(!block.is_null() && held.is_whole(), "{size}");
+            held.free();
+        }
         let_go();
     }
 
