@@ -14,7 +14,7 @@
 //!  │   ├─ sandbox, supervisor       walls, the frozen payload, its life
 //!  │   └─ report → audit            what happened → records, and the receipt without which nothing runs
 //!  └─ admin, trace              questions to the log (the program bailey-admin)
-//! sys                           the only unsafe code: one wrapper per system call
+//! sys                           the only unsafe code: one wrapper per system call, and the allocator
 //! ```
 //!
 //! `request`, `config`, `host`, `proc` and `failure` hold what all of them speak in. The reasons are in `docs/architecture.md`.

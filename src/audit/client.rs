@@ -494,7 +494,7 @@ impl Client {
             }
         }
         if self.buffer.is_empty() {
-            // Most launchers without a recorder never get here; of the others few touch more than a page of it.
+            // A launcher without a recorder never gets here. The kernel gives its zeros page by page, and few touch a second one.
             self.buffer = vec![0; wire::MAX_PACKET];
         }
         let received = sys::receive(line.socket.as_fd(), &mut self.buffer).map_err(Broken::Line)?;
