@@ -299,11 +299,11 @@ fn every_message_at_every_stage_is_answered() {
         File::create_new(&large).unwrap().set_len(64 << 20).unwrap();
         let program = File::open(&large).unwrap();
         let id = fresh_id();
-        bench.recorder.signal("STOP");
-        launching.say(&hello(), &[program.as_fd()]).unwrap();
-        launching.say(&launch_of(id), &tree.fds(index)).unwrap();
-        launching.say(&of(id), &[]).unwrap();
-        bench.recorder.signal("CONT");
+        bench.recorder.while_stopped(|| {
+            launching.say(&hello(), &[program.as_fd()]).unwrap();
+            launching.say(&launch_of(id), &tree.fds(index)).unwrap();
+            launching.say(&of(id), &[]).unwrap();
+        });
         assert!(matches!(launching.hear().expect(name).message, Message::Welcome(_)));
         let answers: Vec<_> = (0..2).map(|_| launching.hear().expect(name).message).collect();
         assert!(answers.iter().any(|answer| matches!(answer, Message::Receipt(_))), "{name}: {answers:?}");
@@ -355,11 +355,11 @@ fn a_launch_is_recorded_once() {
     assert!(matches!(answer, Some(Message::Refused(refused)) if refused.closed));
     // Two at once, in one turn of the recorder: it is stopped while both come.
     let (id, mut two) = (fresh_id(), [bench.raw(), bench.raw()]);
-    bench.recorder.signal("STOP");
-    for (raw, number) in two.iter_mut().zip([1, 2]) {
-        raw.say(&launch_of(id), &tree.fds(number)).unwrap();
-    }
-    bench.recorder.signal("CONT");
+    bench.recorder.while_stopped(|| {
+        for (raw, number) in two.iter_mut().zip([1, 2]) {
+            raw.say(&launch_of(id), &tree.fds(number)).unwrap();
+        }
+    });
     let answers = two.map(|raw| raw.hear().unwrap().message);
     let receipts = answers.iter().filter(|answer| matches!(answer, Message::Receipt(_))).count();
     assert_eq!(receipts, 1, "{answers:?}");

@@ -322,16 +322,16 @@ fn as_many_as_the_limit_of_those_that_come_at_once() {
         let node = Node::recorded(&[("policy", &format!("{limit} = {MOST}"))]);
         let tree = Tree::new(&node.world, 16);
         let mut raws: Vec<Raw> = (0..16).map(|_| Raw::greeted(&node.recorder().socket)).collect();
-        node.recorder().signal("STOP");
-        for (number, raw) in raws.iter_mut().enumerate() {
-            let id = fresh_id();
-            let mut record = Record::new(Action::PayloadLaunch, id);
-            let user =
-                if limit == "parallel_person" { JANE.to_owned() } else { format!("/CN=User {number}") };
-            (record.user.id, record.grid.vo) = (Some(user), Some("cms".to_owned()));
-            raw.say(&launch_with(id, record), &tree.fds(number)).unwrap();
-        }
-        node.recorder().signal("CONT");
+        node.recorder().while_stopped(|| {
+            for (number, raw) in raws.iter_mut().enumerate() {
+                let id = fresh_id();
+                let mut record = Record::new(Action::PayloadLaunch, id);
+                let user =
+                    if limit == "parallel_person" { JANE.to_owned() } else { format!("/CN=User {number}") };
+                (record.user.id, record.grid.vo) = (Some(user), Some("cms".to_owned()));
+                raw.say(&launch_with(id, record), &tree.fds(number)).unwrap();
+            }
+        });
         let answers: Vec<Message> = raws.iter().map(|raw| raw.hear().unwrap().message).collect();
         let (taken, refused): (Vec<_>, Vec<_>) =
             answers.into_iter().partition(|answer| matches!(answer, Message::Receipt(_)));

@@ -131,6 +131,20 @@ impl Recorder {
         assert!(sent.success(), "kill -s {name}");
     }
 
+    /// What is done while it is stopped by SIGSTOP: it finds all of it at once.
+    pub fn while_stopped(&self, act: impl FnOnce()) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        wait_for("every thread of the recorder to be stopped", || {
+            fs::read_dir(&tasks).unwrap().all(|task| {
+                let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+                stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+            })
+        });
+        act();
+        self.signal("CONT");
+    }
+
     /// What it said on stderr.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.said).unwrap_or_default()
