@@ -6,6 +6,8 @@
 //! 3. After [`build`], the old root MUST be gone and the current directory MUST be inside the new one.
 #![forbid(unsafe_code)]
 
+use super::mountinfo;
+use super::older;
 use super::protocol::{Stage, Trouble};
 use super::tree::hidden::{self, Hidden};
 use super::tree::{DEVICE, MAX_PARENTS, Mount, Node, Place, READ_ONLY, Source, Tree, WRITABLE};
@@ -16,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Turns an errno into the report of where it happened.
-fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
+pub(super) fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
     result.map_err(|errno| Trouble { stage, index: index as u32, errno })
 }
 
@@ -24,7 +26,18 @@ fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trou
 pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     // One call for all mounts of the namespace, so that most copies need none of their own. Private, unless something must
     // follow the host: then slave, and each copy that must not follow is made private by itself.
-    at(Stage::Propagation, 0, mount::set_all(tree.follows_host))?;
+    // Without mount_setattr the attributes of each mount come at the end.
+    let one_by_one = match mount::set_all(tree.follows_host) {
+        Err(Errno::ENOSYS) => {
+            at(Stage::Propagation, 1, mount::propagate_all(tree.follows_host))?;
+            true
+        }
+        set => {
+            at(Stage::Propagation, 0, set)?;
+            false
+        }
+    };
+    let after = Afterwards { one_by_one, follows_host: tree.follows_host };
 
     // One private tmpfs holds everything that bailey makes. It is mounted over the host's /proc, which is not needed any more,
     // because the kernel copies mounts only from attached ones; it goes together with the old root, the copies stay. (Over
@@ -38,7 +51,7 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     let mut parents: [Option<(usize, OwnedFd)>; MAX_PARENTS] = Default::default();
     let mut hidden = false;
     for (index, step) in tree.mounts.iter().enumerate() {
-        let source = source(base.as_fd(), step, index, tree.follows_host, proc_attr, &mut hidden)?;
+        let source = source(base.as_fd(), step, index, &after, proc_attr, &mut hidden)?;
         let attached = match (&step.place, &root) {
             (Place::Root, _) => mount::attach(source.as_fd(), base.as_fd(), c"new-root"),
             (Place::InRoot(name), Some(root)) => mount::attach(source.as_fd(), root.as_fd(), name),
@@ -76,12 +89,33 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
 
     at(Stage::Pivot, 0, fs::change_dir_fd(root.as_fd()))?;
     at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
+    if one_by_one {
+        older::restrict(tree)?;
+    }
     at(Stage::Pivot, 2, old_root_is_gone(root.as_fd()))?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
     if at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
         if hidden { cover_hidden(tree) } else { Ok(()) }
     } else {
         Err(Trouble { stage: Stage::StartDir, index: 1, errno: Errno::ENOENT })
+    }
+}
+
+/// What is left to do when the tree stands.
+struct Afterwards {
+    /// The attributes of each mount: this kernel has no mount_setattr.
+    one_by_one: bool,
+    /// Private copies must be made so, because the namespace follows the host.
+    follows_host: bool,
+}
+
+impl Afterwards {
+    /// The attributes of a copied tree, unless they come later.
+    fn set(&self, index: usize, tree: BorrowedFd<'_>, attr: Attr, follow_host: bool) -> Result<(), Trouble> {
+        if self.one_by_one {
+            return Ok(());
+        }
+        at(Stage::Attributes, index, mount::set_attributes(tree, attr, follow_host))
     }
 }
 
@@ -123,23 +157,22 @@ fn source(
     base: BorrowedFd<'_>,
     step: &Mount,
     index: usize,
-    follows_host: bool,
+    after: &Afterwards,
     proc_attr: u64,
     hidden: &mut bool,
 ) -> Result<OwnedFd, Trouble> {
     match &step.source {
         Source::Host { path, dev, ino } => {
             let tree = host_tree(path, *dev, *ino, index, step.follow_host, hidden)?;
-            if follows_host || step.attr != DEVICE {
-                let set = mount::set_attributes(tree.as_fd(), step.attr, step.follow_host);
-                at(Stage::Attributes, index, set)?;
+            if after.follows_host || step.attr != DEVICE {
+                after.set(index, tree.as_fd(), step.attr, step.follow_host)?;
             }
             Ok(tree)
         }
         Source::Base(path) => {
             let tree = at(Stage::Source, index, mount::clone_tree(base, path, false))?;
             if step.attr != WRITABLE {
-                at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, false))?;
+                after.set(index, tree.as_fd(), step.attr, false)?;
             }
             Ok(tree)
         }
@@ -158,7 +191,7 @@ fn source(
         }
         Source::Overlay { path, dev, ino } => {
             let lower = host_tree(path, *dev, *ino, index, false, hidden)?;
-            at(Stage::Attributes, index, mount::set_attributes(lower.as_fd(), READ_ONLY, false))?;
+            after.set(index, lower.as_fd(), READ_ONLY, false)?;
             at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
         }
     }
@@ -220,30 +253,7 @@ fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<Ow
 /// process can reach, covered mounts too.
 fn cover_hidden(tree: &Tree) -> Result<(), Trouble> {
     let mut cover = None;
-    let table = at(Stage::Hidden, 0, fs::open_at(fs::cwd(), c"/proc/self/mountinfo", libc::O_RDONLY, 0))?;
-    // Lines are at most a page or two; a longer one is refused, because what is not read is not judged.
-    let mut buffer = [0_u8; 16384];
-    let mut kept = 0;
-    loop {
-        let room = buffer.get_mut(kept..).unwrap_or_default();
-        if room.is_empty() {
-            return Err(Trouble { stage: Stage::Hidden, index: 1, errno: Errno::ENAMETOOLONG });
-        }
-        let read = at(Stage::Hidden, 1, fs::read_some(table.as_fd(), room))?;
-        if read == 0 {
-            return Ok(());
-        }
-        let filled = kept + read;
-        let mut start = 0;
-        while let Some(end) = buffer.get(start..filled).and_then(|rest| rest.iter().position(|b| *b == b'\n'))
-        {
-            let line = buffer.get(start..start + end).unwrap_or_default();
-            cover_if_hidden(line, tree, &mut cover)?;
-            start += end + 1;
-        }
-        buffer.copy_within(start..filled, 0);
-        kept = filled - start;
-    }
+    mountinfo::each_line(Stage::Hidden, |line| cover_if_hidden(line, tree, &mut cover))
 }
 
 /// One line of mountinfo (proc_pid_mountinfo(5)): field 5 is the mount point, the type follows the lone hyphen. `cover` is
@@ -254,7 +264,7 @@ fn cover_if_hidden(line: &[u8], tree: &Tree, cover: &mut Option<Cover>) -> Resul
     let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
     let Some(found) = hidden::by_name(kind) else { return Ok(()) };
     let mut buffer = [0_u8; libc::PATH_MAX as usize];
-    let length = unescape(point, &mut buffer).ok_or(Trouble {
+    let length = mountinfo::unescape(point, &mut buffer).ok_or(Trouble {
         stage: Stage::Hidden,
         index: 2,
         errno: Errno::ENAMETOOLONG,
@@ -339,38 +349,4 @@ fn cover_mount(
     }
     let Cover { tmpfs, .. } = cover.insert(Cover::new()?);
     mount::attach(tmpfs.as_fd(), target.as_fd(), c"")
-}
-
-/// Undoes the octal escapes of mountinfo (`\040` for a space) into a NUL-terminated buffer; returns the length.
-fn unescape(text: &[u8], buffer: &mut [u8]) -> Option<usize> {
-    let mut length = 0;
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        let byte = if let (b'\\', [a, b, c, more @ ..]) = (first, tail) {
-            rest = more;
-            (a.wrapping_sub(b'0') << 6) | (b.wrapping_sub(b'0') << 3) | c.wrapping_sub(b'0')
-        } else {
-            rest = tail;
-            *first
-        };
-        *buffer.get_mut(length)? = byte;
-        length += 1;
-    }
-    *buffer.get_mut(length)? = 0;
-    Some(length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        let mut buffer = [b'x'; 64];
-        assert_eq!(unescape(b"/a\\040b\\134c", &mut buffer), Some(6));
-        assert_eq!(buffer.get(..7), Some(&b"/a b\\c\0"[..]));
-        assert_eq!(unescape(b"/plain", &mut buffer), Some(6));
-        let mut short = [0_u8; 4];
-        assert_eq!(unescape(b"/plain", &mut short), None);
-    }
 }
