@@ -87,7 +87,7 @@ vm_make_kernel() {
     mkdir "$out/modules"
     # What is built in is no module: it names no file, or is not found where the list of what is built in is in yet another
     # package. What is really missing shows at boot: no disk, no card.
-    for module in virtio_pci virtio_blk virtio_net ext4 overlay fuse loop squashfs; do
+    for module in virtio_pci virtio_blk virtio_net ext4 overlay fuse; do
         modprobe -d "$out/tree" -S "$version" --show-depends "$module" 2>/dev/null || true
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$out/order"
     while read -r module; do
@@ -161,9 +161,8 @@ INIT
 # FOLDER gets console.txt and results.txt, as they come. VM_APPEND is added to the kernel's command line. With "&", $! is
 # timeout's pid, and QEMU is its only child.
 #
-# The processor is QEMU's largest without what is wrong or slow in emulation: cmpxchg16b spoils the flags of two processors that
-# race for one word (QEMU 7.2: kernels from 6.12 on stop in the middle of their allocator), page tables of five levels and AVX
-# cost half as much again.
+# The processor is QEMU's largest without what is wrong or slow in emulation: with cmpxchg16b QEMU 7.2 leaves wrong flags under
+# load (6.12 stopped in the middle of its allocator); page tables of five levels and AVX only cost.
 vm_start() {
     local seconds=$1 initramfs=$2 folder=$3
     shift 3

@@ -86,9 +86,6 @@ install -d -m 0755 "$BAILEY_TEST_SHARED"
 } >/dev/ttyS1
 
 cd "$BAILEY_VM_ROOT" || exit 1
-if [ -f /etc/bed-script ]; then
-    bash /etc/bed-script >/dev/ttyS1 2>&1
-fi
 # The environment is what tests/lib.sh's exec_as_user leaves. This shell, process 1, reaps orphans while it waits.
 names=(BAILEY_TEST_DIR BAILEY_TEST_IMAGE BAILEY_TEST_TMP BAILEY_TEST_SHARED BAILEY_TEST_RELEASE BAILEY_TEST_SLOW
     BAILEY_TEST_USER BAILEY_TEST_USER_B BAILEY_TEST_RECORDER_USER)
