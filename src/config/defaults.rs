@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::overuse::default_until;
 use super::{
-    Abi32, Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder,
-    Retention, Root, RootCaller, Sandbox, Site, Uid, UidMode, Undeclared,
+    Abi32, Args, Audit, Cgroup, Config, Cpus, Demand, Environment, ForeignConfig, Identity, Journald, Limits,
+    Oom, Recorder, Retention, Root, RootCaller, Sandbox, Site, Swap, Uid, UidMode, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
@@ -161,6 +161,13 @@ impl Default for Config {
                 uids: None,
                 workdirs: Vec::new(),
                 state: PathBuf::from("/var/lib/bailey/uids"),
+            },
+            cgroup: Cgroup {
+                mode: Demand::Preferred,
+                parent: None,
+                oom: Oom::Group,
+                swap: Swap::None,
+                cpus: Cpus::Max,
             },
             limits: Limits {
                 wall_time: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod cgroup;
 mod defaults;
 pub(crate) mod diagnose;
 mod file;
@@ -19,6 +20,7 @@ mod show;
 mod tests;
 mod values;
 
+pub use cgroup::{Cgroup, Cpus, Oom, Swap};
 pub(crate) use file::{LIMIT, load_stamped, merge, stamps};
 pub use file::{Place, load};
 pub use policy::warnings;
@@ -69,6 +71,8 @@ pub struct Config {
     pub uid: Uid,
     /// `[root_caller]`
     pub root_caller: RootCaller,
+    /// `[cgroup]`
+    pub cgroup: Cgroup,
     /// `[limits]`
     pub limits: Limits,
     /// `[[overuse]]`, shipped ones included.

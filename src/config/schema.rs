@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::request::Stdio;
 use serde::Deserialize;
 
+use super::cgroup::{Cpus, Oom, Parent, Swap};
 use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
@@ -32,6 +33,7 @@ pub(super) struct Keys {
     sandbox: Sandbox,
     uid: Uid,
     root_caller: RootCaller,
+    cgroup: Cgroup,
     limits: Limits,
     overuse: Vec<OveruseKeys>,
     policy: Policy,
@@ -145,6 +147,16 @@ struct RootCaller {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [cgroup]")]
+struct Cgroup {
+    mode: One<Demand>,
+    parent: One<Parent>,
+    oom: One<Oom>,
+    swap: One<Swap>,
+    cpus: One<Cpus>,
+}
+
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [limits]")]
 struct Limits {
     wall_time: One<WallTime>,
@@ -197,6 +209,7 @@ impl Keys {
                 },
             uid: Uid { mode, shared_dirs, state: subuid_state },
             root_caller: RootCaller { uids, workdirs, state: uids_state },
+            cgroup: Cgroup { mode: cgroup_mode, parent, oom, swap, cpus },
             limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
             overuse,
             policy,
@@ -270,6 +283,11 @@ impl Keys {
         set(&mut config.root_caller.uids, uids.map(|v| v.0.0));
         set(&mut config.root_caller.workdirs, list(workdirs, |v| v.0));
         set(&mut config.root_caller.state, uids_state.map(|v| v.0.0));
+        set(&mut config.cgroup.mode, cgroup_mode.map(|v| v.0));
+        set(&mut config.cgroup.parent, parent.map(|v| v.0.0));
+        set(&mut config.cgroup.oom, oom.map(|v| v.0));
+        set(&mut config.cgroup.swap, swap.map(|v| v.0));
+        set(&mut config.cgroup.cpus, cpus.map(|v| v.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));

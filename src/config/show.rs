@@ -24,6 +24,7 @@ pub fn show(config: &Config) -> String {
         sandbox,
         uid,
         root_caller,
+        cgroup,
         limits,
         overuse,
         policy,
@@ -113,6 +114,13 @@ pub fn show(config: &Config) -> String {
     out.text("uids", &root_caller.uids.map_or("none".to_owned(), |range| range.to_string()));
     out.list("workdirs", texts(&root_caller.workdirs));
     out.text("state", &root_caller.state.to_string_lossy());
+
+    out.section("cgroup");
+    out.text("mode", cgroup.mode.as_str());
+    out.text("parent", cgroup.parent.as_deref().unwrap_or("own"));
+    out.text("oom", cgroup.oom.as_str());
+    out.text("swap", cgroup.swap.as_str());
+    out.text("cpus", cgroup.cpus.as_str());
 
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));

@@ -133,6 +133,13 @@ stdio = "relay"
 mode = "subuid"
 shared_dirs = ["/scratch/", "/data"]
 state = "/data/subuids"
+[cgroup]
+mode = "required"
+parent = "/grid/pilots"
+oom = "process"
+swap = "host"
+cpus = "weight"
+
 [root_caller]
 uids = "200000-200999"
 workdirs = ["/pilots"]
@@ -260,6 +267,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!((config.limits.open_files, config.limits.processes), (None, Some(16)));
     assert_eq!(config.limits.file_size, Some(5 << 30));
     assert_eq!(config.uid.mode, UidMode::Subuid);
+    assert_eq!(config.cgroup.parent.as_deref(), Some("/grid/pilots"));
     assert_eq!(config.root_caller.uids.map(|range| range.to_string()), Some("200000-200999".to_owned()));
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
     assert_eq!(config.limits.grace, Duration::ZERO);
@@ -326,6 +334,11 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[identity]\nundeclared = true\n", "line 2, column 14", "boolean `true`, expected \"deny\" or \"record\"", ""),
     ("[identity]\nundeclared = { deny = {} }\n", "line 2, column 14", "invalid type: map", ""),
     ("[audit]\nwait = \"soon\"\n", "line 2, column 8", "'soon' is not a time span", ""),
+    ("[cgroup]\nparent = \"grid\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"/a/../b\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"/sys/fs/cgroup/a\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"/\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\noom = \"all\"\n", "line 2, column 7", "expected `group` or `process`", ""),
     ("[root_caller]\nuids = \"0-999\"\n", "line 2, column 8", "below 1000", ""),
     ("[root_caller]\nuids = \"2000\"\n", "line 2, column 8", "no range of uids", ""),
     ("[root_caller]\nuids = \"3000-2000\"\n", "line 2, column 8", "ends before it begins", ""),

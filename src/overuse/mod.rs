@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod group;
 pub mod sample;
 
 use serde::{Deserialize, Serialize};

@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::time::Timestamp;
+use crate::cgroup::{self, Limits, Offers, Place, Planned};
 use crate::config::{self, Abi32, Config, Demand, UidMode};
 use crate::failure::Failure;
 use crate::host::Caller;
 use crate::image::{self, facts::Told};
-use crate::overuse::{self, Requests, Selection, sample};
+use crate::overuse::{self, Requests, Selection, Tells, sample};
 use crate::policy::rule::Profile;
 use crate::policy::store;
 use crate::policy::verdict::Obligations;
@@ -75,6 +76,8 @@ pub struct Facts {
     pub env: BTreeMap<OsString, OsString>,
     /// Bytes of the private tmpfs.
     pub scratch: u64,
+    /// What it may use of the host.
+    pub limits: Limits,
     /// The wall time that holds.
     pub wall_time: Option<Duration>,
     /// Each wall: `on`, `off`, or why not.
@@ -98,7 +101,10 @@ pub fn decide(
     }
     let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
-    let watch = watch(request, config, &obligations.overuse_exempt);
+    let limits = Limits { memory: request.memory, cpus_milli: request.cpus_milli, pids: request.pids };
+    let place = place(&config.cgroup, &limits)?;
+    let offers = place.as_ref().map_or_else(|_| Offers::default(), Place::offers);
+    let watch = watch(request, config, offers, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
     let scratch = obligations.scratch.map_or(scratch, |most| scratch.min(most));
     if scratch < LEAST_SCRATCH {
@@ -175,6 +181,14 @@ pub fn decide(
         // Otherwise the payload's process asks, and reports what it got.
         walls.insert("landlock", landlock.words());
     }
+    match &place {
+        // Replaced by what came of it, once it is made.
+        Ok(place) => walls.insert("cgroup", place.describe()),
+        Err(why) => {
+            walls.extend(cgroup::without(config.cgroup.mode, &limits, why.clone())?);
+            None
+        }
+    };
     walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
     deadline.overuse = watch.watched;
@@ -189,6 +203,10 @@ pub fn decide(
         ids: (caller.uid, caller.gid),
         uid_map: line(&format!("{0} {0} 1\n", caller.uid)),
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
+        cgroup_mode: config.cgroup.mode,
+        limits,
+        moved_late: place.as_ref().is_ok_and(Place::is_late),
+        cgroup: place.ok().map(|place| Planned { place, limits, settings: config.cgroup.clone() }),
         namespaces,
         forbid_nesting: !request.nested,
         seccomp: filter,
@@ -216,6 +234,7 @@ pub fn decide(
         mounts,
         env,
         scratch,
+        limits,
         wall_time,
         walls,
     };
@@ -310,9 +329,39 @@ fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Re
 }
 
 /// The rules on overuse that are judged while it runs; `exempt` are those that the policy lifts for it.
-fn watch(request: &Request, config: &Config, exempt: &[String]) -> Selection {
+fn watch(request: &Request, config: &Config, offers: Offers, exempt: &[String]) -> Selection {
     let requests = Requests { cpus_milli: request.cpus_milli, memory: request.memory };
-    overuse::select(&config.overuse, &config.limits.overuse_off, requests, sample::tells(), exempt)
+    let tells = Tells { memory: offers.memory, ..sample::tells() };
+    overuse::select(&config.overuse, &config.limits.overuse_off, requests, tells, exempt)
+}
+
+/// Where its control group is to be; the error says why it gets none.
+///
+/// # Errors
+/// The site requires one, and there is none, or none that could hold it to what was asked for.
+fn place(settings: &config::Cgroup, limits: &Limits) -> Result<Result<Place, String>, Failure> {
+    if settings.mode == Demand::Off {
+        return Ok(Err("the site's configuration".to_owned()));
+    }
+    let place = cgroup::find(settings);
+    if settings.mode != Demand::Required {
+        return Ok(place);
+    }
+    let place = place.map_err(|why| cgroup::missing("cannot give the payload a cgroup of its own", why))?;
+    let offers = place.offers();
+    for (option, lacks) in [
+        ("--memory", limits.memory.is_some() && !offers.memory),
+        ("--pids", limits.pids.is_some() && !offers.pids),
+        ("--cpus", limits.cpus_milli.is_some() && !offers.cpu),
+    ] {
+        if lacks {
+            return Err(cgroup::missing(
+                format!("cannot hold the payload to {option}"),
+                format!("the cgroup does not have that controller ({})", place.describe()),
+            ));
+        }
+    }
+    Ok(Ok(place))
 }
 
 /// A path of the command line, from the caller's directory.
@@ -456,7 +505,6 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("clean_environment", on()),
         ("core_files_forbidden", on()),
         ("init_undumpable", on()),
-        ("cgroup", cgroup(request)),
     ])
 }
 
@@ -469,22 +517,6 @@ fn uid_wall(config: &Config, caller: &Caller) -> String {
         }
         None => "off: the caller's uid".to_owned(),
     }
-}
-
-/// Without a control group what was asked for is recorded, and nobody holds the payload to it.
-fn cgroup(request: &Request) -> String {
-    let asked = [
-        ("--cpus", request.cpus_milli.is_some()),
-        ("--memory", request.memory.is_some()),
-        ("--pids", request.pids.is_some()),
-    ];
-    let asked: Vec<&str> = asked.iter().filter(|(_, asked)| *asked).map(|(option, _)| *option).collect();
-    let mut text = "off: not in this version; no limit on memory or processes".to_owned();
-    if !asked.is_empty() {
-        text.push_str("; recorded and not enforced: ");
-        text.push_str(&asked.join(", "));
-    }
-    text
 }
 
 /// Limits of setrlimit(2) that the payload never goes above. No core file, because there are credentials in memory; no

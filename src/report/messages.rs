@@ -245,6 +245,10 @@ fn while_it_runs() -> Vec<(String, Option<(Code, Fault)>)> {
         (words::wall_time(hour, Duration::ZERO), None),
         (words::ended_by_wall_time(how), Some((Code::WallTime, Fault::User))),
     ];
+    for (limit, own) in [(Some(2 << 30), true), (Some(2 << 30), false), (None, false)] {
+        let (text, fault) = words::ended_by_memory(limit, own, "it was killed by SIGKILL");
+        all.push((text, Some((Code::Stopped, fault))));
+    }
     for by in [StopBy::Ban, StopBy::Administrator, StopBy::Limit, StopBy::Overuse] {
         if by != StopBy::Limit {
             all.push((words::stops(by, "mining", grace), None));

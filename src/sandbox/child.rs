@@ -139,6 +139,11 @@ fn set_up(
     }
     drop(limits);
 
+    // The payload is born where this process is.
+    if plan.moved_late {
+        wait_for_word(control);
+    }
+
     let (keyring, joined) = match (plan.keyring, plan.keyring != Demand::Off) {
         (_, false) => (-1, 0),
         (demand, true) => match keyring::join_new_session() {
@@ -171,11 +176,16 @@ fn set_up(
 /// A subordinate uid: the launcher has newuidmap(1) write the maps, and says when. Then this process becomes that uid. The
 /// launcher's groups go now, because setgroups cannot be denied once a map is written; without a capability nobody can set any.
 fn wait_for_maps(plan: &Blueprint, control: BorrowedFd<'_>) -> Result<(), Trouble> {
+    wait_for_word(control);
+    at(Stage::IdMap, 3, process::become_ids(plan.ids.0, plan.ids.1))
+}
+
+/// Waits until the launcher says that something was done from outside.
+fn wait_for_word(control: BorrowedFd<'_>) {
     let mut word = [0_u8; 1];
     if socket::receive_plain(control, &mut word) != Ok(1) {
         process::exit_now(REPORTED); // the launcher died, or could not do it and says so itself
     }
-    at(Stage::IdMap, 3, process::become_ids(plan.ids.0, plan.ids.1))
 }
 
 /// Closes everything above standard error but these.

@@ -21,6 +21,7 @@ pub use child::NAMESPACES;
 pub use streams::Relay;
 
 use crate::audit::Receipt;
+use crate::cgroup::{self, Group, Planned, Words};
 use crate::config::Demand;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::request::{LaunchId, Stdio};
@@ -58,6 +59,14 @@ pub struct Blueprint {
     pub uid_map: CString,
     /// Line for /proc/self/gid_map.
     pub gid_map: CString,
+    /// Its control group, if it can have one of its own.
+    pub cgroup: Option<Planned>,
+    /// Whether that is a must.
+    pub cgroup_mode: Demand,
+    /// What it may use.
+    pub limits: cgroup::Limits,
+    /// init waits until it was moved into its groups, because no clone led there (v1).
+    pub moved_late: bool,
     /// `CLONE_NEW*` flags.
     pub namespaces: libc::c_int,
     /// Write 0 to the namespace limits of the new user namespace.
@@ -100,6 +109,8 @@ struct Init {
     reaped: bool,
     /// Dropped after init is reaped: what it lent is given back then.
     lease: Option<Lease>,
+    /// Likewise: removed when nothing is in it any more.
+    group: Option<Group>,
 }
 
 impl Init {
@@ -132,11 +143,12 @@ pub struct Building {
     control: OwnedFd,
     gate: OwnedFd,
     streams: Option<Outside>,
+    limits: Words,
 }
 
 impl Blueprint {
     /// Clones the child into its namespaces.
-    pub fn start(self) -> Result<(Building, Explainer), Failure> {
+    pub fn start(mut self) -> Result<(Building, Explainer), Failure> {
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
         let pipes = match self.stdio {
@@ -145,14 +157,43 @@ impl Blueprint {
         };
         let inside = pipes.as_ref().map(|pipes| &pipes.inside);
         let mut stack = Stack::new();
-        match clone::clone_into(self.namespaces) {
+        // Before the clone if that leads into it; otherwise while the child builds its root.
+        let mut late = self.cgroup.take();
+        let (mut group, mut limits) = match late.take_if(|planned| !planned.place.is_late()) {
+            Some(planned) => planned.make(self.id.as_str())?,
+            None => (None, Words::new()),
+        };
+        let cloned = match clone::clone_into(self.namespaces, group.as_ref().and_then(Group::directory)) {
+            Err(errno)
+                if group.is_some() && [Errno::EACCES, Errno::EBUSY, Errno::EOPNOTSUPP].contains(&errno) =>
+            {
+                let why = format!("no process can be made in it: {}", errno_text(errno));
+                limits = cgroup::without(self.cgroup_mode, &self.limits, why)?;
+                group = None;
+                clone::clone_into(self.namespaces, None)
+            }
+            other => other,
+        };
+        match cloned {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
                 let outside = self.lease.as_ref().map_or(self.ids, Lease::outside);
-                let mut init = Init { pid, pidfd, reaped: false, lease: self.lease };
+                let mut init = Init { pid, pidfd, reaped: false, lease: self.lease, group };
+                if let Some(planned) = late {
+                    (init.group, limits) = planned.make(self.id.as_str())?;
+                }
+                if let Some(group) = &init.group
+                    && let Err(why) = group.admit(pid)
+                {
+                    limits = cgroup::without(self.cgroup_mode, &self.limits, why)?;
+                    init.group = None;
+                }
                 if let Some(lease) = &mut init.lease {
                     lease.admit(pid)?;
                     socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // it may go on
+                }
+                if self.moved_late {
+                    socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // likewise
                 }
                 let expected = observe::Expected {
                     umask: self.umask,
@@ -166,7 +207,7 @@ impl Blueprint {
                 let stage = Cell::new(None);
                 let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
                 let streams = pipes.map(Pipes::outside);
-                Ok((Building { id: self.id, init, control, gate, streams }, explainer))
+                Ok((Building { id: self.id, init, control, gate, streams, limits }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
@@ -226,6 +267,7 @@ pub struct Frozen {
     ready: Ready,
     namespaces: Vec<OwnedFd>,
     inodes: Vec<u64>,
+    limits: Words,
 }
 
 impl Building {
@@ -312,6 +354,7 @@ impl Building {
             ready,
             namespaces,
             inodes,
+            limits: self.limits,
         };
         Ok((frozen, pidfd))
     }
@@ -367,6 +410,16 @@ impl Frozen {
     /// Inode numbers of its namespaces, in the order of [`NAMESPACES`], from the descriptors that it sent.
     pub fn namespace_inodes(&self) -> &[u64] {
         &self.inodes
+    }
+
+    /// Its control group, if it has one of its own.
+    pub const fn group(&self) -> Option<&Group> {
+        self.init.group.as_ref()
+    }
+
+    /// Which limits hold, in words.
+    pub const fn limits(&self) -> &Words {
+        &self.limits
     }
 
     /// The namespace files themselves, for whoever must check them (the recorder).
@@ -490,9 +543,17 @@ impl Running {
         pidfd::pid_of(self.payload.as_fd()).filter(|pid| *pid > 0)
     }
 
+    /// Its control group, if it has one of its own.
+    pub const fn group(&self) -> Option<&Group> {
+        self.init.group.as_ref()
+    }
+
     /// Kills everything: init, and with it its pid namespace.
     pub fn kill_all(&self) {
         self.init.kill();
+        if let Some(group) = &self.init.group {
+            group.kill_at_once(); // the namespace does it in any case
+        }
     }
 
     /// Reaps init when everything ended or is ending; the usage of the whole tree, init's own set-up included.
