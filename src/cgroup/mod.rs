@@ -107,8 +107,8 @@ impl Place {
             .collect();
         let with = if with.is_empty() { "no controller".to_owned() } else { with.join(", ") };
         match &self.0 {
-            Kind::V2(base) => format!("v2: a group of its own below {}, with {with}", base.path()),
-            Kind::V1(base) => format!("v1: groups of its own below {}, with {with}", base.path()),
+            Kind::V2(base) => format!("on: v2, a group of its own below {}, with {with}", base.path()),
+            Kind::V1(base) => format!("on: v1, groups of its own below {}, with {with}", base.path()),
         }
     }
 

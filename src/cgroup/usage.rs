@@ -81,7 +81,11 @@ pub(super) fn v1(groups: &Groups) -> Usage {
         io_write: io("Write"),
         pids_peak: pids.and_then(|dir| dir.number(c"pids.peak")).map(|peak| peak.saturating_sub(1)),
         oom_kills: memory.and_then(|dir| field(&dir.read(c"memory.oom_control").ok()?, "oom_kill")),
-        oom: memory.and_then(|dir| dir.number(c"memory.failcnt")),
+        // With swap limited to the same, that is what is met.
+        oom: memory.map(|dir| {
+            let met = |name| dir.number(name).unwrap_or(0);
+            met(c"memory.failcnt") + met(c"memory.memsw.failcnt")
+        }),
         pids_refused: pids.and_then(|dir| field(&dir.read(c"pids.events").ok()?, "max")),
     }
 }

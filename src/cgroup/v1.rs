@@ -106,7 +106,7 @@ impl Base {
                 let _ = groups.remove(); // the next launch tries again
             })?;
         let all: Vec<&str> = groups.of.iter().flat_map(|group| group.controllers.iter().copied()).collect();
-        words.insert("cgroup", format!("v1: groups of its own for {}", all.join(", ")));
+        words.insert("cgroup", format!("on: v1, groups of its own for {}", all.join(", ")));
         Ok((groups, words))
     }
 }

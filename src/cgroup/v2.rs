@@ -106,9 +106,9 @@ impl Base {
         base.share().map_err(|errno| locked(&path, errno))?;
         let wanted: Vec<&str> =
             CONTROLLERS.into_iter().filter(|name| available.iter().any(|has| has == name)).collect();
-        let mut state = "v2: a group of its own".to_owned();
+        let mut state = "on: v2, a group of its own".to_owned();
         if let Err(why) = enable(&base, &path, &wanted) {
-            state = format!("v2: a group of its own, without controllers: {why}");
+            state = format!("on: v2, a group of its own without controllers: {why}");
         }
         let name = format!("{PREFIX}{id}");
         let dir = base.make(&name).map_err(|errno| {

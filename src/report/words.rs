@@ -76,21 +76,21 @@ pub fn ended_by_memory(limit: Option<u64>, own: bool, how: &str) -> (String, Fau
     match limit {
         Some(bytes) if own => (
             format!(
-                "the payload needed more than its {} MiB of memory and was killed: {how}; ask for more memory, or use less",
+                "the payload needed more than its {} MiB of memory: {how}; ask for more memory, or use less",
                 bytes >> 20
             ),
             Fault::User,
         ),
         Some(bytes) => (
             format!(
-                "memory ran out around the payload, which did not use up its own {} MiB, and it was killed: {how}; this is not your fault: try another site",
+                "memory ran out around the payload, which did not use up its own {} MiB: {how}; this is not your fault: try another site",
                 bytes >> 20
             ),
             Fault::Site,
         ),
         None => (
             format!(
-                "the payload used up all memory that its slot has and was killed: {how}; use less, or ask for a larger slot"
+                "the payload used up all memory that its slot has: {how}; use less, or ask for a larger slot"
             ),
             Fault::User,
         ),

@@ -79,8 +79,7 @@ fn demand(config: &Config, name: &str) -> Wanted {
         // Made when a launch or a rule asks for it; what is told and no wall.
         "network_namespace" | "late_mounts" | "scheduling" => Wanted::Info,
         "uid" if config.uid.mode == UidMode::Caller => Wanted::Info,
-        // Parts that this version does not have; the rows say so.
-        "cgroup" => Wanted::Off,
+        "cgroup" | "limit_memory" | "limit_pids" | "limit_cpus" => config.cgroup.mode.into(),
         _ => Wanted::Required,
     }
 }
@@ -134,7 +133,7 @@ fn wall(found: &Findings, config: &Config, name: &str, text: &str, trouble: Opti
 fn of_plan(name: &str, wanted: Wanted, text: &str) -> Row {
     let state = match text {
         "on" => State::On,
-        text if text.starts_with("off") => State::Off,
+        text if text.starts_with("off") || text.starts_with("not enforced") => State::Off,
         // `late_mounts` is in words.
         text if text.starts_with("on") || wanted == Wanted::Info => State::On,
         _ => State::Unknown,
@@ -145,6 +144,10 @@ fn of_plan(name: &str, wanted: Wanted, text: &str) -> Row {
         ("session_keyring", State::Off) if wanted != Wanted::Off => row.change(
             "let the outer container's seccomp policy allow keyctl, or sandbox.session_keyring = \"off\"",
         ),
+        ("cgroup", State::Off) if wanted != Wanted::Off => row.change(
+            "give the pilots' account a cgroup of its own (docs/cgroups.md), or cgroup.mode = \"off\"",
+        ),
+        ("cgroup", State::Off) => row.change("cgroup.mode = \"preferred\" in /etc/bailey/bailey.toml"),
         ("session_keyring", State::Off) => {
             row.change("sandbox.session_keyring = \"required\" in /etc/bailey/bailey.toml")
         }
