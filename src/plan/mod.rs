@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::time::Timestamp;
+use crate::cgroup::limits::Limits;
 use crate::config::{self, Abi32, Config, Demand, UidMode};
 use crate::failure::Failure;
 use crate::host::Caller;
@@ -26,10 +27,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod describe;
+mod limits;
 mod opened;
 
 pub use describe::describe;
 pub(crate) use describe::streams_behind_rules;
+pub use limits::{limits, weaker};
 pub use opened::{Opened, facts, open};
 
 /// What will be done.
@@ -75,6 +78,8 @@ pub struct Facts {
     pub env: BTreeMap<OsString, OsString>,
     /// Bytes of the private tmpfs.
     pub scratch: u64,
+    /// Memory, cores and processes that hold.
+    pub limits: Limits,
     /// The wall time that holds.
     pub wall_time: Option<Duration>,
     /// Each wall: `on`, `off`, or why not.
@@ -98,7 +103,11 @@ pub fn decide(
     }
     let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
-    let watch = watch(request, config, &obligations.overuse_exempt);
+    let limits = limits(&request.limits, &config.limits, &obligations.limits)?;
+    // Without a control group rlimits are what there is.
+    let by_rlimit = true;
+    let (weaker, limit_walls) = if by_rlimit { weaker(&limits) } else { (Vec::new(), BTreeMap::new()) };
+    let watch = watch(&limits, config, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
     let scratch = obligations.scratch.map_or(scratch, |most| scratch.min(most));
     if scratch < LEAST_SCRATCH {
@@ -177,6 +186,7 @@ pub fn decide(
     }
     walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
+    walls.extend(limit_walls);
     deadline.overuse = watch.watched;
     walls.insert("stdio", describe::streams(stdio)?);
     walls.insert("profile", obligations.profile.as_str().to_owned());
@@ -195,7 +205,7 @@ pub fn decide(
         seccomp_demand: config.sandbox.seccomp,
         keyring: config.sandbox.session_keyring,
         landlock,
-        ceilings: ceilings(&config.limits),
+        ceilings: ceilings(&config.limits, weaker),
         oom_score_adj: config.sandbox.oom_score_adj,
         loopback: request.network == Network::None,
         stdio,
@@ -216,6 +226,7 @@ pub fn decide(
         mounts,
         env,
         scratch,
+        limits,
         wall_time,
         walls,
     };
@@ -310,8 +321,8 @@ fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Re
 }
 
 /// The rules on overuse that are judged while it runs; `exempt` are those that the policy lifts for it.
-fn watch(request: &Request, config: &Config, exempt: &[String]) -> Selection {
-    let requests = Requests { cpus_milli: request.cpus_milli, memory: request.memory };
+fn watch(limits: &Limits, config: &Config, exempt: &[String]) -> Selection {
+    let requests = Requests { cpus_milli: limits.cpus_milli, memory: limits.memory };
     overuse::select(&config.overuse, &config.limits.overuse_off, requests, sample::tells(), exempt)
 }
 
@@ -456,7 +467,7 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("clean_environment", on()),
         ("core_files_forbidden", on()),
         ("init_undumpable", on()),
-        ("cgroup", cgroup(request)),
+        ("cgroup", "off: not in this version".to_owned()),
     ])
 }
 
@@ -471,34 +482,15 @@ fn uid_wall(config: &Config, caller: &Caller) -> String {
     }
 }
 
-/// Without a control group what was asked for is recorded, and nobody holds the payload to it.
-fn cgroup(request: &Request) -> String {
-    let asked = [
-        ("--cpus", request.cpus_milli.is_some()),
-        ("--memory", request.memory.is_some()),
-        ("--pids", request.pids.is_some()),
-    ];
-    let asked: Vec<&str> = asked.iter().filter(|(_, asked)| *asked).map(|(option, _)| *option).collect();
-    let mut text = "off: not in this version; no limit on memory or processes".to_owned();
-    if !asked.is_empty() {
-        text.push_str("; recorded and not enforced: ");
-        text.push_str(&asked.join(", "));
-    }
-    text
-}
-
 /// Limits of setrlimit(2) that the payload never goes above. No core file, because there are credentials in memory; no
-/// priority beyond what the pilot's process has.
-fn ceilings(limits: &config::Limits) -> Vec<Ceiling> {
+/// priority beyond what the pilot's process has. `weaker` are those in the place of a control group.
+fn ceilings(limits: &config::Limits, weaker: Vec<Ceiling>) -> Vec<Ceiling> {
     let always =
         [libc::RLIMIT_CORE, libc::RLIMIT_RTPRIO, libc::RLIMIT_NICE].map(|resource| (resource, Some(0)));
-    let configured = [
-        (libc::RLIMIT_NOFILE, limits.open_files),
-        (libc::RLIMIT_NPROC, limits.processes),
-        (libc::RLIMIT_FSIZE, limits.file_size),
-    ];
+    let configured = [(libc::RLIMIT_NOFILE, limits.open_files), (libc::RLIMIT_FSIZE, limits.file_size)];
     let all = always.into_iter().chain(configured);
     all.filter_map(|(resource, most)| Some(Ceiling { resource: resource as libc::c_int, most: most? }))
+        .chain(weaker)
         .collect()
 }
 

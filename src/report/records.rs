@@ -143,9 +143,9 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         })
         .collect();
     record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
-    record.grid.limits.memory = desk.request.memory;
-    record.grid.limits.cpus_milli = desk.request.cpus_milli;
-    record.grid.limits.pids = desk.request.pids;
+    record.grid.limits.memory = facts.limits.memory;
+    record.grid.limits.cpus_milli = facts.limits.cpus_milli;
+    record.grid.limits.pids = facts.limits.pids;
     record.grid.limits.wall_time = facts.wall_time.map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();

@@ -1,0 +1,4 @@
+//! What a payload may use of the host.
+#![forbid(unsafe_code)]
+
+pub mod limits;
