@@ -189,6 +189,18 @@ fn the_sites_defaults_and_maxima() {
     ] {
         assert!(plan.contains(line), "'{line}' is not in {plan}");
     }
+    // An administrator sees how far they hold on this host.
+    let mut check = bed.world.command(support::BAILEY);
+    let output = check.args(["check", "--json"]).env("BAILEY_CONFIG", &bed.config).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let row = |name: &str| {
+        let rows = report["checks"].as_array().unwrap();
+        let row =
+            rows.iter().find(|row| row["mechanism"] == name).unwrap_or_else(|| panic!("{name}: {report}"));
+        (row["wanted"].as_str().unwrap().to_owned(), row["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(row("limit_memory"), ("preferred".to_owned(), "weaker".to_owned()));
+    assert_eq!(row("limit_cpus"), ("preferred".to_owned(), "off".to_owned()));
     let free = World::new();
     let plan = stdout(&free.exec(&["--dry-run", "--", "/bin/true"]).output().unwrap());
     assert!(plan.contains("memory       no limit\ncpus         no limit\nprocesses    no limit\n"), "{plan}");

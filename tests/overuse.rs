@@ -169,7 +169,7 @@ fn a_rule_without_its_request_waits_and_says_so() {
     let world = World::new();
     let rules = "[[overuse]]\nid = \"cores\"\nmetric = \"cpu\"\nabove = \"1.2\"\nfor = \"1s\"\nsteps = [\"stop\"]\n\
         [[overuse]]\nid = \"memory\"\nmetric = \"memory\"\nabove = \"90%\"\nfor = \"1s\"\nsteps = [\"stop\"]\n";
-    let output = run(&world, rules, &["--memory", "1M"], &format!("({SPIN}) & sleep 3; kill $!"));
+    let output = run(&world, rules, &["--memory", "64M"], &format!("({SPIN}) & sleep 3; kill $!"));
     assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
     let launch = only(world.records_of("payload-launch"));
     let said = launch["grid"]["sandbox"]["overuse"].as_str().unwrap();

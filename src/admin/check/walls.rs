@@ -79,6 +79,8 @@ fn demand(config: &Config, name: &str) -> Wanted {
         // Made when a launch or a rule asks for it; what is told and no wall.
         "network_namespace" | "late_mounts" | "scheduling" => Wanted::Info,
         "uid" if config.uid.mode == UidMode::Caller => Wanted::Info,
+        // Only where the site sets one; the payload runs without.
+        "limit_memory" | "limit_cpus" | "limit_pids" => Wanted::Preferred,
         // Parts that this version does not have; the rows say so.
         "cgroup" => Wanted::Off,
         _ => Wanted::Required,
@@ -135,6 +137,8 @@ fn of_plan(name: &str, wanted: Wanted, text: &str) -> Row {
     let state = match text {
         "on" => State::On,
         text if text.starts_with("off") => State::Off,
+        text if text.starts_with("not enforced") => State::Off,
+        text if text.starts_with("rlimit") => State::Weaker,
         // `late_mounts` is in words.
         text if text.starts_with("on") || wanted == Wanted::Info => State::On,
         _ => State::Unknown,
