@@ -77,6 +77,10 @@ fn a_process_gets_no_more_memory_than_its_limit() {
     both.args(["--", "/bin/sh", "-c", &script]).env("BAILEY_CONFIG", &bed.config);
     assert_eq!(stdout(&both.output().unwrap()), "allocate: ok\nallocate: ok");
     assert_eq!(bed.run(&held, &["raise", ",", "allocate", "256"]).lines().next(), Some("raise-data: EPERM"));
+    // The least that may be asked is enough to start something.
+    let mut least =
+        bed.world.exec(&["--memory", "4M", "--", "/bin/sh", "-c", "echo started; exec /bin/true"]);
+    assert_eq!(stdout(&least.env("BAILEY_CONFIG", &bed.config).output().unwrap()), "started");
     // An interpreter, as it is, runs in it.
     let script = "my $x = 'x' x (100 << 20); print length $x";
     let perl = |options: &[&str]| {

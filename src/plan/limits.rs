@@ -21,9 +21,9 @@ pub fn limits(asked: &Limits, site: &config::Limits, rule: &Limits) -> Result<Li
     let bytes = |bytes: u64| Bytes(bytes).to_string();
     let cores = |milli: u64| Cores(milli).to_string();
     let pids = |pids: u64| format!("{pids} processes and threads");
-    let memory = Key { what: "memory", key: "most_memory", text: &bytes };
-    let cpus = Key { what: "cores", key: "most_cpus", text: &cores };
-    let processes = Key { what: "processes", key: "most_pids", text: &pids };
+    let memory = Resource { what: "memory", key: "most_memory", text: &bytes };
+    let cpus = Resource { what: "cores", key: "most_cpus", text: &cores };
+    let processes = Resource { what: "processes", key: "most_pids", text: &pids };
     let limits = Limits {
         memory: memory.holds(asked.memory, site.memory, site.most_memory, rule.memory)?,
         cpus_milli: cpus.holds(asked.cpus_milli, site.cpus_milli, site.most_cpus_milli, rule.cpus_milli)?,
@@ -48,13 +48,14 @@ pub fn limits(asked: &Limits, site: &config::Limits, rule: &Limits) -> Result<Li
     Ok(limits)
 }
 
-struct Key<'a> {
+/// One of the three, for its messages.
+struct Resource<'a> {
     what: &'static str,
     key: &'static str,
     text: &'a dyn Fn(u64) -> String,
 }
 
-impl Key<'_> {
+impl Resource<'_> {
     fn holds(
         &self,
         asked: Option<u64>,
@@ -118,8 +119,8 @@ fn weaker_on(limits: &Limits, counts_by_namespace: bool) -> (Vec<Ceiling>, BTree
 /// Whether `RLIMIT_NPROC` counts the processes of one user namespace, as it does since Linux 5.14 (ucounts). Before that it
 /// counts all of the uid's on the host, and a payload's neighbours would take its share: then it MUST NOT be lowered.
 ///
-/// By the kernel's version: to find out by doing takes a process in a namespace of its own, before the one that is launched.
-/// No older kernel is known to have it, and one that has would only be told to be weaker than it is.
+/// By the kernel's version: by doing, only a fork inside the new namespace could show it, when what is recorded is long
+/// decided. The error is on the safe side: an older kernel to which it was ported back is said to be weaker than it is.
 fn counts_by_namespace() -> bool {
     nix::sys::utsname::uname().is_ok_and(|host| is_since_5_14(&host.release().to_string_lossy()))
 }
