@@ -46,7 +46,7 @@ if is_root && [ -c /dev/fuse ] && ! as_user test -w /dev/fuse && mknod -m 0666 "
     export BAILEY_TEST_FUSE=$work/fuse
 fi
 if is_root; then
-    for controller in memory pids cpu cpuacct blkio; do
+    for controller in memory pids cpu cpuacct; do
         group=/sys/fs/cgroup/$controller/bailey-tests-$$
         [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] && mkdir "$group" || continue
         chown "$BAILEY_TEST_USER" "$group" "$group/cgroup.procs"

@@ -54,6 +54,18 @@ pub struct Offers {
     pub cpu: bool,
 }
 
+impl Offers {
+    /// Of these limits what it can hold a payload to, and the rest.
+    pub fn share(&self, limits: &Limits) -> (Limits, Limits) {
+        let of = |memory, cpu, pids| Limits {
+            memory: limits.memory.filter(|_| memory),
+            cpus_milli: limits.cpus_milli.filter(|_| cpu),
+            pids: limits.pids.filter(|_| pids),
+        };
+        (of(self.memory, self.cpu, self.pids), of(!self.memory, !self.cpu, !self.pids))
+    }
+}
+
 /// Where a payload's group can be.
 #[derive(Debug)]
 pub struct Place(Kind<v2::Base, v1::Base>);

@@ -31,6 +31,9 @@ pub struct Usage {
     pub pids_refused: Option<u64>,
 }
 
+/// More than the kernel charges a group for at one time (64 pages of 4 KiB).
+const PIECE: u64 = 256 << 10;
+
 /// The number behind a name in a file of `NAME NUMBER` lines.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
@@ -68,8 +71,6 @@ pub(super) fn v2(dir: &Dir) -> Usage {
 pub(super) fn v1(groups: &Groups) -> Usage {
     let micros = |name| groups.of("cpuacct").and_then(|dir| dir.number(name)).map(|nanos| nanos / 1000);
     let memory = groups.of("memory");
-    let io = groups.of("blkio").and_then(|dir| dir.read(c"blkio.throttle.io_service_bytes").ok());
-    let io = |word: &str| io.as_deref().map(|text| direction(text, word));
     let pids = groups.of("pids");
     Usage {
         version: 1,
@@ -77,27 +78,19 @@ pub(super) fn v1(groups: &Groups) -> Usage {
         cpu_system_us: micros(c"cpuacct.usage_sys"),
         memory_peak: memory.and_then(|dir| dir.number(c"memory.max_usage_in_bytes")),
         page_faults_major: memory.and_then(|dir| field(&dir.read(c"memory.stat").ok()?, "total_pgmajfault")),
-        io_read: io("Read"),
-        io_write: io("Write"),
+        // blkio counts only where the site throttles.
+        io_read: None,
+        io_write: None,
         pids_peak: pids.and_then(|dir| dir.number(c"pids.peak")).map(|peak| peak.saturating_sub(1)),
         oom_kills: memory.and_then(|dir| field(&dir.read(c"memory.oom_control").ok()?, "oom_kill")),
-        // With swap limited to the same, that is what is met.
-        oom: memory.map(|dir| {
-            let met = |name| dir.number(name).unwrap_or(0);
-            met(c"memory.failcnt") + met(c"memory.memsw.failcnt")
+        // memory.failcnt is not kept by every kernel. What is charged comes in pieces, so the last one may not fit.
+        oom: memory.and_then(|dir| {
+            let (peak, limit) =
+                (dir.number(c"memory.max_usage_in_bytes")?, dir.number(c"memory.limit_in_bytes")?);
+            Some(u64::from(peak.saturating_add(PIECE) >= limit))
         }),
         pids_refused: pids.and_then(|dir| field(&dir.read(c"pids.events").ok()?, "max")),
     }
-}
-
-/// The sum over all devices of a file of `MAJ:MIN WORD N` lines.
-fn direction(text: &str, word: &str) -> u64 {
-    text.lines()
-        .filter_map(|line| {
-            let mut parts = line.split_whitespace().skip(1);
-            (parts.next() == Some(word)).then(|| parts.next()?.parse::<u64>().ok())?
-        })
-        .fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -119,8 +112,5 @@ mod tests {
     fn devices_are_summed() {
         let v2 = "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n8:0 rbytes=1 wbytes=2 rios=1 wios=1 dbytes=9 dios=0\n7:0 \n";
         assert_eq!((devices(v2, "rbytes"), devices(v2, "wbytes"), devices("", "rbytes")), (4097, 8194, 0));
-        let v1 =
-            "254:0 Read 4096\n254:0 Write 8192\n254:0 Sync 1\n254:0 Total 12288\n8:0 Read 4\nTotal 12292\n";
-        assert_eq!((direction(v1, "Read"), direction(v1, "Write")), (4100, 8192));
     }
 }

@@ -18,7 +18,7 @@ use crate::sys::Errno;
 use std::ffi::CStr;
 
 /// The controllers of which a payload gets a group, in the order in which the record names one.
-const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "blkio"];
+const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
 
 /// One hierarchy: some controllers are mounted together.
 #[derive(Debug)]

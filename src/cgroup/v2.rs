@@ -18,7 +18,7 @@
 use super::dir::Dir;
 use super::limits::Limits;
 use super::{Offers, Words};
-use crate::config;
+use crate::config::{self, Demand};
 use crate::failure::errno_text;
 use crate::sys::Errno;
 use std::ffi::CStr;
@@ -277,7 +277,11 @@ impl Group {
         let set = |file: &CStr, value: &str| {
             self.dir.write(file, value).map_err(|errno| failed(file, value, errno))
         };
-        let absent = "not enforced: the controller is not delegated";
+        // Offered when it was looked for; what hindered its hand-over stands behind `cgroup`.
+        let absent = |option: &str| match settings.mode {
+            Demand::Required => Err(format!("the controller for {option} cannot be handed to {}", self.path)),
+            _ => Ok("not enforced: the controller cannot be handed on".to_owned()),
+        };
         if let Some(bytes) = limits.memory {
             let state = if self.dir.has(c"memory.max") {
                 set(c"memory.max", &bytes.to_string())?;
@@ -299,7 +303,7 @@ impl Group {
                 };
                 format!("on: memory.max {bytes}, {swap}; {whom}")
             } else {
-                absent.to_owned()
+                absent("--memory")?
             };
             words.insert("limit_memory", state);
         }
@@ -310,7 +314,7 @@ impl Group {
                 set(c"pids.max", &most.to_string())?;
                 format!("on: pids.max {most}, init included")
             } else {
-                absent.to_owned()
+                absent("--pids")?
             };
             words.insert("limit_pids", state);
         }
@@ -329,7 +333,7 @@ impl Group {
                     }
                 }
             } else {
-                absent.to_owned()
+                absent("--cpus")?
             };
             words.insert("limit_cpus", state);
         }

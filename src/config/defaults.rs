@@ -174,7 +174,13 @@ impl Default for Config {
                 grace: Duration::from_secs(10),
                 // The kernel's own default for the most (fs.nr_open): only "no limit" is cut.
                 open_files: Some(1 << 20),
-                processes: None,
+                // What a slot is worth only the batch system and the site know.
+                memory: None,
+                most_memory: None,
+                cpus_milli: None,
+                most_cpus_milli: None,
+                pids: None,
+                most_pids: None,
                 file_size: None,
                 overuse_off: Vec::new(),
             },

@@ -12,6 +12,7 @@ mod cgroup;
 mod defaults;
 pub(crate) mod diagnose;
 mod file;
+mod limits;
 mod overuse;
 mod policy;
 mod schema;
@@ -296,8 +297,18 @@ pub struct Limits {
     pub grace: Duration,
     /// `open_files`: RLIMIT_NOFILE at most. `None`: the pilot's.
     pub open_files: Option<u64>,
-    /// `processes`: RLIMIT_NPROC at most. `None`: the pilot's.
-    pub processes: Option<u64>,
+    /// `memory`: bytes, when nothing is asked. `None`: the most, or no limit.
+    pub memory: Option<u64>,
+    /// `most_memory`: the most that may be asked, and what holds when nothing is asked and `memory` says nothing.
+    pub most_memory: Option<u64>,
+    /// `cpus`: thousandths of a core, when nothing is asked.
+    pub cpus_milli: Option<u64>,
+    /// `most_cpus`: as `most_memory`.
+    pub most_cpus_milli: Option<u64>,
+    /// `pids`: processes and threads, when nothing is asked.
+    pub pids: Option<u64>,
+    /// `most_pids`: as `most_memory`.
+    pub most_pids: Option<u64>,
     /// `file_size`: RLIMIT_FSIZE at most. `None`: the pilot's.
     pub file_size: Option<u64>,
     /// `overuse_off`: ids of `[[overuse]]` rules that do not hold, shipped ones too.

@@ -11,8 +11,8 @@ use super::cgroup::{Cpus, Oom, Parent, Swap};
 use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
-    Count, EtcName, ImageEtc, LogDir, Metrics, OomScore, Pass, Place, Processes, Read, SearchPath, Shown,
-    SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
+    Cores, Count, EtcName, ImageEtc, LogDir, Memory, Metrics, OomScore, Pass, Place, Processes, Read,
+    SearchPath, Shown, SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
 };
 use super::{Abi32, Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
 
@@ -162,7 +162,12 @@ struct Limits {
     wall_time: One<WallTime>,
     grace: One<Duration>,
     open_files: One<Unless<Count>>,
-    processes: One<Unless<Processes>>,
+    memory: One<Unless<Memory>>,
+    most_memory: One<Unless<Memory>>,
+    cpus: One<Unless<Cores>>,
+    most_cpus: One<Unless<Cores>>,
+    pids: One<Unless<Processes>>,
+    most_pids: One<Unless<Processes>>,
     file_size: One<Unless<Size>>,
     overuse_off: List<Id>,
 }
@@ -209,8 +214,21 @@ impl Keys {
                 },
             uid: Uid { mode, shared_dirs, state: subuid_state },
             root_caller: RootCaller { uids, workdirs, state: uids_state },
-            cgroup: Cgroup { mode: cgroup_mode, parent, oom, swap, cpus },
-            limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
+            cgroup: Cgroup { mode: cgroup_mode, parent, oom, swap, cpus: cgroup_cpus },
+            limits:
+                Limits {
+                    wall_time,
+                    grace,
+                    open_files,
+                    memory,
+                    most_memory,
+                    cpus,
+                    most_cpus,
+                    pids,
+                    most_pids,
+                    file_size,
+                    overuse_off,
+                },
             overuse,
             policy,
             image,
@@ -287,11 +305,16 @@ impl Keys {
         set(&mut config.cgroup.parent, parent.map(|v| v.0.0));
         set(&mut config.cgroup.oom, oom.map(|v| v.0));
         set(&mut config.cgroup.swap, swap.map(|v| v.0));
-        set(&mut config.cgroup.cpus, cpus.map(|v| v.0));
+        set(&mut config.cgroup.cpus, cgroup_cpus.map(|v| v.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));
-        set(&mut config.limits.processes, processes.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.memory, memory.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.most_memory, most_memory.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.cpus_milli, cpus.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.most_cpus_milli, most_cpus.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.pids, pids.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.most_pids, most_pids.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.limits.file_size, file_size.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
     }

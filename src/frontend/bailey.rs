@@ -1,9 +1,10 @@
 //! `bailey exec [OPTIONS] -- COMMAND [ARG...]`.
 #![forbid(unsafe_code)]
 
+use crate::cgroup::limits::Limits;
 use crate::failure::Failure;
 use crate::request::{
-    Bind, DeclaredIdentity, EnvName, Network, Request, Stdio, parse_count, parse_cpus, parse_duration,
+    Bind, DeclaredIdentity, EnvName, Network, Request, Stdio, parse_cpus, parse_duration, parse_pids,
     parse_size,
 };
 use clap::Parser;
@@ -83,14 +84,14 @@ struct Exec {
     /// Let it make namespaces of its own, where the site allows that
     #[arg(long, help_heading = "Walls and limits")]
     nested: bool,
-    /// Cores it asks for, for rules on overuse; not enforced yet
+    /// Cores at most, such as 8 or 0.5
     #[arg(long, value_name = "N", value_parser = parse_cpus, allow_hyphen_values = true, help_heading = "Walls and limits")]
     cpus: Option<u64>,
-    /// Memory it asks for; likewise
+    /// Memory at most, such as 2G
     #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "Walls and limits")]
     memory: Option<u64>,
-    /// Processes it asks for; recorded only
-    #[arg(long, value_name = "N", value_parser = parse_count, allow_hyphen_values = true, help_heading = "Walls and limits")]
+    /// Processes and threads at most
+    #[arg(long, value_name = "N", value_parser = parse_pids, allow_hyphen_values = true, help_heading = "Walls and limits")]
     pids: Option<u64>,
     /// Stop it after this time
     #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true, help_heading = "Walls and limits")]
@@ -177,9 +178,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         stdio,
         nested,
         scratch_size,
-        cpus_milli: cpus,
-        memory,
-        pids,
+        limits: Limits { memory, cpus_milli: cpus, pids },
         wall_time,
         grace,
         status_file,
@@ -223,7 +222,7 @@ fn plain(args: &[OsString]) -> Option<Exec> {
                     "--scratch-size" => set(&mut exec.scratch_size, parse_size(text()?).ok()?)?,
                     "--memory" => set(&mut exec.memory, parse_size(text()?).ok()?)?,
                     "--cpus" => set(&mut exec.cpus, parse_cpus(text()?).ok()?)?,
-                    "--pids" => set(&mut exec.pids, parse_count(text()?).ok()?)?,
+                    "--pids" => set(&mut exec.pids, parse_pids(text()?).ok()?)?,
                     "--wall-time" => set(&mut exec.wall_time, parse_duration(text()?).ok()?)?,
                     "--grace" => set(&mut exec.grace, parse_duration(text()?).ok()?)?,
                     "--stdio" => set(&mut exec.stdio, Stdio::parse(text()?).ok()?)?,

@@ -8,7 +8,7 @@ use super::{HandedOver, Plan};
 use crate::failure::{Failure, Printable, errno_text};
 use crate::identity::Identity;
 use crate::policy::verdict::Verdict;
-use crate::request::{LaunchId, Request, Stdio};
+use crate::request::{Bytes, Cores, LaunchId, Request, Stdio};
 use crate::sys::fs;
 
 /// What the standard streams are. Those that are handed on as they are and lie in a file can be opened again, truncated and
@@ -123,6 +123,13 @@ pub fn describe(
             facts.scratch >> 20
         ),
     );
+    for (name, most) in [
+        ("memory", facts.limits.memory.map(|bytes| Bytes(bytes).to_string())),
+        ("cpus", facts.limits.cpus_milli.map(|milli| Cores(milli).to_string())),
+        ("processes", facts.limits.pids.map(|pids| format!("{pids}, threads included"))),
+    ] {
+        put(name, &most.map_or("no limit".to_owned(), |most| format!("{most} at most")));
+    }
     match plan.deadline.wall_time {
         Some(limit) => put(
             "wall time",

@@ -27,10 +27,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod describe;
+mod limits;
 mod opened;
 
 pub use describe::describe;
 pub(crate) use describe::streams_behind_rules;
+pub use limits::{limits, weaker};
 pub use opened::{Opened, facts, open};
 
 /// What will be done.
@@ -76,7 +78,7 @@ pub struct Facts {
     pub env: BTreeMap<OsString, OsString>,
     /// Bytes of the private tmpfs.
     pub scratch: u64,
-    /// What it may use of the host.
+    /// Memory, cores and processes that hold.
     pub limits: Limits,
     /// The wall time that holds.
     pub wall_time: Option<Duration>,
@@ -101,10 +103,13 @@ pub fn decide(
     }
     let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
-    let limits = Limits { memory: request.memory, cpus_milli: request.cpus_milli, pids: request.pids };
+    let limits = limits(&request.limits, &config.limits, &obligations.limits)?;
     let place = place(&config.cgroup, &limits)?;
     let offers = place.as_ref().map_or_else(|_| Offers::default(), Place::offers);
-    let watch = watch(request, config, offers, &obligations.overuse_exempt);
+    // What no control group can hold is for rlimits.
+    let (by_group, by_rlimit) = offers.share(&limits);
+    let (weaker, limit_walls) = weaker(&by_rlimit);
+    let watch = watch(&limits, config, offers, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
     let scratch = obligations.scratch.map_or(scratch, |most| scratch.min(most));
     if scratch < LEAST_SCRATCH {
@@ -185,12 +190,13 @@ pub fn decide(
         // Replaced by what came of it, once it is made.
         Ok(place) => walls.insert("cgroup", place.describe()),
         Err(why) => {
-            walls.extend(cgroup::without(config.cgroup.mode, &limits, why.clone())?);
+            walls.extend(cgroup::without(config.cgroup.mode, &by_group, why.clone())?);
             None
         }
     };
     walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
+    walls.extend(limit_walls);
     deadline.overuse = watch.watched;
     walls.insert("stdio", describe::streams(stdio)?);
     walls.insert("profile", obligations.profile.as_str().to_owned());
@@ -204,16 +210,16 @@ pub fn decide(
         uid_map: line(&format!("{0} {0} 1\n", caller.uid)),
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
         cgroup_mode: config.cgroup.mode,
-        limits,
+        limits: by_group,
         moved_late: place.as_ref().is_ok_and(Place::is_late),
-        cgroup: place.ok().map(|place| Planned { place, limits, settings: config.cgroup.clone() }),
+        cgroup: place.ok().map(|place| Planned { place, limits: by_group, settings: config.cgroup.clone() }),
         namespaces,
         forbid_nesting: !request.nested,
         seccomp: filter,
         seccomp_demand: config.sandbox.seccomp,
         keyring: config.sandbox.session_keyring,
         landlock,
-        ceilings: ceilings(&config.limits),
+        ceilings: ceilings(&config.limits, weaker),
         oom_score_adj: config.sandbox.oom_score_adj,
         loopback: request.network == Network::None,
         stdio,
@@ -329,8 +335,8 @@ fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Re
 }
 
 /// The rules on overuse that are judged while it runs; `exempt` are those that the policy lifts for it.
-fn watch(request: &Request, config: &Config, offers: Offers, exempt: &[String]) -> Selection {
-    let requests = Requests { cpus_milli: request.cpus_milli, memory: request.memory };
+fn watch(limits: &Limits, config: &Config, offers: Offers, exempt: &[String]) -> Selection {
+    let requests = Requests { cpus_milli: limits.cpus_milli, memory: limits.memory };
     let tells = Tells { memory: offers.memory, ..sample::tells() };
     overuse::select(&config.overuse, &config.limits.overuse_off, requests, tells, exempt)
 }
@@ -520,17 +526,14 @@ fn uid_wall(config: &Config, caller: &Caller) -> String {
 }
 
 /// Limits of setrlimit(2) that the payload never goes above. No core file, because there are credentials in memory; no
-/// priority beyond what the pilot's process has.
-fn ceilings(limits: &config::Limits) -> Vec<Ceiling> {
+/// priority beyond what the pilot's process has. `weaker` are those in the place of a control group.
+fn ceilings(limits: &config::Limits, weaker: Vec<Ceiling>) -> Vec<Ceiling> {
     let always =
         [libc::RLIMIT_CORE, libc::RLIMIT_RTPRIO, libc::RLIMIT_NICE].map(|resource| (resource, Some(0)));
-    let configured = [
-        (libc::RLIMIT_NOFILE, limits.open_files),
-        (libc::RLIMIT_NPROC, limits.processes),
-        (libc::RLIMIT_FSIZE, limits.file_size),
-    ];
+    let configured = [(libc::RLIMIT_NOFILE, limits.open_files), (libc::RLIMIT_FSIZE, limits.file_size)];
     let all = always.into_iter().chain(configured);
     all.filter_map(|(resource, most)| Some(Ceiling { resource: resource as libc::c_int, most: most? }))
+        .chain(weaker)
         .collect()
 }
 

@@ -98,6 +98,7 @@ pub const fn limit_name(resource: libc::c_int) -> &'static str {
     const FILE_SIZE: libc::c_int = libc::RLIMIT_FSIZE as libc::c_int;
     const CPU: libc::c_int = libc::RLIMIT_CPU as libc::c_int;
     const MEMORY: libc::c_int = libc::RLIMIT_AS as libc::c_int;
+    const DATA: libc::c_int = libc::RLIMIT_DATA as libc::c_int;
     match resource {
         CORE => "RLIMIT_CORE",
         NICE => "RLIMIT_NICE",
@@ -107,6 +108,7 @@ pub const fn limit_name(resource: libc::c_int) -> &'static str {
         FILE_SIZE => "RLIMIT_FSIZE",
         CPU => "RLIMIT_CPU",
         MEMORY => "RLIMIT_AS",
+        DATA => "RLIMIT_DATA",
         _ => "RLIMIT_?",
     }
 }

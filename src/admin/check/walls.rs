@@ -134,6 +134,7 @@ fn of_plan(name: &str, wanted: Wanted, text: &str) -> Row {
     let state = match text {
         "on" => State::On,
         text if text.starts_with("off") || text.starts_with("not enforced") => State::Off,
+        text if text.starts_with("rlimit") => State::Weaker,
         // `late_mounts` is in words.
         text if text.starts_with("on") || wanted == Wanted::Info => State::On,
         _ => State::Unknown,
