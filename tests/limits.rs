@@ -11,7 +11,8 @@ use support::{ATTACK, Attack, Started, World, assert_refused, behind, code, stdo
 
 /// The site's configuration; without a control group, whatever this host has.
 fn config(world: &World, limits: &str, more: &str) -> PathBuf {
-    world.config(&format!("[audit]\nrecorder = \"off\"\n[limits]\n{limits}\n{more}"))
+    world
+        .config(&format!("[audit]\nrecorder = \"off\"\n[cgroup]\nmode = \"off\"\n[limits]\n{limits}\n{more}"))
 }
 
 struct Bed {

@@ -47,12 +47,12 @@ if is_root && [ -c /dev/fuse ] && ! as_user test -w /dev/fuse && mknod -m 0666 "
 fi
 if is_root; then
     for controller in memory pids cpu cpuacct; do
-        group=/sys/fs/cgroup/$controller/bailey-tests-$$
+        group=/sys/fs/cgroup/$controller/payload-tests-$$
         [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] && mkdir "$group" || continue
         chown "$BAILEY_TEST_USER" "$group" "$group/cgroup.procs"
         groups+=("$group")
     done
-    [ "${#groups[@]}" -eq 0 ] || export BAILEY_TEST_CGROUP1=/bailey-tests-$$
+    [ "${#groups[@]}" -eq 0 ] || export BAILEY_TEST_CGROUP1=/payload-tests-$$
 fi
 BAILEY_TEST_SHARED=$work/shared
 mkdir "$BAILEY_TEST_SHARED"

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Row, State, Wanted};
-use crate::config::{Config, UidMode};
+use crate::config::{Config, Demand, UidMode};
 use crate::probe::{Findings, Part, Trouble};
 use crate::request::Stdio;
 use crate::sandbox::NAMESPACES;
@@ -79,7 +79,11 @@ fn demand(config: &Config, name: &str) -> Wanted {
         // Made when a launch or a rule asks for it; what is told and no wall.
         "network_namespace" | "late_mounts" | "scheduling" => Wanted::Info,
         "uid" if config.uid.mode == UidMode::Caller => Wanted::Info,
-        "cgroup" | "limit_memory" | "limit_pids" | "limit_cpus" => config.cgroup.mode.into(),
+        "cgroup" => config.cgroup.mode.into(),
+        // Only where the site sets one; the payload runs without.
+        "limit_memory" | "limit_pids" | "limit_cpus" if config.cgroup.mode != Demand::Required => {
+            Wanted::Preferred
+        }
         _ => Wanted::Required,
     }
 }
