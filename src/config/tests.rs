@@ -118,6 +118,8 @@ scratch_size = "1025"
 pass = ["A*", "B"]
 path = "/bin:/usr/bin"
 [sandbox]
+pid_namespace = "preferred"
+proc = "off"
 ipc_namespace = "preferred"
 uts_namespace = "off"
 cgroup_namespace = "off"
@@ -250,6 +252,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.root.host, [Path::new("/usr"), Path::new("/a b")]);
     assert_eq!(config.root.scratch_size, 1025);
     assert_eq!(config.environment.pass, ["A*", "B"]);
+    assert_eq!((config.sandbox.pid_namespace, config.sandbox.proc), (Demand::Preferred, Demand::Off));
     assert_eq!(config.sandbox.uts_namespace, Demand::Off);
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
     assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, Abi32::Off));

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod landlock;
 pub mod layout;
 pub mod observe;
+pub mod orphans;
 pub mod protocol;
 pub mod seccomp;
 mod streams;
@@ -80,6 +81,8 @@ pub struct Blueprint {
     pub stdio: Stdio,
     /// umask of the payload.
     pub umask: u32,
+    /// Whether a proc of its own is a must; `Off` shows the outer one.
+    pub proc: Demand,
     /// `MOUNT_ATTR_*` atime flags with which the host's /proc is mounted; a new proc must carry them.
     pub proc_attr: u64,
     /// Paths to try for the command, in order.
@@ -92,12 +95,14 @@ pub struct Blueprint {
     pub title: CString,
 }
 
-/// The init process. Dropping it kills the whole pid namespace and reaps.
+/// The init process. Dropping it kills everything below it and reaps.
 #[derive(Debug)]
 struct Init {
     pid: i32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// It is pid 1 of a namespace, with which the kernel ends all others in it.
+    own_pids: bool,
     /// Dropped after init is reaped: what it lent is given back then.
     lease: Option<Lease>,
 }
@@ -111,7 +116,12 @@ impl Init {
     fn wait(&mut self) -> Result<(i32, Usage), Errno> {
         let result = process::wait_with_usage(self.pid);
         self.reaped = true;
-        result
+        if self.own_pids {
+            return result;
+        }
+        // What init left is this process's own now. It has no other children: helpers of the set-up were waited for.
+        orphans::end();
+        result.map(|(status, _)| (status, process::usage_of_children()))
     }
 }
 
@@ -135,8 +145,17 @@ pub struct Building {
 }
 
 impl Blueprint {
+    /// Does it get a pid namespace of its own?
+    pub const fn has_own_pids(&self) -> bool {
+        self.namespaces & libc::CLONE_NEWPID != 0
+    }
+
     /// Clones the child into its namespaces.
     pub fn start(self) -> Result<(Building, Explainer), Failure> {
+        let own_pids = self.has_own_pids();
+        if !own_pids {
+            process::become_subreaper().map_err(no_subreaper)?;
+        }
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
         let pipes = match self.stdio {
@@ -149,7 +168,7 @@ impl Blueprint {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
                 let outside = self.lease.as_ref().map_or(self.ids, Lease::outside);
-                let mut init = Init { pid, pidfd, reaped: false, lease: self.lease };
+                let mut init = Init { pid, pidfd, reaped: false, own_pids, lease: self.lease };
                 if let Some(lease) = &mut init.lease {
                     lease.admit(pid)?;
                     socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // it may go on
@@ -162,6 +181,8 @@ impl Blueprint {
                     ids: self.ids,
                     outside,
                     oom_score_adj: self.oom_score_adj,
+                    own_pids,
+                    proc: self.proc,
                 };
                 let stage = Cell::new(None);
                 let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
@@ -171,6 +192,14 @@ impl Blueprint {
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
     }
+}
+
+fn no_subreaper(errno: Errno) -> Failure {
+    Failure::site(
+        "cannot keep the payload's processes together without a pid namespace (PR_SET_CHILD_SUBREAPER)",
+        errno_text(errno),
+        "leave out --no-pid",
+    )
 }
 
 fn no_sockets(errno: Errno) -> Failure {
@@ -490,12 +519,12 @@ impl Running {
         pidfd::pid_of(self.payload.as_fd()).filter(|pid| *pid > 0)
     }
 
-    /// Kills everything: init, and with it its pid namespace.
+    /// Kills init, and with it its pid namespace. Without one [`Self::reap`] kills the rest.
     pub fn kill_all(&self) {
         self.init.kill();
     }
 
-    /// Reaps init when everything ended or is ending; the usage of the whole tree, init's own set-up included.
+    /// Reaps init when everything ended or is ending, and ends what is left where it has no pid namespace; the usage of the whole tree, init's own set-up included.
     pub fn reap(mut self) -> Usage {
         self.init.wait().map(|(_, usage)| usage).unwrap_or_default()
     }
