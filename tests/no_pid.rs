@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::recorder::Recorder;
 use support::{
     ATTACK, Attack, Guard, Started, World, alive_with, assert_refused, code, image, mounted, proc_status,
-    skip, stdout, text, wait_for,
+    stdout, text, wait_for,
 };
 
 const GRANTED: &str = "[sandbox]\npid_namespace = \"preferred\"\n";
