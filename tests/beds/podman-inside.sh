@@ -71,7 +71,7 @@ fi
 ok "a payload runs" runs
 ok "a payload runs without a pid namespace" runs --no-pid
 ok "a payload makes no user namespace" alone
-ok "the pid namespace is said to be on" says '^pid_namespace .* on ' launch check
+ok "the pid namespace is said to be on" says '^pid_namespace .* on' launch check
 
 # one PROGRAM-NAME PROGRAM TEST
 one() {
