@@ -615,3 +615,15 @@ fn the_environment_names_the_file_in_test_builds_only() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
+
+#[test]
+fn uids_of_their_own_and_no_pid_namespaces_do_not_go_together() {
+    let mut config = Config::default();
+    config.sandbox.pid_namespace = Demand::Off;
+    assert_eq!(super::warnings(&config), Vec::<String>::new());
+    config.uid.mode = UidMode::Subuid;
+    let said = super::warnings(&config);
+    assert!(said.len() == 1 && said[0].contains("sandbox.pid_namespace"), "{said:?}");
+    config.sandbox.pid_namespace = Demand::Preferred;
+    assert_eq!(super::warnings(&config), Vec::<String>::new());
+}
