@@ -37,6 +37,8 @@ pub struct Request {
     pub stdio: Option<Stdio>,
     /// `--nested`: the payload asks to make namespaces of its own.
     pub nested: bool,
+    /// `--no-pid`: the payload asks for the pilot's pid namespace in place of one of its own.
+    pub no_pid: bool,
     /// `--scratch-size`, bytes.
     pub scratch_size: Option<u64>,
     /// `--memory`, `--cpus`, `--pids`.

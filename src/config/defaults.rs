@@ -137,9 +137,12 @@ impl Default for Config {
                 pass: PASS.map(str::to_owned).to_vec(),
                 path: "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".to_owned(),
             },
-            // Required throughout: every kernel that can run bailey at all has these four (cgroup namespaces since 4.6),
-            // and they work in rootless podman with its default options. Where one is missing, the site says so here.
+            // Required throughout: every kernel that can run bailey at all has these (cgroup namespaces since 4.6), and all but
+            // `proc` work in rootless podman with its default options. Where one is missing, the site says so here.
             sandbox: Sandbox {
+                // What ends a payload as a whole, whoever is killed first; and what hides the pilot's processes from it.
+                pid_namespace: Demand::Required,
+                proc: Demand::Required,
                 ipc_namespace: Demand::Required,
                 uts_namespace: Demand::Required,
                 cgroup_namespace: Demand::Required,

@@ -232,6 +232,10 @@ pub struct Environment {
 /// `[sandbox]`: walls that a site can turn off. What is not here cannot be turned off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
+    /// `pid_namespace`: processes of its own, which end with its init. `Preferred` grants `--no-pid`.
+    pub pid_namespace: Demand,
+    /// `proc`: a proc of its own, where it has a pid namespace; otherwise the one around bailey is shown.
+    pub proc: Demand,
     /// `ipc_namespace`
     pub ipc_namespace: Demand,
     /// `uts_namespace`

@@ -400,6 +400,12 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
 /// What can never take effect, or is likely to be meant otherwise; in words, for `bailey config validate`.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = super::overuse::warnings(config);
+    let lent = config.uid.mode == super::UidMode::Subuid || config.root_caller.uids.is_some();
+    if lent && config.sandbox.pid_namespace == super::Demand::Off {
+        warnings.push(
+            "sandbox.pid_namespace is off: every payload that gets a uid of its own is refused".to_owned(),
+        );
+    }
     let persons: HashSet<&str> = config.tables.persons.iter().map(|person| person.id.as_str()).collect();
     let mut closed: Option<&str> = None;
     for rule in &config.tables.rules {

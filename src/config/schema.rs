@@ -117,6 +117,8 @@ struct Environment {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [sandbox]")]
 struct Sandbox {
+    pid_namespace: One<Demand>,
+    proc: One<Demand>,
     ipc_namespace: One<Demand>,
     uts_namespace: One<Demand>,
     cgroup_namespace: One<Demand>,
@@ -200,6 +202,8 @@ impl Keys {
             environment: Environment { pass, path },
             sandbox:
                 Sandbox {
+                    pid_namespace,
+                    proc,
                     ipc_namespace,
                     uts_namespace,
                     cgroup_namespace,
@@ -284,6 +288,8 @@ impl Keys {
         set(&mut config.root.scratch_size, scratch_size.map(|v| v.0.0));
         set(&mut config.environment.pass, list(pass, |v| v.0));
         set(&mut config.environment.path, path.map(|v| v.0.0));
+        set(&mut config.sandbox.pid_namespace, pid_namespace.map(|v| v.0));
+        set(&mut config.sandbox.proc, proc.map(|v| v.0));
         set(&mut config.sandbox.ipc_namespace, ipc_namespace.map(|v| v.0));
         set(&mut config.sandbox.uts_namespace, uts_namespace.map(|v| v.0));
         set(&mut config.sandbox.cgroup_namespace, cgroup_namespace.map(|v| v.0));

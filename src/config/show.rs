@@ -92,6 +92,8 @@ pub fn show(config: &Config) -> String {
     out.text("path", &environment.path);
 
     out.section("sandbox");
+    out.text("pid_namespace", sandbox.pid_namespace.as_str());
+    out.text("proc", sandbox.proc.as_str());
     out.text("ipc_namespace", sandbox.ipc_namespace.as_str());
     out.text("uts_namespace", sandbox.uts_namespace.as_str());
     out.text("cgroup_namespace", sandbox.cgroup_namespace.as_str());

@@ -118,6 +118,8 @@ scratch_size = "1025"
 pass = ["A*", "B"]
 path = "/bin:/usr/bin"
 [sandbox]
+pid_namespace = "preferred"
+proc = "off"
 ipc_namespace = "preferred"
 uts_namespace = "off"
 cgroup_namespace = "off"
@@ -265,6 +267,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.root.host, [Path::new("/usr"), Path::new("/a b")]);
     assert_eq!(config.root.scratch_size, 1025);
     assert_eq!(config.environment.pass, ["A*", "B"]);
+    assert_eq!((config.sandbox.pid_namespace, config.sandbox.proc), (Demand::Preferred, Demand::Off));
     assert_eq!(config.sandbox.uts_namespace, Demand::Off);
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
     assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, Abi32::Off));
@@ -670,4 +673,16 @@ fn the_environment_names_the_file_in_test_builds_only() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn uids_of_their_own_and_no_pid_namespaces_do_not_go_together() {
+    let mut config = Config::default();
+    config.sandbox.pid_namespace = Demand::Off;
+    assert_eq!(warnings(&config), Vec::<String>::new());
+    config.uid.mode = UidMode::Subuid;
+    let said = warnings(&config);
+    assert!(said.len() == 1 && said[0].contains("sandbox.pid_namespace"), "{said:?}");
+    config.sandbox.pid_namespace = Demand::Preferred;
+    assert_eq!(warnings(&config), Vec::<String>::new());
 }

@@ -84,6 +84,9 @@ struct Exec {
     /// Let it make namespaces of its own, where the site allows that
     #[arg(long, help_heading = "Walls and limits")]
     nested: bool,
+    /// Give it no pid namespace of its own, where the site allows that
+    #[arg(long, help_heading = "Walls and limits")]
+    no_pid: bool,
     /// Cores at most, such as 8 or 0.5
     #[arg(long, value_name = "N", value_parser = parse_cpus, allow_hyphen_values = true, help_heading = "Walls and limits")]
     cpus: Option<u64>,
@@ -153,6 +156,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         network,
         stdio,
         nested,
+        no_pid,
         cpus,
         memory,
         pids,
@@ -177,6 +181,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         network,
         stdio,
         nested,
+        no_pid,
         scratch_size,
         limits: Limits { memory, cpus_milli: cpus, pids },
         wall_time,
@@ -199,6 +204,7 @@ fn plain(args: &[OsString]) -> Option<Exec> {
             "--" => break,
             "--writable" => once(&mut exec.writable)?,
             "--nested" => once(&mut exec.nested)?,
+            "--no-pid" => once(&mut exec.no_pid)?,
             "--dry-run" => once(&mut exec.dry_run)?,
             _ => {
                 let value = rest.next().filter(|v| !v.is_empty() && !v.as_bytes().starts_with(b"-"))?;
@@ -390,7 +396,7 @@ mod tests {
     /// What both read is the same, and what only clap reads is left to it.
     #[test]
     fn the_plain_reader_reads_what_clap_reads() {
-        const WORDS: [&str; 64] = [
+        const WORDS: [&str; 65] = [
             "--user",
             "--issuer",
             "--vo",
@@ -409,6 +415,7 @@ mod tests {
             "--network",
             "--stdio",
             "--nested",
+            "--no-pid",
             "--cpus",
             "--memory",
             "--pids",
@@ -476,17 +483,17 @@ mod tests {
         for round in 0..20_000 {
             let mut args: Vec<OsString> = Vec::new();
             for _ in 0..next(6) {
-                let word = WORDS[next(25)];
+                let word = WORDS[next(26)];
                 args.push(word.into());
-                if !matches!(word, "--writable" | "--nested" | "--dry-run") {
-                    args.push(if round % 3 == 0 { WORDS[next(64)].into() } else { valued(word).into() });
+                if !matches!(word, "--writable" | "--nested" | "--no-pid" | "--dry-run") {
+                    args.push(if round % 3 == 0 { WORDS[next(65)].into() } else { valued(word).into() });
                 }
             }
             if round % 5 == 0 {
-                args.push(WORDS[next(64)].into());
+                args.push(WORDS[next(65)].into());
             }
             if round % 7 != 0 {
-                args.extend(["--".into(), WORDS[next(64)].into(), WORDS[next(64)].into()]);
+                args.extend(["--".into(), WORDS[next(65)].into(), WORDS[next(65)].into()]);
             }
             let clap = Exec::try_parse_from(&args);
             match (plain(&args), clap) {

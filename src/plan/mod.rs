@@ -29,11 +29,14 @@ use std::time::Duration;
 mod describe;
 mod limits;
 mod opened;
+mod pids;
 
 pub use describe::describe;
 pub(crate) use describe::streams_behind_rules;
 pub use limits::{limits, weaker};
 pub use opened::{Opened, facts, open};
+pub(crate) use pids::OUTER_PROC;
+use pids::Pids;
 
 /// What will be done.
 pub struct Plan {
@@ -101,6 +104,7 @@ pub fn decide(
     if request.nested && !config.sandbox.allow_nested {
         return Err(nested());
     }
+    let pids = pids::decide(request, config, caller)?;
     let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
     let limits = limits(&request.limits, &config.limits, &obligations.limits)?;
@@ -167,7 +171,7 @@ pub fn decide(
         &|path| builder.is_handed(path),
     )?;
     let commands = commands(request, &env)?;
-    let namespaces = namespaces(request, config);
+    let namespaces = namespaces(request, config, pids);
     let tree = builder.finish(scratch, &start_dir)?;
     // File-system rules forbid every later mount, so never where the payload may mount.
     let second_wall = obligations.profile == Profile::Strict && !request.nested;
@@ -176,8 +180,9 @@ pub fn decide(
         second_wall.then_some(&tree),
         second_wall && request.network == Network::None,
     );
-    let filter = filter(request, config, obligations.profile, abi_32bit);
+    let filter = filter(request, config, obligations.profile, abi_32bit, pids);
     let mut walls = walls(request, config, image_path.is_some());
+    walls.extend(pids.walls(config.sandbox.proc));
     if obligations.profile == Profile::Nested {
         walls.insert("nested_namespaces_forbidden", "off: a rule of the site grants them".to_owned());
     }
@@ -224,6 +229,7 @@ pub fn decide(
         loopback: request.network == Network::None,
         stdio,
         umask: config.sandbox.umask,
+        proc: if pids.are_own() { config.sandbox.proc } else { Demand::Off },
         proc_attr: proc_attr(),
         commands,
         argv: ExecArrays::new(strings(request.command.iter().cloned(), "an argument")?),
@@ -258,7 +264,7 @@ fn nested() -> Failure {
 /// Each refusal by the plan, for the list of what users read.
 #[cfg(test)]
 pub(crate) fn refusals() -> Vec<Failure> {
-    vec![opened::by_root(), nested()]
+    vec![opened::by_root(), nested(), pids::not_granted()]
 }
 
 /// The request as far as the site's policy grants it.
@@ -291,9 +297,15 @@ fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
 }
 
 /// The filter of system calls: of the profile, and of `nested` where that was asked for and granted.
-fn filter(request: &Request, config: &Config, profile: Profile, abi_32bit: bool) -> Option<&'static Filter> {
+fn filter(
+    request: &Request,
+    config: &Config,
+    profile: Profile,
+    abi_32bit: bool,
+    pids: Pids,
+) -> Option<&'static Filter> {
     let profile = if request.nested { Profile::Nested } else { profile };
-    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, abi_32bit))
+    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, abi_32bit, pids.are_own()))
 }
 
 /// Nobody who asked for the pilot's own descriptors is given pipes without a word.
@@ -421,8 +433,11 @@ fn protected(
     Ok(Protected { log_dir: log, status_file, credentials, copy })
 }
 
-fn namespaces(request: &Request, config: &Config) -> libc::c_int {
-    let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+fn namespaces(request: &Request, config: &Config, pids: Pids) -> libc::c_int {
+    let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    if pids.are_own() {
+        flags |= libc::CLONE_NEWPID;
+    }
     for (demand, flag) in [
         (config.sandbox.ipc_namespace, libc::CLONE_NEWIPC),
         (config.sandbox.uts_namespace, libc::CLONE_NEWUTS),
@@ -465,7 +480,6 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
     BTreeMap::from([
         ("user_namespace", on()),
         ("mount_namespace", on()),
-        ("pid_namespace", on()),
         ("ipc_namespace", namespace(config.sandbox.ipc_namespace, libc::CLONE_NEWIPC)),
         ("uts_namespace", namespace(config.sandbox.uts_namespace, libc::CLONE_NEWUTS)),
         ("cgroup_namespace", namespace(config.sandbox.cgroup_namespace, libc::CLONE_NEWCGROUP)),
@@ -492,7 +506,7 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
             },
         ),
         ("root", if has_image { "image".to_owned() } else { "host system".to_owned() }),
-        ("private_dev_proc_tmp_run", on()),
+        ("private_dev_tmp_run", on()),
         (
             "late_mounts",
             if shown.is_empty() {

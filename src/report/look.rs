@@ -18,7 +18,7 @@ pub fn look(
 ) -> Result<Frozen, Failure> {
     let observed = observe::payload(frozen.pid());
     if let Some(observed) = &observed {
-        observed.check(frozen.ready())?;
+        observed.check(frozen.ready(), explainer.expected().own_pids)?;
         observed.check_account(explainer.expected().outside)?;
     }
     let limits = confirm_group(frozen)?;

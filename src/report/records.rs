@@ -270,6 +270,7 @@ pub(super) fn check(claim: &Record) -> Record {
 
 /// What the kernel confirmed goes beside what was planned.
 fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
+    let among = walls.get("pid_namespace").filter(|said| said.starts_with("off")).cloned();
     let stdio = walls.get("stdio").and_then(|said| crate::plan::streams_behind_rules(said));
     let mut put = |name: &str, state: String| walls.insert(name.to_owned(), state);
     let by =
@@ -284,9 +285,31 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
         let errno = nix::errno::Errno::from_raw(frozen.ready.seccomp);
         put("seccomp", format!("off: {}", crate::failure::errno_text(errno)));
     }
+    // What stands in the plan for one that has none of its own is not to be bettered.
+    if frozen.ready.proc > 0 {
+        let errno = crate::failure::errno_text(nix::errno::Errno::from_raw(frozen.ready.proc));
+        put("proc", format!("off: the kernel refuses one of its own ({errno}): {}", crate::plan::OUTER_PROC));
+    } else if frozen.ready.proc == 0 {
+        put("proc", "on".to_owned());
+    }
+    if frozen.ready.limits != 0 {
+        let errno = crate::failure::errno_text(nix::errno::Errno::from_raw(frozen.ready.limits));
+        put(
+            "nested_namespaces_forbidden",
+            format!("on: by its root directory, because the limits on namespaces cannot be set ({errno})"),
+        );
+    }
     // Compared before this is written: a payload that reports less does not get here.
     put("securebits_locked", "on".to_owned());
     put("landlock", frozen.landlock.clone());
+    if let Some(among) = among {
+        let signals = if frozen.ready.landlock.parts.scopes {
+            "Landlock keeps it from signalling either"
+        } else {
+            "nothing keeps it from signalling them, bailey included"
+        };
+        put("pid_namespace", format!("{among}; {signals}"));
+    }
     if let Some(stdio) = stdio.filter(|_| frozen.ready.landlock.parts.files) {
         put("stdio", stdio);
     }

@@ -213,7 +213,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         ),
         Stage::Proc => site(
             "cannot mount a proc of the sandbox's own",
-            "an outer container masks parts of /proc: let it unmask them (podman: --security-opt unmask=ALL)",
+            "an outer container masks parts of /proc: let it unmask them (podman: --security-opt unmask=ALL), or set sandbox.proc = \"preferred\"",
         ),
         Stage::Overlay => site(
             &format!("cannot put a writable layer over {source}"),

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod landlock;
 pub mod layout;
 pub mod observe;
+pub mod orphans;
 pub mod protocol;
 pub mod seccomp;
 mod streams;
@@ -89,6 +90,8 @@ pub struct Blueprint {
     pub stdio: Stdio,
     /// umask of the payload.
     pub umask: u32,
+    /// Whether a proc of its own is a must; `Off` shows the outer one.
+    pub proc: Demand,
     /// `MOUNT_ATTR_*` atime flags with which the host's /proc is mounted; a new proc must carry them.
     pub proc_attr: u64,
     /// Paths to try for the command, in order.
@@ -101,12 +104,14 @@ pub struct Blueprint {
     pub title: CString,
 }
 
-/// The init process. Dropping it kills the whole pid namespace and reaps.
+/// The init process. Dropping it kills everything below it and reaps.
 #[derive(Debug)]
 struct Init {
     pid: i32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// It is pid 1 of a namespace, with which the kernel ends all others in it.
+    own_pids: bool,
     /// Dropped after init is reaped: what it lent is given back then.
     lease: Option<Lease>,
     /// Likewise: removed when nothing is in it any more.
@@ -122,7 +127,15 @@ impl Init {
     fn wait(&mut self) -> Result<(i32, Usage), Errno> {
         let result = process::wait_with_usage(self.pid);
         self.reaped = true;
-        result
+        if self.own_pids {
+            return result;
+        }
+        // Everything at once, where there is a group. What init left is this process's own now. It has no other children: helpers of the set-up were waited for.
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+        orphans::end();
+        result.map(|(status, _)| (status, process::usage_of_children()))
     }
 }
 
@@ -147,8 +160,17 @@ pub struct Building {
 }
 
 impl Blueprint {
+    /// Does it get a pid namespace of its own?
+    pub const fn has_own_pids(&self) -> bool {
+        self.namespaces & libc::CLONE_NEWPID != 0
+    }
+
     /// Clones the child into its namespaces.
     pub fn start(mut self) -> Result<(Building, Explainer), Failure> {
+        let own_pids = self.has_own_pids();
+        if !own_pids {
+            process::become_subreaper().map_err(no_subreaper)?;
+        }
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
         let pipes = match self.stdio {
@@ -178,7 +200,7 @@ impl Blueprint {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
                 let outside = self.lease.as_ref().map_or(self.ids, Lease::outside);
-                let mut init = Init { pid, pidfd, reaped: false, lease: self.lease, group };
+                let mut init = Init { pid, pidfd, reaped: false, own_pids, lease: self.lease, group };
                 if let Some(planned) = late {
                     (init.group, limits) = planned.make(self.id.as_str())?;
                 }
@@ -203,6 +225,8 @@ impl Blueprint {
                     ids: self.ids,
                     outside,
                     oom_score_adj: self.oom_score_adj,
+                    own_pids,
+                    proc: self.proc,
                 };
                 let stage = Cell::new(None);
                 let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
@@ -212,6 +236,14 @@ impl Blueprint {
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
     }
+}
+
+fn no_subreaper(errno: Errno) -> Failure {
+    Failure::site(
+        "cannot keep the payload's processes together without a pid namespace (PR_SET_CHILD_SUBREAPER)",
+        errno_text(errno),
+        "leave out --no-pid",
+    )
 }
 
 fn no_sockets(errno: Errno) -> Failure {
@@ -548,15 +580,15 @@ impl Running {
         self.init.group.as_ref()
     }
 
-    /// Kills everything: init, and with it its pid namespace.
+    /// Kills init, and with it its pid namespace. Without one [`Self::reap`] kills the rest.
     pub fn kill_all(&self) {
         self.init.kill();
         if let Some(group) = &self.init.group {
-            group.kill_at_once(); // the namespace does it in any case
+            group.kill_at_once(); // also where there is no such namespace
         }
     }
 
-    /// Reaps init when everything ended or is ending; the usage of the whole tree, init's own set-up included.
+    /// Reaps init when everything ended or is ending, and ends what is left where it has no pid namespace; the usage of the whole tree, init's own set-up included.
     pub fn reap(mut self) -> Usage {
         self.init.wait().map(|(_, usage)| usage).unwrap_or_default()
     }

@@ -72,7 +72,7 @@ static long try_clone3(void) {
 static long try_mount(void) { return mount("x", "/tmp", "tmpfs", 0, NULL); }
 static long try_overlay(void) { return mount("x", "/tmp", "overlay", 0, "lowerdir=/etc:/usr"); }
 static long try_umount(void) { return umount2("/proc", MNT_DETACH); }
-static long try_open_tree(void) { return syscall(SYS_open_tree, AT_FDCWD, "/etc", 1 /* OPEN_TREE_CLONE */); }
+static long try_open_tree(void) { return syscall(SYS_open_tree, AT_FDCWD, "/usr", 1 /* OPEN_TREE_CLONE */); }
 static long try_fsopen(void) { return syscall(SYS_fsopen, "tmpfs", 0); }
 static long try_chroot(void) { return chroot("/tmp"); }
 static long try_pivot(void) { return syscall(SYS_pivot_root, ".", "."); }

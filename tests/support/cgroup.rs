@@ -1,5 +1,6 @@
 //! Where a test's payloads can have control groups: v2, in a group that was given to the test's own process (tests/vm/suite.sh,
 //! as HTCondor does it), or v1, in directories that tests/test.sh made and gave to the account.
+#![allow(unreachable_pub)] // shared by test programs
 
 use crate::support::{self, World, skip, text};
 use std::fs;

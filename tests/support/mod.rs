@@ -46,6 +46,9 @@ pub fn skip(test: &str, reason: &str) {
     fs::write(Path::new(&dir).join(test), reason).unwrap();
 }
 
+/// The configuration of who names none, where the bed has one ([`with_the_beds`]).
+const SITE: &str = "site.toml";
+
 /// One test's private world: a directory on a disk, a home, a log of its own. Removed at the end.
 pub struct World {
     pub dir: PathBuf,
@@ -62,6 +65,11 @@ impl World {
         fs::create_dir(&dir).unwrap();
         let dir = fs::canonicalize(dir).unwrap();
         fs::create_dir(dir.join("home")).unwrap();
+        std::sync::LazyLock::force(&GROUPS);
+        let site = with_the_beds("");
+        if !site.is_empty() {
+            fs::write(dir.join(SITE), site).unwrap();
+        }
         Self { dir }
     }
 
@@ -74,7 +82,11 @@ impl World {
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
+        if name.ends_with("bailey.toml") {
+            fs::write(&path, with_the_beds(content)).unwrap();
+        } else {
+            fs::write(&path, content).unwrap();
+        }
         path
     }
 
@@ -95,6 +107,9 @@ impl World {
             .env("USER", "pilot")
             .current_dir(&self.dir)
             .stdin(Stdio::null());
+        if self.path(SITE).exists() {
+            command.env("BAILEY_CONFIG", self.path(SITE));
+        }
         command
     }
 
@@ -189,6 +204,20 @@ impl World {
     pub fn assert_chain(&self) {
         let output = self.admin(&["verify"]);
         assert!(output.status.success(), "{}", text(&output.stdout));
+    }
+}
+
+/// A configuration with what the bed's site says in `[sandbox]` (`BAILEY_TEST_SANDBOX`, tests/beds/podman.sh): in a container that
+/// masks /proc nothing would run under any other. What says something of it stays as it is.
+pub fn with_the_beds(content: &str) -> String {
+    let Ok(line) = std::env::var("BAILEY_TEST_SANDBOX") else { return content.to_owned() };
+    let key = line.split('=').next().unwrap();
+    if content.contains(&format!("\n{key}=")) {
+        return content.to_owned();
+    }
+    match content.split_once("[sandbox]\n") {
+        Some((before, after)) => format!("{before}[sandbox]\n{line}\n{after}"),
+        None => format!("{content}\n[sandbox]\n{line}\n"),
     }
 }
 
@@ -318,23 +347,36 @@ impl World {
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&world) && !mounts.contains("new-root"), "{mounts}");
-        for line in fs::read_to_string("/proc/self/cgroup").unwrap().lines() {
-            let Some((controllers, path)) = line.split_once(':').and_then(|(_, rest)| rest.split_once(':'))
-            else {
-                continue;
-            };
-            for base in [
-                "/sys/fs/cgroup".to_owned(),
-                format!("/sys/fs/cgroup/{controllers}"),
-                "/sys/fs/cgroup/unified".to_owned(),
-            ] {
-                for entry in fs::read_dir(format!("{base}{path}")).into_iter().flatten().flatten() {
-                    let group = entry.path().display().to_string();
-                    assert!(!group.rsplit('/').next().unwrap().contains("bailey"), "{group}");
+        let left: Vec<String> = groups().into_iter().filter(|group| !GROUPS.contains(group)).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// Control groups that were there before this test, of bailey's making or named like it: other launches' on this machine.
+static GROUPS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(groups);
+
+/// Control groups right below the caller's own that bear bailey's name.
+fn groups() -> Vec<String> {
+    let mut found = Vec::new();
+    for line in fs::read_to_string("/proc/self/cgroup").unwrap().lines() {
+        let Some((controllers, path)) = line.split_once(':').and_then(|(_, rest)| rest.split_once(':'))
+        else {
+            continue;
+        };
+        for base in [
+            "/sys/fs/cgroup".to_owned(),
+            format!("/sys/fs/cgroup/{controllers}"),
+            "/sys/fs/cgroup/unified".to_owned(),
+        ] {
+            for entry in fs::read_dir(format!("{base}{path}")).into_iter().flatten().flatten() {
+                let group = entry.path().display().to_string();
+                if group.rsplit('/').next().unwrap().contains("bailey") {
+                    found.push(group);
                 }
             }
         }
     }
+    found
 }
 
 /// Something that goes on in a thread until the test ends: `step` again and again.
