@@ -188,7 +188,7 @@ fn the_sites_defaults_and_maxima() {
     for line in [
         "memory       64 MiB at most",
         "cpus         0.5 cores at most",
-        "processes    20, threads included at most",
+        "processes    20 at most, threads included",
         "limit_memory: rlimit: 64 MiB for each process",
     ] {
         assert!(plan.contains(line), "'{line}' is not in {plan}");
@@ -221,15 +221,15 @@ fn what_a_rule_allows() {
     let refused = [
         (
             &["--memory", "65M"][..],
-            ["memory of 65 MiB is not granted here (rule 'small'", "ask for 64 MiB at most"],
+            ["a memory limit of 65 MiB is not granted here (rule 'small'", "ask for 64 MiB at most"],
         ),
         (
             &["--cpus", "0.6"],
-            ["a share of 0.6 cores is not granted here (rule 'small'", "ask for 0.5 cores at most"],
+            ["a limit of 0.6 cores is not granted here (rule 'small'", "ask for 0.5 cores at most"],
         ),
         (
             &["--pids", "17"],
-            ["17 processes and threads is not granted here (rule 'small'", "ask for 16 at most"],
+            ["a limit of 17 processes and threads is not granted here (rule 'small'", "ask for 16 at most"],
         ),
     ];
     for (options, words) in refused {
@@ -257,7 +257,7 @@ fn what_a_rule_allows() {
     for line in [
         "memory     64 MiB at most",
         "cpus       0.5 cores at most",
-        "processes  16 and threads together at most",
+        "processes  16 at most, threads included",
     ] {
         assert!(code == 0 && said.contains(line), "'{line}' is not in {said}");
     }
