@@ -133,13 +133,13 @@ pids = "16"
         (
             "memory",
             &|record| limits(record, Some(2 << 30), Some(500), Some(16)),
-            "memory of 2 GiB is not granted",
+            "a memory limit of 2 GiB is not granted",
         ),
         ("cpus", &|record| limits(record, Some(1 << 30), None, Some(16)), "it may use more than 0.5 cores"),
         (
             "cpus",
             &|record| limits(record, Some(1 << 30), Some(501), None),
-            "a share of 0.501 cores is not granted",
+            "a limit of 0.501 cores is not granted",
         ),
         (
             "pids",
@@ -149,7 +149,7 @@ pids = "16"
         (
             "pids",
             &|record| limits(record, Some(1 << 30), Some(500), Some(17)),
-            "17 processes and threads is not",
+            "a limit of 17 processes and threads is not",
         ),
     ];
     let ask = |number: usize, vo: &str, claim: Claim<'_>| {

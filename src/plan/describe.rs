@@ -124,11 +124,11 @@ pub fn describe(
         ),
     );
     for (name, most) in [
-        ("memory", facts.limits.memory.map(|bytes| Bytes(bytes).to_string())),
-        ("cpus", facts.limits.cpus_milli.map(|milli| Cores(milli).to_string())),
-        ("processes", facts.limits.pids.map(|pids| format!("{pids}, threads included"))),
+        ("memory", facts.limits.memory.map(|bytes| format!("{} at most", Bytes(bytes)))),
+        ("cpus", facts.limits.cpus_milli.map(|milli| format!("{} at most", Cores(milli)))),
+        ("processes", facts.limits.pids.map(|pids| format!("{pids} at most, threads included"))),
     ] {
-        put(name, &most.map_or("no limit".to_owned(), |most| format!("{most} at most")));
+        put(name, most.as_deref().unwrap_or("no limit"));
     }
     match plan.deadline.wall_time {
         Some(limit) => put(

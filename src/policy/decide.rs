@@ -362,13 +362,16 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
     let over = |asked: Option<u64>, most: Option<u64>| asked.zip(most).filter(|(asked, most)| asked > most);
     let limits = &asks.limits;
     if let Some((asked, most)) = over(limits.memory, grant.memory) {
-        return no(&format!("memory of {}", Bytes(asked)), &format!("ask for {} at most", Bytes(most)));
+        return no(
+            &format!("a memory limit of {}", Bytes(asked)),
+            &format!("ask for {} at most", Bytes(most)),
+        );
     }
     if let Some((asked, most)) = over(limits.cpus_milli, grant.cpus_milli) {
-        return no(&format!("a share of {}", Cores(asked)), &format!("ask for {} at most", Cores(most)));
+        return no(&format!("a limit of {}", Cores(asked)), &format!("ask for {} at most", Cores(most)));
     }
     if let Some((asked, most)) = over(limits.pids, grant.pids) {
-        return no(&format!("{asked} processes and threads"), &format!("ask for {most} at most"));
+        return no(&format!("a limit of {asked} processes and threads"), &format!("ask for {most} at most"));
     }
     None
 }

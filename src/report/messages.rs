@@ -168,6 +168,15 @@ fn of_asks(alice: &Facts, settings: &Settings) -> Vec<Failure> {
             Grant { wall_time: Some(hour), ..Grant::default() },
         ),
         asking(&|facts| facts.asks.scratch = Some(9), Grant { scratch: Some(8), ..Grant::default() }),
+        asking(
+            &|facts| facts.asks.limits.memory = Some(2 << 30),
+            Grant { memory: Some(1 << 30), ..Grant::default() },
+        ),
+        asking(
+            &|facts| facts.asks.limits.cpus_milli = Some(2500),
+            Grant { cpus_milli: Some(2000), ..Grant::default() },
+        ),
+        asking(&|facts| facts.asks.limits.pids = Some(9), Grant { pids: Some(8), ..Grant::default() }),
     ]
 }
 

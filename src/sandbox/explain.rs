@@ -167,7 +167,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         ),
         Stage::Ceilings => site(
             "cannot lower the payload's limits (setrlimit)",
-            "check limits.open_files, limits.processes and limits.file_size",
+            "check limits.open_files, limits.file_size, limits.memory and limits.pids",
         ),
         Stage::Priority => site(
             "cannot give back the launcher's real-time priority",

@@ -180,13 +180,13 @@ fn obligations(explained: &Explained, put: &mut impl FnMut(&str, &str)) {
         put("scratch", &format!("{scratch} bytes at most"));
     }
     let limits = [
-        ("memory", held.limits.memory.map(|bytes| Bytes(bytes).to_string())),
-        ("cpus", held.limits.cpus_milli.map(|milli| Cores(milli).to_string())),
-        ("processes", held.limits.pids.map(|pids| format!("{pids} and threads together"))),
+        ("memory", held.limits.memory.map(|bytes| format!("{} at most", Bytes(bytes)))),
+        ("cpus", held.limits.cpus_milli.map(|milli| format!("{} at most", Cores(milli)))),
+        ("processes", held.limits.pids.map(|pids| format!("{pids} at most, threads included"))),
     ];
     for (name, most) in limits {
         if let Some(most) = most {
-            put(name, &format!("{most} at most"));
+            put(name, &most);
         }
     }
     for (path, _) in held.readonly_binds.iter().filter_map(|at| asks.binds.get(*at)) {
