@@ -322,7 +322,7 @@ fn known_amounts_are_what_the_record_says() {
     assert_eq!(usage["source"], format!("cgroup{}", bed.version));
     let mib = |value: &Value| number(value) >> 20;
     let cpu = number(&usage["cpu_user_us"]) + number(&usage["cpu_system_us"]);
-    assert!((400_000..3_000_000).contains(&cpu), "{usage}");
+    assert!((350_000..3_000_000).contains(&cpu), "{usage}");
     match usage.get("memory_peak_bytes") {
         Some(peak) => assert!((100..180).contains(&mib(peak)), "{usage}"),
         None => assert!(!bed.dir("").join("memory.peak").exists(), "the kernel tells it: {usage}"),
@@ -350,11 +350,11 @@ fn who_takes_too_many_cores_is_slowed_down() {
         [[overuse]]\nid = \"cores\"\nmetric = \"cpu\"\nabove = \"1.5\"\nfor = \"2s\"\nsteps = [\"throttle\"]\nevery = \"2s\"\n\
         [[overuse]]\nid = \"much\"\nmetric = \"memory\"\nabove = \"0.5\"\nfor = \"2s\"\nsteps = [\"notice\"]\nevery = \"60s\"\n";
     let bind = bed.user();
-    // Asked for half a core as a weight, it takes a whole one.
-    let mut command = bed.exec(&["--cpus", "0.3", "--memory", "100M", "--bind", &bind]);
+    // Asked for a fifth of a core as a weight, it takes a whole one.
+    let mut command = bed.exec(&["--cpus", "0.2", "--memory", "100M", "--bind", &bind]);
     command.env("BAILEY_CONFIG", bed.config("cpus = \"weight\"", rules));
     let start = Instant::now();
-    let output = command.args(["--", "/tmp/use", "memory", "70", "spin", "4500"]).output().unwrap();
+    let output = command.args(["--", "/tmp/use", "memory", "70", "spin", "3500"]).output().unwrap();
     assert!(stdout(&output).ends_with("spin done"));
     let notices: Vec<String> = bed
         .world
@@ -367,8 +367,8 @@ fn who_takes_too_many_cores_is_slowed_down() {
         "{notices:?}"
     );
     assert!(notices.iter().any(|said| said.contains("rule much")), "memory is measured: {notices:?}");
-    // 2 s and a little free, the rest at 0.3 cores.
-    assert!(start.elapsed() >= Duration::from_secs(7), "{:?}", start.elapsed());
+    // 2 s and a little free, the rest at a fifth of a core.
+    assert!(start.elapsed() >= Duration::from_millis(4500), "{:?}", start.elapsed());
 }
 
 // ---- The end ----
@@ -483,7 +483,7 @@ fn the_pilot_is_put_aside_and_back() {
 #[test]
 fn many_side_by_side_leave_nothing() {
     let Some(bed) = Bed::new("many_side_by_side_leave_nothing") else { return };
-    let config = bed.config("", "");
+    let config = bed.config("", "[audit]\nrecorder = \"off\"\nwait = \"60s\"");
     let mut all: Vec<_> = (0..12)
         .map(|number| {
             let mut command = bed.world.exec(&["--image"]);
