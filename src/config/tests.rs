@@ -620,10 +620,10 @@ fn the_environment_names_the_file_in_test_builds_only() {
 fn uids_of_their_own_and_no_pid_namespaces_do_not_go_together() {
     let mut config = Config::default();
     config.sandbox.pid_namespace = Demand::Off;
-    assert_eq!(super::warnings(&config), Vec::<String>::new());
+    assert_eq!(warnings(&config), Vec::<String>::new());
     config.uid.mode = UidMode::Subuid;
-    let said = super::warnings(&config);
+    let said = warnings(&config);
     assert!(said.len() == 1 && said[0].contains("sandbox.pid_namespace"), "{said:?}");
     config.sandbox.pid_namespace = Demand::Preferred;
-    assert_eq!(super::warnings(&config), Vec::<String>::new());
+    assert_eq!(warnings(&config), Vec::<String>::new());
 }
