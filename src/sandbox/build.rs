@@ -136,7 +136,9 @@ fn proc(how: How) -> Result<Proc, Errno> {
         Demand::Preferred => match FsContext::open(c"proc").and_then(|new| new.mount(NO_EXEC, how.proc_attr))
         {
             Ok(mount) => return Ok(Proc { mount: Some(mount), ..Proc::default() }),
-            Err(errno) => errno as i32,
+            // Masked (mnt_already_visible() in fs/namespace.c), or a security module's no. Anything else is no reason.
+            Err(errno @ (Errno::EPERM | Errno::EACCES)) => errno as i32,
+            Err(errno) => return Err(errno),
         },
         Demand::Off => -1,
     };

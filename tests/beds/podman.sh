@@ -44,10 +44,16 @@ if is_root && [ -z "${BAILEY_PODMAN_INSIDE:-}" ]; then
     exec unshare --mount --propagation private bash -Eeuo pipefail -c '
         unified=/sys/fs/cgroup/unified/cgroup.controllers
         if [ -s "$unified" ]; then
+            BAILEY_PODMAN_MADE=
             for controller in $(cat "$unified"); do
-                mkdir -p "/sys/fs/cgroup/$controller"
-                mount -t cgroup -o "$controller" none "/sys/fs/cgroup/$controller"
+                at=/sys/fs/cgroup/$controller
+                if [ ! -d "$at" ]; then
+                    mkdir "$at"
+                    BAILEY_PODMAN_MADE="$BAILEY_PODMAN_MADE $at"
+                fi
+                mount -t cgroup -o "$controller" none "$at"
             done
+            export BAILEY_PODMAN_MADE
         fi
         exec "$@"
     ' bash "$0" "${arguments[@]}"
@@ -91,6 +97,10 @@ end() {
     [ -z "$recorder" ] || kill "$recorder" 2>/dev/null || true
     # What podman keeps running so that its namespaces live.
     podman system migrate >/dev/null 2>&1 || true
+    for made in ${BAILEY_PODMAN_MADE:-}; do
+        umount "$made" 2>/dev/null || true
+        rmdir "$made" 2>/dev/null || true
+    done
     remove_tree "$work"
     remove_tree "$others"
 }
