@@ -504,11 +504,24 @@ pub fn pids() -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// How long something may take at most that usually takes no longer than this: `BAILEY_TEST_SLOW` times as long, where
+/// tests/beds/kernels.sh emulates the processor.
+pub fn patience(usual: Duration) -> Duration {
+    usual
+        * std::env::var("BAILEY_TEST_SLOW")
+            .map_or(1, |times| times.parse().expect("BAILEY_TEST_SLOW is a number"))
+}
+
+/// Of many like cases every so manieth is tried: every one, but where the processor is emulated only every tenth or so.
+pub fn stride() -> usize {
+    patience(Duration::from_secs(1)).as_secs() as usize
+}
+
 /// Waits until `condition` holds; panics after ten seconds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
+        assert!(start.elapsed() < patience(Duration::from_secs(10)), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
