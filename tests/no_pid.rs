@@ -192,7 +192,7 @@ fn a_killed_init_ends_the_launch_and_all() {
 fn the_wall_time_ends_a_fork_bomb_and_what_does_not_listen() {
     let world = World::new();
     let mark = mark(&world);
-    let config = format!("{GRANTED}[limits]\nprocesses = \"150\"\n");
+    let config = format!("{GRANTED}[limits]\npids = \"150\"\n");
     // Each forks two, for ever, some in sessions of their own; the payload's own process needs no fork to go on.
     let bomb = "trap '' TERM; b() { while :; do (b) & (setsid /bin/sh -c 'while :; do (sleep 5 &); done' \"$0\") & done; }
         (b) >/dev/null 2>&1 & while :; do :; done";

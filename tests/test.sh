@@ -30,6 +30,7 @@ if [ $# -eq 0 ] || [[ $* == *release* ]]; then build_release; fi
 BAILEY_TEST_TMP=$(fresh_tmp)
 work=$(fresh_tmp) # of the scripts
 groups=()
+# shellcheck disable=SC2317 # called by the trap
 end() {
     local group
     remove_tree "$BAILEY_TEST_TMP"
@@ -48,7 +49,7 @@ fi
 if is_root; then
     for controller in memory pids cpu cpuacct; do
         group=/sys/fs/cgroup/$controller/payload-tests-$$
-        [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] && mkdir "$group" || continue
+        if ! [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] || ! mkdir "$group"; then continue; fi
         chown "$BAILEY_TEST_USER" "$group" "$group/cgroup.procs"
         groups+=("$group")
     done
