@@ -10,6 +10,8 @@
 #   BAILEY_TEST_SHARED   tests *_uids: a fresh 0755 directory of root's on a disk, removed at the end; and the accounts
 #                        BAILEY_TEST_RECORDER_USER, BAILEY_TEST_USER, BAILEY_TEST_USER_B (tests/as-user.sh)
 #   BAILEY_TEST_FUSE     a FUSE device that the user may open, where /dev/fuse is root's alone (containers)
+#   BAILEY_TEST_SANDBOX, BAILEY_TEST_SITE
+#                        only in tests/beds/podman.sh: a line for [sandbox] of every configuration, and one for tests without
 #   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and
 #                        returns. Without the variable it must fail: a skip is never silent.
 #
