@@ -12,6 +12,8 @@
 #   BAILEY_TEST_FUSE     a FUSE device that the user may open, where /dev/fuse is root's alone (containers)
 #   BAILEY_TEST_CGROUP1  below each controller of cgroup v1 a directory of the user's, when root calls where there are such
 #                        (with v2: tests/beds/kernels.sh)
+#   BAILEY_TEST_SANDBOX, BAILEY_TEST_SITE
+#                        only in tests/beds/podman.sh: a line for [sandbox] of every configuration, and one for tests without
 #   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and
 #                        returns. Without the variable it must fail: a skip is never silent.
 #

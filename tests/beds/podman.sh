@@ -12,7 +12,7 @@
 #
 # --part ci: the test programs that are about walls, /proc and processes only; some minutes. Without names and options the numbers of tests
 # that ran are compared with tests/beds/podman.count and podman-defaults.count (--part ci: podman-ci.count), fewer is an error.
-# tests/beds/podman.skip names each test that cannot run there, with the reason.
+# BAILEY_PODMAN_KEEP=DIR keeps what failing tests said. tests/beds/podman.skip names each test that cannot run there, with the reason.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
 
@@ -101,6 +101,7 @@ end() {
         umount "$made" 2>/dev/null || true
         rmdir "$made" 2>/dev/null || true
     done
+    if [ -n "${BAILEY_PODMAN_KEEP:-}" ]; then cp -r "$work/out" "$BAILEY_PODMAN_KEEP"; fi
     remove_tree "$work"
     remove_tree "$others"
 }
