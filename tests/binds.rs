@@ -573,3 +573,57 @@ fn the_log_is_recognised_under_another_name() {
     assert_refused(&run(format!("{}:/data", inner.display()), find), 125, &["bailey's own"]);
     assert_eq!(stdout(&run(format!("{}:/data", alias.display()), find)), "0");
 }
+
+/// What mountinfo says of each mount but its numbers: mount point, options, whether it follows another, type.
+fn mounts(text: &str) -> Vec<String> {
+    let mount = |line: &str| {
+        let (own, of_kind) = line.split_once(" - ").unwrap();
+        let own: Vec<&str> = own.split(' ').collect();
+        let follows = own[6..].iter().any(|tag| tag.starts_with("master:"));
+        format!("{} {} {follows} {}", own[4], own[5], of_kind.split(' ').next().unwrap())
+    };
+    let mut found: Vec<String> = text.lines().map(mount).collect();
+    found.sort();
+    found
+}
+
+/// A kernel before 5.12 has no mount_setattr: what is then done mount by mount must come to the same.
+#[test]
+fn without_mount_setattr_every_mount_has_the_same_attributes() {
+    let world = World::new();
+    for dir in ["tree/rw", "tree/ro", "tree/a b"] {
+        world.directory(dir);
+    }
+    world.file("file", "x");
+    world.file("tree/node", "x");
+    let tree = world.path("tree").display().to_string();
+    let set_up = format!(
+        "mount -t tmpfs rw {tree}/rw; mkdir {tree}/rw/deep; mount -t tmpfs deep {tree}/rw/deep; \
+         mount -t tmpfs -o ro,nodev ro {tree}/ro; mount -t tmpfs -o noexec,noatime space '{tree}/a b'; \
+         mount --bind /dev/null {tree}/node; exec $back \"$@\""
+    );
+    let file = world.path("file").display().to_string();
+    let binds = [format!("{tree}:/data"), format!("{tree}:/own:rw"), format!("{file}:/data-file")];
+    let binds: Vec<&str> = binds.iter().map(String::as_str).collect();
+    let followed = world.config(&format!("[root]\nalways = [\"{tree}\"]\nlate_mounts = [\"{tree}\"]\n"));
+    for config in [None, Some(followed)] {
+        let look = |missing: bool| {
+            let mut command = launch(&world, &[], &binds, "cat /proc/self/mountinfo");
+            if let Some(config) = &config {
+                command.env("BAILEY_CONFIG", config);
+            }
+            if missing {
+                let inject = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=mount_setattr", "-e"];
+                let inject = [&inject[..], &["inject=mount_setattr:error=ENOSYS"]].concat();
+                command = support::behind("strace", &inject, &command);
+            }
+            mounts(&stdout(&mounted("shared", &set_up, &command).output().unwrap()))
+        };
+        let usual = look(false);
+        let deep = |point: &str| usual.iter().find(|line| line.starts_with(point)).unwrap().clone();
+        assert!(deep("/data/rw/deep ").contains(" ro,nosuid,nodev"), "{usual:#?}");
+        assert!(deep("/own/rw/deep ").contains(" rw,nosuid,nodev"), "{usual:#?}");
+        assert_eq!(usual.iter().any(|line| line.contains(" true ")), config.is_some(), "{usual:#?}");
+        assert_eq!(look(true), usual);
+    }
+}

@@ -132,6 +132,33 @@ fn without_a_group_it_is_as_the_site_says() {
     bed.assert_as_before();
 }
 
+#[test]
+fn a_check_says_where_it_is() {
+    let Some(bed) = Bed::new("a_check_says_where_it_is") else { return };
+    let row = |keys: &str| {
+        let mut command = bed.world.command(support::BAILEY);
+        command
+            .args(["check", "--json"])
+            .env("BAILEY_CONFIG", bed.config(keys, "[limits]\nmemory = \"64M\"\n"));
+        let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let rows = report["checks"].as_array().unwrap().clone();
+        move |name: &str| {
+            rows.iter().find(|row| row["mechanism"] == name).unwrap_or_else(|| panic!("{report}")).clone()
+        }
+    };
+    let here = row("");
+    assert_eq!((&here("cgroup")["state"], &here("cgroup")["wanted"]), (&"on".into(), &"required".into()));
+    assert!(here("cgroup")["why"].as_str().unwrap().starts_with(&format!("v{}, ", bed.version)));
+    assert_eq!(here("limit_memory")["state"], "on");
+    let nowhere = row("mode = \"preferred\"\nparent = \"/nowhere/at/all\"");
+    let said = nowhere("cgroup");
+    assert_eq!((&said["state"], &said["wanted"]), (&"off".into(), &"preferred".into()), "{said}");
+    assert!(said["why"].as_str().unwrap().contains("/nowhere/at/all"), "{said}");
+    assert!(said["change"].as_str().unwrap().contains("docs/cgroups.md"), "{said}");
+    assert_eq!(nowhere("limit_memory")["state"], "weaker");
+    bed.assert_as_before();
+}
+
 // ---- Limits ----
 
 #[test]

@@ -177,7 +177,7 @@ impl Series {
         let begin = Instant::now();
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         while child.try_wait().unwrap().is_none() {
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > support::patience(PATIENCE) {
                 let alive = alive_with(&mark);
                 let _ = child.kill();
                 panic!("{command:?} hangs; alive: {alive:?}");
@@ -301,10 +301,10 @@ fn sample(points: Vec<Point>, most: usize) -> Vec<Point> {
     if std::env::var_os("BAILEY_FAULTS").is_some() {
         return points;
     }
-    let step = points.len().div_ceil(most).max(1);
+    let step = points.len().div_ceil(most).max(1) * support::stride();
     let mut seen = BTreeSet::new();
     let keep = |(index, point): &(usize, Point)| {
-        seen.insert((point.process, point.call.clone())) || index % step == 0
+        (seen.insert((point.process, point.call.clone())) && support::stride() == 1) || index % step == 0
     };
     points.into_iter().enumerate().filter(keep).map(|(_, point)| point).collect()
 }
@@ -339,7 +339,7 @@ fn an_error_at_any_call_of_the_launcher() {
         ran += usize::from(trial.ran);
     }
     println!("{} of {total} calls of the launcher, of which {ran} did not matter", tried.len());
-    assert!(tried.len() >= 100, "only {} tried", tried.len());
+    assert!(tried.len() * support::stride() >= 100, "only {} tried", tried.len());
     series.settled();
 }
 
@@ -467,7 +467,7 @@ fn a_fault_at_any_call_of_the_recorder() {
         // It may fail before it serves; whoever launches then is refused.
         let begin = Instant::now();
         while recorder.ask().is_err()
-            && begin.elapsed() < Duration::from_secs(2)
+            && begin.elapsed() < support::patience(Duration::from_secs(2))
             && child.0.try_wait().unwrap().is_none()
         {
             std::thread::sleep(Duration::from_millis(5));
@@ -478,7 +478,7 @@ fn a_fault_at_any_call_of_the_recorder() {
         drop(child);
     }
     println!("{} of {total} calls of the recorder, {ran} payloads ran", tried.len());
-    assert!(tried.len() >= 15 && ran > 0, "only {} tried, {ran} ran", tried.len());
+    assert!(tried.len() * support::stride() >= 15 && ran > 0, "only {} tried, {ran} ran", tried.len());
     recorder.restart();
     series.settled();
     recorder.wait_live(0);

@@ -63,7 +63,11 @@ impl Payload {
         // Longer than a disk under load may take to sync what a restarted recorder writes first.
         let start = Instant::now();
         while self.started.child.0.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < Duration::from_secs(30), "bailey does not end: {}", self.said());
+            assert!(
+                start.elapsed() < support::patience(Duration::from_secs(30)),
+                "bailey does not end: {}",
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         self.started.child.0.wait().unwrap().code().expect("an exit code")
@@ -91,7 +95,10 @@ fn wait_state(recorder: &Recorder, id: &str, state: &str) {
         if found.as_deref() == Some(state) {
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(15), "waited in vain for {state}: {found:?}");
+        assert!(
+            start.elapsed() < support::patience(Duration::from_secs(15)),
+            "waited in vain for {state}: {found:?}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -195,10 +202,10 @@ fn a_stop_reaches_a_payload_that_will_not_end() {
     let told = stdout(&recorder.admin(&world, &["stop", &id[..24], "--reason", "it mines coins"]));
     assert!(told.contains(&id) && told.contains("was told to stop"), "{told}");
     wait_for("its SIGTERM", || payload.said().contains("term"));
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < support::patience(Duration::from_secs(1)), "{:?}", start.elapsed());
     assert_eq!(state_of(&recorder, &id).as_deref(), Some("stopping"));
     assert_stopped(&recorder, &mut payload, &id, "it mines coins");
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < support::patience(Duration::from_secs(4)), "{:?}", start.elapsed());
     wait_for("the end of its processes", || alive_with(mark).is_empty());
     // The order came too late for a second one.
     let again = recorder.admin(&world, &["stop", &id, "--reason", "again"]);
@@ -251,7 +258,7 @@ fn the_same_order_twice_is_one_stop() {
     stdout(&recorder.admin(&world, &["stop", &id, "--reason", "second reason"]));
     assert_stopped(&recorder, &mut payload, &id, "first reason");
     assert!(
-        start.elapsed() < Duration::from_millis(3800),
+        start.elapsed() < support::patience(Duration::from_millis(3800)),
         "the second gave it more time: {:?}",
         start.elapsed()
     );
@@ -635,7 +642,7 @@ fn a_launch_does_not_wait_for_a_hanging_recorder_for_ever() {
     assert_refused(&output, 122, &["cannot reach the recorder", "waited 2 s, audit.wait"]);
     assert!(output.stdout.is_empty(), "it ran without a record");
     let took = start.elapsed();
-    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(2)..support::patience(Duration::from_secs(8))).contains(&took), "{took:?}");
     recorder.signal("CONT");
     assert_eq!(stdout(&recorder.exec(&world, &["--", "/bin/echo", "ran"]).output().unwrap()), "ran");
     assert_eq!(recorder.records_of("payload-launch").len(), 1);
@@ -653,7 +660,7 @@ fn an_end_that_a_hanging_recorder_does_not_take_is_written_when_it_goes_on() {
     // The payload's result stands, and the launcher says what is missing.
     assert_eq!(payload.started.end().code(), Some(7));
     let took = start.elapsed();
-    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(2)..support::patience(Duration::from_secs(8))).contains(&took), "{took:?}");
     assert!(payload.said().contains("did not answer"), "{}", payload.said());
     recorder.signal("CONT");
     recorder.wait_live(0);

@@ -192,7 +192,7 @@ fn a_killed_init_ends_the_launch_and_all() {
 fn the_wall_time_ends_a_fork_bomb_and_what_does_not_listen() {
     let world = World::new();
     let mark = mark(&world);
-    let config = format!("{GRANTED}[limits]\nprocesses = \"150\"\n");
+    let config = format!("{GRANTED}[limits]\npids = \"150\"\n");
     // Each forks two, for ever, some in sessions of their own; the payload's own process needs no fork to go on.
     let bomb = "trap '' TERM; b() { while :; do (b) & (setsid /bin/sh -c 'while :; do (sleep 5 &); done' \"$0\") & done; }
         (b) >/dev/null 2>&1 & while :; do :; done";
@@ -234,7 +234,8 @@ fn the_pilot_is_seen_and_neither_read_nor_traced() {
     };
     let control = attack.plain(&world, &["peek", &pid]);
     let seen = inside(&["peek", &pid]);
-    for what in ["mem", "environ", "root", "cwd", "maps", "process_vm_readv", "pidfd_getfd"] {
+    assert!(!seen.lines().any(|line| line.ends_with(": ok")), "{seen}");
+    for what in ["mem", "environ", "root", "cwd", "fd/0", "maps", "process_vm_readv", "pidfd_getfd"] {
         assert!(control.contains(&format!("{what}: ok")), "the attack does not work: {control}");
         let lines: Vec<&str> = seen.lines().filter(|line| line.starts_with(&format!("{what}: "))).collect();
         assert!(!lines.is_empty() && lines.iter().all(|line| !line.ends_with(": ok")), "{what}: {seen}");
@@ -344,12 +345,14 @@ fn a_masked_proc_is_shown_where_the_site_prefers_that() {
     let proc = walls["proc"].as_str().unwrap();
     assert!(proc.starts_with("off: the kernel refuses one of its own") && proc.contains("EPERM"), "{proc}");
     assert_eq!(walls["pid_namespace"], "on", "that holds all the same");
-    assert_eq!(walls["nested_namespaces_forbidden"], "on");
+    assert!(walls["nested_namespaces_forbidden"].as_str().unwrap().starts_with("on"), "{walls}");
     // Where nothing is masked, it has its own.
-    let mut command = world.exec(&["--", "/bin/true"]);
-    command.env("BAILEY_CONFIG", world.config("[sandbox]\nproc = \"preferred\"\n"));
-    assert!(command.status().unwrap().success());
-    assert_eq!(self::walls(&world)["proc"], "on");
+    if std::env::var_os("BAILEY_TEST_SANDBOX").is_none() {
+        let mut command = world.exec(&["--", "/bin/true"]);
+        command.env("BAILEY_CONFIG", world.config("[sandbox]\nproc = \"preferred\"\n"));
+        assert!(command.status().unwrap().success());
+        assert_eq!(self::walls(&world)["proc"], "on");
+    }
     world.assert_closed();
 }
 
@@ -438,7 +441,10 @@ fn a_recorder_whose_site_does_not_grant_it_refuses() {
     let world = World::new();
     let recorder = Recorder::start(&world);
     let mut other = fs::read_to_string(&recorder.config).unwrap();
-    other.push_str("\n[sandbox]\npid_namespace = \"preferred\"\n");
+    match other.find("[sandbox]\n") {
+        Some(at) => other.insert_str(at + "[sandbox]\n".len(), "pid_namespace = \"preferred\"\n"),
+        None => other.push_str("\n[sandbox]\npid_namespace = \"preferred\"\n"),
+    }
     let config = world.config(&other);
     let run = |options: &[&str]| {
         let mut command = recorder.exec(&world, options);

@@ -193,7 +193,7 @@ fn recorder() {
         drop(socket);
         let mut fds = [PollFd::new(handed.payload.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)).unwrap(), 1);
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + support::patience(Duration::from_secs(5));
         let status = loop {
             match observe::exit_status(handed.payload.as_fd()) {
                 None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),

@@ -210,7 +210,7 @@ fn a_stop_reaches_who_does_not_listen() {
     let start = Instant::now();
     let output = run(&world, rules, &[], script);
     assert_eq!(code(&output), 123, "{}", text(&output.stderr));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < support::patience(Duration::from_secs(20)), "{:?}", start.elapsed());
     let end = only(world.records_of("payload-end"));
     assert_eq!(
         (&end["grid"]["end"]["by"], &end["grid"]["end"]["signal"]),
@@ -308,7 +308,10 @@ fn the_recorder_records_and_counts_every_step() {
         let metrics = fs::read_to_string(recorder.state.join("metrics.prom")).unwrap(); // written every 15 s
         match lines.iter().find(|line| !metrics.contains(**line)) {
             None => break,
-            Some(line) => assert!(start.elapsed() < Duration::from_secs(40), "{line} is not in\n{metrics}"),
+            Some(line) => assert!(
+                start.elapsed() < support::patience(Duration::from_secs(40)),
+                "{line} is not in\n{metrics}"
+            ),
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -52,7 +52,11 @@ fn a_recorder_that_is_killed_at_random_loses_no_receipt() {
     let mut moments = Moments::new();
     let (begin, mut kills) = (Instant::now(), 0);
     let status = loop {
-        assert!(begin.elapsed() < Duration::from_secs(420), "the load does not end: {}", recorder.stderr());
+        assert!(
+            begin.elapsed() < support::patience(Duration::from_secs(420)),
+            "the load does not end: {}",
+            recorder.stderr()
+        );
         if let Some(status) = running.0.try_wait().unwrap() {
             break status;
         }

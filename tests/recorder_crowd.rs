@@ -38,7 +38,11 @@ fn fill(recorder: &Recorder) -> Vec<Raw> {
         if matches!(raw.ask(&hello(), &[]), Some(Message::Welcome(_))) {
             held.push(raw);
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "only {} connections", held.len());
+        assert!(
+            start.elapsed() < support::patience(Duration::from_secs(10)),
+            "only {} connections",
+            held.len()
+        );
     }
     let refused = Raw::new(&recorder.socket).hear().unwrap().message;
     let Message::Refused(refused) = refused else { panic!("{refused:?}") };
@@ -71,7 +75,10 @@ fn a_launcher_does_not_wait_for_ever() {
     assert_refused(&output, 122, &["no more of this account", "connections that carry no payload"]);
     assert!(output.stdout.is_empty());
     let took = start.elapsed();
-    assert!((Duration::from_millis(500)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_millis(500)..support::patience(Duration::from_secs(8))).contains(&took),
+        "{took:?}"
+    );
     drop(held);
 }
 
@@ -183,7 +190,7 @@ fn a_connection_that_cannot_be_watched_is_cut_off() {
     flood.unwrap();
     let injected = || fs::read_to_string(&trace).unwrap().contains("(INJECTED)");
     while !injected() && raw.say(&Message::Ps(Done::default()), &[]).is_ok() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "it is answered all the time");
+        assert!(begin.elapsed() < support::patience(Duration::from_secs(20)), "it is answered all the time");
     }
     wait_for("the fault", injected);
     let lines = fs::read_to_string(&trace).unwrap();
@@ -196,7 +203,11 @@ fn a_connection_that_cannot_be_watched_is_cut_off() {
     }
     let fault = Instant::now();
     while raw.hear().is_some() {}
-    assert!(fault.elapsed() < Duration::from_secs(5), "cut off after {:?}", fault.elapsed());
+    assert!(
+        fault.elapsed() < support::patience(Duration::from_secs(5)),
+        "cut off after {:?}",
+        fault.elapsed()
+    );
     let said = recorder.stderr();
     let me = format!("process {}", std::process::id());
     assert!(said.contains("cannot watch the connection of") && said.contains(&me), "{said}");

@@ -52,7 +52,11 @@ impl Bench {
     fn at_rest(&self) {
         let start = Instant::now();
         while !self.recorder.live().is_empty() {
-            assert!(start.elapsed() < Duration::from_secs(30), "{:?}", self.recorder.live());
+            assert!(
+                start.elapsed() < support::patience(Duration::from_secs(30)),
+                "{:?}",
+                self.recorder.live()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -97,7 +101,7 @@ impl Bench {
             let links: Vec<PathBuf> =
                 links.flatten().filter_map(|link| fs::read_link(link.path()).ok()).collect();
             assert!(
-                start.elapsed() < Duration::from_secs(60),
+                start.elapsed() < support::patience(Duration::from_secs(60)),
                 "{} descriptors before, now {links:?}",
                 self.descriptors
             );
@@ -738,7 +742,7 @@ fn ten_thousand_connections_of_one_account() {
     let start = Instant::now();
     let answer = before.ask(&launch_of(fresh_id()), &tree.fds(0));
     assert!(matches!(&answer, Some(Message::Receipt(_))), "{answer:?}");
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < support::patience(Duration::from_secs(1)), "{:?}", start.elapsed());
     assert!(bench.recorder.descriptors() < 700, "{}", bench.recorder.descriptors());
     assert!(bench.recorder.rss_kib() < 64 * 1024, "{} KiB", bench.recorder.rss_kib());
     // Those that are too many are told so.
@@ -802,7 +806,11 @@ fn who_never_reads_is_cut_off() {
     let start = Instant::now();
     let limit = bench.descriptors + 4 * count + 20;
     while bench.recorder.descriptors() > limit {
-        assert!(start.elapsed() < Duration::from_secs(90), "{} descriptors", bench.recorder.descriptors());
+        assert!(
+            start.elapsed() < support::patience(Duration::from_secs(90)),
+            "{} descriptors",
+            bench.recorder.descriptors()
+        );
         std::thread::sleep(Duration::from_millis(200));
     }
     drop((deaf, live, tree));
@@ -1211,7 +1219,7 @@ fn a_full_disk_refuses_launches_and_records_ends() {
     fs::remove_file(&filler).unwrap();
     let start = Instant::now();
     while !bench.recorder.exec(&bench.world, &["--", "/bin/true"]).output().unwrap().status.success() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it does not recover");
+        assert!(start.elapsed() < support::patience(Duration::from_secs(20)), "it does not recover");
         std::thread::sleep(Duration::from_millis(200));
     }
     tree.kill(1);

@@ -92,7 +92,7 @@ fn a_real_payload_of_bailey_is_accepted() {
         let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         text.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
     };
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + support::patience(Duration::from_secs(20));
     let (status, init) = loop {
         assert!(Instant::now() < deadline, "no payload");
         if let Some(init) = children(launcher).first().copied()
@@ -307,7 +307,7 @@ fn many_programs_of_one_uid_are_answered_or_turned_away() {
     let mut tokens: Vec<u64> = found.iter().map(|(token, _)| *token).collect();
     tokens.dedup();
     assert_eq!(tokens.len(), accepted, "each once, in order");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + support::patience(Duration::from_secs(20));
     while digests.backlog(1) != observe::Backlog::Short {
         assert!(Instant::now() < deadline, "what was turned away is closed, too");
         std::thread::sleep(Duration::from_millis(1));

@@ -275,7 +275,7 @@ fn a_killed_launcher_frees_its_uid() {
     wait_for("the end of the payload", || proc_status(init, "State").is_none_or(|s| s.starts_with('Z')));
     drop(one);
     // The kernel may still be about to take it apart.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + support::patience(Duration::from_secs(10));
     let output = loop {
         let output = node.shell(&["--workdir", &show(&work)], "cat output; echo more >>output; id -u");
         if code(&output) != 121 || Instant::now() > deadline {

@@ -297,7 +297,7 @@ fn killed_at_any_moment_it_can_be_repaired() {
         child.wait().unwrap();
     }
     // What still goes has its uid; the lock is free when init is gone.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + support::patience(Duration::from_secs(10));
     while text(&site.clean(&[]).stdout) != "there is nothing to clean\n" {
         assert!(Instant::now() < deadline, "{}", text(&site.clean(&[]).stdout));
     }

@@ -83,7 +83,7 @@ fn half_of_them(node: &Node) {
     let mut ends: Vec<Option<Duration>> = vec![None; count];
     while meant.iter().any(|number| ends[*number].is_none()) {
         assert!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < support::patience(Duration::from_secs(30)),
             "{} of {} live on",
             meant.iter().filter(|number| ends[**number].is_none()).count(),
             meant.len()
@@ -113,7 +113,7 @@ fn half_of_them(node: &Node) {
     assert_eq!(node.records_of("payload-stop").len(), meant.len());
     drop(payloads); // SIGKILL: the kernel ends what is below
     wait_for("the end of all", || support::alive_with(node.world.dir.to_str().unwrap()).is_empty());
-    assert!(last < DEAD, "the last one after {last:?}");
+    assert!(last < support::patience(DEAD), "the last one after {last:?}");
 }
 
 #[test]

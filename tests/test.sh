@@ -12,6 +12,8 @@
 #   BAILEY_TEST_FUSE     a FUSE device that the user may open, where /dev/fuse is root's alone (containers)
 #   BAILEY_TEST_CGROUP1  below each controller of cgroup v1 a directory of the user's, when root calls where there are such
 #                        (with v2: tests/beds/kernels.sh)
+#   BAILEY_TEST_SANDBOX, BAILEY_TEST_SITE
+#                        only in tests/beds/podman.sh: a line for [sandbox] of every configuration, and one for tests without
 #   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and
 #                        returns. Without the variable it must fail: a skip is never silent.
 #
@@ -30,6 +32,7 @@ if [ $# -eq 0 ] || [[ $* == *release* ]]; then build_release; fi
 BAILEY_TEST_TMP=$(fresh_tmp)
 work=$(fresh_tmp) # of the scripts
 groups=()
+# shellcheck disable=SC2317 # called by the trap
 end() {
     local group
     remove_tree "$BAILEY_TEST_TMP"
@@ -48,7 +51,7 @@ fi
 if is_root; then
     for controller in memory pids cpu cpuacct; do
         group=/sys/fs/cgroup/$controller/payload-tests-$$
-        [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] && mkdir "$group" || continue
+        if ! [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] || ! mkdir "$group"; then continue; fi
         chown "$BAILEY_TEST_USER" "$group" "$group/cgroup.procs"
         groups+=("$group")
     done

@@ -6,6 +6,8 @@
 //! 3. After [`build`], the old root MUST be gone and the current directory MUST be inside the new one.
 #![forbid(unsafe_code)]
 
+use super::mountinfo;
+use super::older;
 use super::protocol::{Stage, Trouble};
 use super::tree::hidden::{self, Hidden};
 use super::tree::{DEVICE, MAX_PARENTS, Mount, NO_EXEC, Node, Place, READ_ONLY, Source, Tree, WRITABLE};
@@ -17,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Turns an errno into the report of where it happened.
-fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
+pub(super) fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
     result.map_err(|errno| Trouble { stage, index: index as u32, errno })
 }
 
@@ -48,7 +50,18 @@ struct Proc {
 pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
     // One call for all mounts of the namespace, so that most copies need none of their own. Private, unless something must
     // follow the host: then slave, and each copy that must not follow is made private by itself.
-    at(Stage::Propagation, 0, mount::set_all(tree.follows_host))?;
+    // Without mount_setattr the attributes of each mount come at the end.
+    let one_by_one = match mount::set_all(tree.follows_host) {
+        Err(Errno::ENOSYS) => {
+            at(Stage::Propagation, 1, mount::propagate_all(tree.follows_host))?;
+            true
+        }
+        set => {
+            at(Stage::Propagation, 0, set)?;
+            false
+        }
+    };
+    let after = Afterwards { one_by_one, follows_host: tree.follows_host };
 
     let mut proc = at(Stage::Proc, 0, proc(how))?;
 
@@ -68,7 +81,7 @@ pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
             (Source::Proc, Some(mount)) => mount,
             (_, made) => {
                 proc.mount = made;
-                source(base.as_fd(), step, index, tree.follows_host, how.proc_attr, &mut hidden)?
+                source(base.as_fd(), step, index, &after, how.proc_attr, &mut hidden)?
             }
         };
         let attached = match (&step.place, &root) {
@@ -109,13 +122,16 @@ pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
     let top = if how.below_root { base.as_fd() } else { root.as_fd() };
     at(Stage::Pivot, 0, fs::change_dir_fd(top))?;
     at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
-    at(Stage::Pivot, 2, root_is(top))?;
     if how.below_root {
+        at(Stage::Pivot, 5, root_is(top))?;
         // What lies above is the private tmpfs, of which nothing is open and nothing is anybody's.
         at(Stage::Pivot, 3, fs::change_dir_fd(root.as_fd()))?;
         at(Stage::Pivot, 4, fs::change_root_to_cwd())?;
-        at(Stage::Pivot, 5, root_is(root.as_fd()))?;
     }
+    if one_by_one {
+        older::restrict(tree)?;
+    }
+    at(Stage::Pivot, 2, root_is(root.as_fd()))?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
     if at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
         if hidden {
@@ -136,7 +152,9 @@ fn proc(how: How) -> Result<Proc, Errno> {
         Demand::Preferred => match FsContext::open(c"proc").and_then(|new| new.mount(NO_EXEC, how.proc_attr))
         {
             Ok(mount) => return Ok(Proc { mount: Some(mount), ..Proc::default() }),
-            Err(errno) => errno as i32,
+            // Masked (mnt_already_visible() in fs/namespace.c), or a security module's no. Anything else is no reason.
+            Err(errno @ (Errno::EPERM | Errno::EACCES)) => errno as i32,
+            Err(errno) => return Err(errno),
         },
         Demand::Off => -1,
     };
@@ -146,6 +164,24 @@ fn proc(how: How) -> Result<Proc, Errno> {
         return Err(Errno::EROFS);
     }
     Ok(Proc { mount: Some(copy), outer: true, errno })
+}
+
+/// What is left to do when the tree stands.
+struct Afterwards {
+    /// The attributes of each mount: this kernel has no mount_setattr.
+    one_by_one: bool,
+    /// Private copies must be made so, because the namespace follows the host.
+    follows_host: bool,
+}
+
+impl Afterwards {
+    /// The attributes of a copied tree, unless they come later.
+    fn set(&self, index: usize, tree: BorrowedFd<'_>, attr: Attr, follow_host: bool) -> Result<(), Trouble> {
+        if self.one_by_one {
+            return Ok(());
+        }
+        at(Stage::Attributes, index, mount::set_attributes(tree, attr, follow_host))
+    }
 }
 
 /// Reads back that the new root is the root. What is mounted over a root shows in `/..`: the old root would, had it stayed. One
@@ -186,23 +222,22 @@ fn source(
     base: BorrowedFd<'_>,
     step: &Mount,
     index: usize,
-    follows_host: bool,
+    after: &Afterwards,
     proc_attr: u64,
     hidden: &mut bool,
 ) -> Result<OwnedFd, Trouble> {
     match &step.source {
         Source::Host { path, dev, ino } => {
             let tree = host_tree(path, *dev, *ino, index, step.follow_host, hidden)?;
-            if follows_host || step.attr != DEVICE {
-                let set = mount::set_attributes(tree.as_fd(), step.attr, step.follow_host);
-                at(Stage::Attributes, index, set)?;
+            if after.follows_host || step.attr != DEVICE {
+                after.set(index, tree.as_fd(), step.attr, step.follow_host)?;
             }
             Ok(tree)
         }
         Source::Base(path) => {
             let tree = at(Stage::Source, index, mount::clone_tree(base, path, false))?;
             if step.attr != WRITABLE {
-                at(Stage::Attributes, index, mount::set_attributes(tree.as_fd(), step.attr, false))?;
+                after.set(index, tree.as_fd(), step.attr, false)?;
             }
             Ok(tree)
         }
@@ -221,7 +256,7 @@ fn source(
         }
         Source::Overlay { path, dev, ino } => {
             let lower = host_tree(path, *dev, *ino, index, false, hidden)?;
-            at(Stage::Attributes, index, mount::set_attributes(lower.as_fd(), READ_ONLY, false))?;
+            after.set(index, lower.as_fd(), READ_ONLY, false)?;
             at(Stage::Overlay, index, overlay(base, lower.as_fd(), step.attr))
         }
     }
@@ -283,30 +318,7 @@ fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<Ow
 /// process can reach, covered mounts too.
 fn cover_hidden(tree: &Tree, outer_proc: bool) -> Result<(), Trouble> {
     let mut cover = None;
-    let table = at(Stage::Hidden, 0, fs::open_at(fs::cwd(), c"/proc/self/mountinfo", libc::O_RDONLY, 0))?;
-    // Lines are at most a page or two; a longer one is refused, because what is not read is not judged.
-    let mut buffer = [0_u8; 16384];
-    let mut kept = 0;
-    loop {
-        let room = buffer.get_mut(kept..).unwrap_or_default();
-        if room.is_empty() {
-            return Err(Trouble { stage: Stage::Hidden, index: 1, errno: Errno::ENAMETOOLONG });
-        }
-        let read = at(Stage::Hidden, 1, fs::read_some(table.as_fd(), room))?;
-        if read == 0 {
-            return Ok(());
-        }
-        let filled = kept + read;
-        let mut start = 0;
-        while let Some(end) = buffer.get(start..filled).and_then(|rest| rest.iter().position(|b| *b == b'\n'))
-        {
-            let line = buffer.get(start..start + end).unwrap_or_default();
-            cover_if_hidden(line, tree, outer_proc, &mut cover)?;
-            start += end + 1;
-        }
-        buffer.copy_within(start..filled, 0);
-        kept = filled - start;
-    }
+    mountinfo::each_line(Stage::Hidden, |line| cover_if_hidden(line, tree, outer_proc, &mut cover))
 }
 
 /// One line of mountinfo (proc_pid_mountinfo(5)): field 5 is the mount point, the type follows the lone hyphen. `cover` is
@@ -322,7 +334,7 @@ fn cover_if_hidden(
     let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
     let Some(found) = hidden::by_name(kind) else { return Ok(()) };
     let mut buffer = [0_u8; libc::PATH_MAX as usize];
-    let length = unescape(point, &mut buffer).ok_or(Trouble {
+    let length = mountinfo::unescape(point, &mut buffer).ok_or(Trouble {
         stage: Stage::Hidden,
         index: 2,
         errno: Errno::ENAMETOOLONG,
@@ -408,38 +420,4 @@ fn cover_mount(
     }
     let Cover { tmpfs, .. } = cover.insert(Cover::new()?);
     mount::attach(tmpfs.as_fd(), target.as_fd(), c"")
-}
-
-/// Undoes the octal escapes of mountinfo (`\040` for a space) into a NUL-terminated buffer; returns the length.
-fn unescape(text: &[u8], buffer: &mut [u8]) -> Option<usize> {
-    let mut length = 0;
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        let byte = if let (b'\\', [a, b, c, more @ ..]) = (first, tail) {
-            rest = more;
-            (a.wrapping_sub(b'0') << 6) | (b.wrapping_sub(b'0') << 3) | c.wrapping_sub(b'0')
-        } else {
-            rest = tail;
-            *first
-        };
-        *buffer.get_mut(length)? = byte;
-        length += 1;
-    }
-    *buffer.get_mut(length)? = 0;
-    Some(length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        let mut buffer = [b'x'; 64];
-        assert_eq!(unescape(b"/a\\040b\\134c", &mut buffer), Some(6));
-        assert_eq!(buffer.get(..7), Some(&b"/a b\\c\0"[..]));
-        assert_eq!(unescape(b"/plain", &mut buffer), Some(6));
-        let mut short = [0_u8; 4];
-        assert_eq!(unescape(b"/plain", &mut short), None);
-    }
 }

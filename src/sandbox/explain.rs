@@ -82,7 +82,9 @@ const fn newest_call(stage: Stage) -> Option<(&'static str, &'static str)> {
     Some(match stage {
         Stage::Descriptors => ("close_range", "5.9"),
         Stage::Propagation | Stage::Attributes => ("mount_setattr", "5.12"),
-        Stage::Scratch | Stage::Proc | Stage::Overlay => ("fsopen, fsconfig, fsmount or move_mount", "5.2"),
+        Stage::Scratch | Stage::Overlay => ("fsopen, fsconfig, fsmount or move_mount", "5.2"),
+        // Or a copy of the outer one.
+        Stage::Proc => ("fsopen, fsconfig, fsmount, open_tree or mount_setattr", "5.12"),
         Stage::Source => ("open_tree or openat2", "5.6"),
         Stage::Attach => ("move_mount", "5.2"),
         Stage::Target | Stage::Changed => ("openat2", "5.6"),

@@ -145,6 +145,24 @@ pub fn stat_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat, Errno> {
     })
 }
 
+/// The number that mountinfo gives the mount on which a descriptor lies: statx(2) with `STATX_MNT_ID` (kernel 5.8); 0 where it
+/// is not told.
+pub fn mount_number(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the empty path is NUL-terminated; the kernel fills a struct statx, which is valid when zeroed too.
+    let stat = unsafe {
+        check(libc::c_long::from(libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID,
+            stat.as_mut_ptr(),
+        )))?;
+        stat.assume_init()
+    };
+    Ok(if stat.stx_mask & libc::STATX_MNT_ID == 0 { 0 } else { stat.stx_mnt_id })
+}
+
 /// `st_size` of an open file.
 pub fn size(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
     let stat = nix::sys::stat::fstat(fd)?;

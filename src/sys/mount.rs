@@ -140,6 +140,41 @@ fn set_attr(dir: BorrowedFd<'_>, path: &CStr, attr: Attr, propagation: libc::c_u
     .map(drop)
 }
 
+/// The propagation of [`set_all`] alone, by mount(2), which every kernel has.
+pub fn propagate_all(follow_host: bool) -> Result<(), Errno> {
+    let propagation = if follow_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    change(c"/", libc::MS_REC | propagation)
+}
+
+/// Makes the mount at `path`, a link of /proc/self/fd, private: mount(2).
+pub fn make_private(path: &CStr) -> Result<(), Errno> {
+    change(path, libc::MS_PRIVATE)
+}
+
+/// Gives the mount at `path`, a link of /proc/self/fd, these attributes: mount(2), which keeps no others but those of access
+/// times. (Leaving one out that is locked is `EPERM`.)
+pub fn replace_attributes(path: &CStr, attr: Attr) -> Result<(), Errno> {
+    let mut flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOSUID;
+    if attr.read_only {
+        flags |= libc::MS_RDONLY;
+    }
+    if attr.no_dev {
+        flags |= libc::MS_NODEV;
+    }
+    if attr.no_exec {
+        flags |= libc::MS_NOEXEC;
+    }
+    change(path, flags)
+}
+
+fn change(path: &CStr, flags: libc::c_ulong) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated; a change of flags takes no source, type or data.
+    check(libc::c_long::from(unsafe {
+        libc::mount(std::ptr::null(), path.as_ptr(), std::ptr::null(), flags, std::ptr::null())
+    }))
+    .map(drop)
+}
+
 /// move_mount(2): attaches `tree` at `path` below `target`, or on what `target` itself refers to when `path` is empty. A last
 /// symlink is not followed; a path of several parts is only for directories that nobody else can change.
 pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {

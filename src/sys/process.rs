@@ -327,11 +327,45 @@ pub fn closes_on_exec(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(flags & libc::c_long::from(libc::FD_CLOEXEC) != 0)
 }
 
-/// close_range(2) with `CLOSE_RANGE_CLOEXEC` from `first` on: everything there closes at the execve.
+/// Everything from `first` on closes at the execve: close_range(2) with `CLOSE_RANGE_CLOEXEC`, where the kernel has no such flag
+/// (before 5.11: `EINVAL`) one by one.
 pub fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: changes a flag only.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+        Err(Errno::EINVAL) => close_on_exec_one_by_one(first),
+        result => result.map(drop),
+    }
+}
+
+/// The same for each descriptor that /proc/self/fd names.
+fn close_on_exec_one_by_one(first: RawFd) -> Result<(), Errno> {
+    /// The fixed part of `struct linux_dirent64` (getdents64(2)); the name follows. Its length stands at byte 16.
+    const HEAD: usize = 19;
+    let list = super::fs::open_at(super::fs::cwd(), c"/proc/self/fd", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    let mut buffer = [0_u8; 2048];
+    loop {
+        // SAFETY: the kernel writes at most as many bytes as the buffer has.
+        let filled = check(unsafe {
+            libc::syscall(libc::SYS_getdents64, list.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+        })?;
+        let mut rest = buffer.get(..filled as usize).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        while let Some(&[low, high]) = rest.get(16..18) {
+            let (entry, next) =
+                rest.split_at_checked(usize::from(u16::from_ne_bytes([low, high]))).ok_or(Errno::EIO)?;
+            let name = entry.get(HEAD..).unwrap_or_default().split(|byte| *byte == 0).next();
+            // "." and ".." are no numbers.
+            let number = name.and_then(|name| std::str::from_utf8(name).ok()?.parse::<RawFd>().ok());
+            if let Some(fd) = number.filter(|fd| *fd >= first) {
+                // SAFETY: changes a flag only.
+                check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }))?;
+            }
+            rest = next;
+        }
+    }
 }
 
 /// The argument and environment arrays of an execve(2), made before the clone.

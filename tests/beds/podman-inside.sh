@@ -62,7 +62,8 @@ if [ "$mode" = masked ]; then
     ok "check says what is weaker" says '^proc .*preferred *off .*EPERM.*outer /proc' launch check
     ok "check says what forbids namespaces" says '^nested_namespaces_forbidden .* on .*by its root directory.*EROFS' launch check
     # Tests have configurations of their own: each gets the line as well.
-    export BAILEY_TEST_SANDBOX=$own
+    export BAILEY_TEST_SANDBOX=$own BAILEY_TEST_SITE=$out/$mode/site.toml
+    printf '[sandbox]\n%s\n' "$own" >"$BAILEY_TEST_SITE"
 else
     ok "the defaults hold" runs
     ok "check has a proc of its own" says '^proc .*required *on' launch check

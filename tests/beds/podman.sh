@@ -12,7 +12,7 @@
 #
 # --part ci: the test programs that are about walls, /proc and processes only; some minutes. Without names and options the numbers of tests
 # that ran are compared with tests/beds/podman.count and podman-defaults.count (--part ci: podman-ci.count), fewer is an error.
-# tests/beds/podman.skip names each test that cannot run there, with the reason.
+# BAILEY_PODMAN_KEEP=DIR keeps what failing tests said. tests/beds/podman.skip names each test that cannot run there, with the reason.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
 
@@ -44,10 +44,16 @@ if is_root && [ -z "${BAILEY_PODMAN_INSIDE:-}" ]; then
     exec unshare --mount --propagation private bash -Eeuo pipefail -c '
         unified=/sys/fs/cgroup/unified/cgroup.controllers
         if [ -s "$unified" ]; then
+            BAILEY_PODMAN_MADE=
             for controller in $(cat "$unified"); do
-                mkdir -p "/sys/fs/cgroup/$controller"
-                mount -t cgroup -o "$controller" none "/sys/fs/cgroup/$controller"
+                at=/sys/fs/cgroup/$controller
+                if [ ! -d "$at" ]; then
+                    mkdir "$at"
+                    BAILEY_PODMAN_MADE="$BAILEY_PODMAN_MADE $at"
+                fi
+                mount -t cgroup -o "$controller" none "$at"
             done
+            export BAILEY_PODMAN_MADE
         fi
         exec "$@"
     ' bash "$0" "${arguments[@]}"
@@ -91,6 +97,11 @@ end() {
     [ -z "$recorder" ] || kill "$recorder" 2>/dev/null || true
     # What podman keeps running so that its namespaces live.
     podman system migrate >/dev/null 2>&1 || true
+    for made in ${BAILEY_PODMAN_MADE:-}; do
+        umount "$made" 2>/dev/null || true
+        rmdir "$made" 2>/dev/null || true
+    done
+    if [ -n "${BAILEY_PODMAN_KEEP:-}" ]; then cp -r "$work/out" "$BAILEY_PODMAN_KEEP"; fi
     remove_tree "$work"
     remove_tree "$others"
 }

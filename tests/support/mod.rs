@@ -46,9 +46,6 @@ pub fn skip(test: &str, reason: &str) {
     fs::write(Path::new(&dir).join(test), reason).unwrap();
 }
 
-/// The configuration of who names none, where the bed has one ([`with_the_beds`]).
-const SITE: &str = "site.toml";
-
 /// One test's private world: a directory on a disk, a home, a log of its own. Removed at the end.
 pub struct World {
     pub dir: PathBuf,
@@ -66,10 +63,6 @@ impl World {
         let dir = fs::canonicalize(dir).unwrap();
         fs::create_dir(dir.join("home")).unwrap();
         std::sync::LazyLock::force(&GROUPS);
-        let site = with_the_beds("");
-        if !site.is_empty() {
-            fs::write(dir.join(SITE), site).unwrap();
-        }
         Self { dir }
     }
 
@@ -107,8 +100,8 @@ impl World {
             .env("USER", "pilot")
             .current_dir(&self.dir)
             .stdin(Stdio::null());
-        if self.path(SITE).exists() {
-            command.env("BAILEY_CONFIG", self.path(SITE));
+        if let Some(site) = std::env::var_os("BAILEY_TEST_SITE") {
+            command.env("BAILEY_CONFIG", site);
         }
         command
     }
@@ -208,7 +201,8 @@ impl World {
 }
 
 /// A configuration with what the bed's site says in `[sandbox]` (`BAILEY_TEST_SANDBOX`, tests/beds/podman.sh): in a container that
-/// masks /proc nothing would run under any other. What says something of it stays as it is.
+/// masks /proc nothing would run under any other. What says something of it stays as it is. Who names no configuration has the bed's
+/// file (`BAILEY_TEST_SITE`).
 pub fn with_the_beds(content: &str) -> String {
     let Ok(line) = std::env::var("BAILEY_TEST_SANDBOX") else { return content.to_owned() };
     let key = line.split('=').next().unwrap();
@@ -510,11 +504,24 @@ pub fn pids() -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// How long something may take at most that usually takes no longer than this: `BAILEY_TEST_SLOW` times as long, where
+/// tests/beds/kernels.sh emulates the processor.
+pub fn patience(usual: Duration) -> Duration {
+    usual
+        * std::env::var("BAILEY_TEST_SLOW")
+            .map_or(1, |times| times.parse().expect("BAILEY_TEST_SLOW is a number"))
+}
+
+/// Of many like cases every so manieth is tried: every one, but where the processor is emulated only every tenth or so.
+pub fn stride() -> usize {
+    patience(Duration::from_secs(1)).as_secs() as usize
+}
+
 /// Waits until `condition` holds; panics after ten seconds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
+        assert!(start.elapsed() < patience(Duration::from_secs(10)), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

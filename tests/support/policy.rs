@@ -162,7 +162,11 @@ impl Payload {
     pub fn end(&mut self) -> i32 {
         let start = Instant::now();
         while self.lives() {
-            assert!(start.elapsed() < Duration::from_secs(30), "bailey does not end: {}", self.said());
+            assert!(
+                start.elapsed() < super::patience(Duration::from_secs(30)),
+                "bailey does not end: {}",
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
         self.started.child.0.wait().unwrap().code().expect("an exit code")

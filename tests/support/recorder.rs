@@ -152,7 +152,7 @@ impl Recorder {
 
     /// A connection as an administrator's program has it.
     pub fn ask(&self) -> Result<Ask, bailey::failure::Failure> {
-        Ask::connect_within(&self.socket, Duration::from_secs(5))
+        Ask::connect_within(&self.socket, super::patience(Duration::from_secs(5)))
     }
 
     /// The live payloads, as `bailey ps` sees them.
@@ -178,7 +178,7 @@ impl Recorder {
             if rows.len() == count {
                 return rows;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "{count} expected: {rows:?}");
+            assert!(start.elapsed() < super::patience(Duration::from_secs(20)), "{count} expected: {rows:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -218,7 +218,7 @@ impl Recorder {
             if found.len() >= count {
                 return found;
             }
-            assert!(start.elapsed() < longest, "{count} {action} expected: {found:?}");
+            assert!(start.elapsed() < super::patience(longest), "{count} {action} expected: {found:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
