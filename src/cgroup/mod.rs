@@ -101,6 +101,21 @@ pub fn find(settings: &config::Cgroup) -> Result<Place, String> {
     }
 }
 
+/// The group that the site names, given the caller's own: `../` leads up from there.
+fn resolve(own: &str, parent: &str) -> Result<String, String> {
+    let (mut from, mut rest) = (own.trim_end_matches('/'), parent);
+    while let Some(after) = rest.strip_prefix("../") {
+        let Some((above, _)) = from.rsplit_once('/') else {
+            return Err(format!(
+                "cgroup.parent {parent} leads out of the hierarchy from the caller's cgroup {own}"
+            ));
+        };
+        (from, rest) = (above, after);
+    }
+    let path = if rest.len() == parent.len() { parent.to_owned() } else { format!("{from}/{rest}") };
+    Ok(path.trim_end_matches('/').to_owned())
+}
+
 impl Place {
     /// What it can hold a payload to.
     pub fn offers(&self) -> Offers {
@@ -361,4 +376,20 @@ pub struct Held {
     pub processes: usize,
     /// Whether nothing runs any more.
     pub frozen: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resolve;
+
+    #[test]
+    fn a_parent_may_be_named_from_the_callers_own() {
+        let own = "/scope/job_7/step_batch/user/task_0";
+        assert_eq!(resolve(own, "../../../payloads").as_deref(), Ok("/scope/job_7/payloads"));
+        assert_eq!(resolve(own, "../task_0/a/b").as_deref(), Ok("/scope/job_7/step_batch/user/task_0/a/b"));
+        assert_eq!(resolve(own, "/grid/pilots").as_deref(), Ok("/grid/pilots"));
+        assert_eq!(resolve("/a", "../b").as_deref(), Ok("/b"));
+        assert!(resolve("/", "../b").is_err_and(|why| why.contains("out of the hierarchy")));
+        assert!(resolve("/a", "../../b").is_err());
+    }
 }

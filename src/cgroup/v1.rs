@@ -42,7 +42,13 @@ impl Base {
         let mut why = None;
         for controller in CONTROLLERS {
             let Some(own) = own(text, controller) else { continue };
-            let path = parent.unwrap_or(own).trim_end_matches('/');
+            let path = match parent.map(|parent| super::resolve(own, parent)).transpose() {
+                Ok(named) => named.unwrap_or_else(|| own.trim_end_matches('/').to_owned()),
+                Err(error) => {
+                    why.get_or_insert(error);
+                    continue;
+                }
+            };
             let place = format!("{mounts}/{controller}{path}");
             let dir = match Dir::open(&place) {
                 Ok(dir) if dir.magic() == libc::CGROUP_SUPER_MAGIC => dir,
@@ -59,10 +65,7 @@ impl Base {
             let identity = dir.identity();
             match found.iter_mut().find(|(known, _)| *known == identity) {
                 Some((_, hierarchy)) => hierarchy.controllers.push(controller),
-                None => found.push((
-                    identity,
-                    Hierarchy { controllers: vec![controller], dir, path: path.to_owned() },
-                )),
+                None => found.push((identity, Hierarchy { controllers: vec![controller], dir, path })),
             }
         }
         let found: Vec<Hierarchy> = found.into_iter().map(|(_, hierarchy)| hierarchy).collect();

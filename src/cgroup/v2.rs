@@ -54,7 +54,8 @@ impl Base {
         let own = own.trim_end_matches('/');
         // An earlier launcher has moved the pilot.
         let given = own.strip_suffix(LEAF).and_then(|own| own.strip_suffix('/')).unwrap_or(own);
-        let path = parent.map_or(given, |parent| parent.trim_end_matches('/'));
+        let named = parent.map(|parent| super::resolve(given, parent)).transpose()?;
+        let path = named.as_deref().unwrap_or(given);
         let shown = |path: &str| if path.is_empty() { "/".to_owned() } else { path.to_owned() };
         let open = |path: &str| {
             Dir::open(&format!("{mount}{path}")).map_err(|errno| {

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Cgroup {
     /// `mode`: whether a payload has a control group of its own.
     pub mode: Demand,
-    /// `parent`: the group below which it is made, from the hierarchy's root; `None`: the caller's own.
+    /// `parent`: the group below which it is made, from the hierarchy's root, or with `../` first from the caller's own; `None`:
+    /// the caller's own.
     pub parent: Option<String>,
     /// `oom`: who is killed when `--memory` is used up.
     pub oom: Oom,
@@ -98,23 +99,26 @@ impl Value for Cpus {
     }
 }
 
-/// A group's path from the hierarchy's root, or the word "own".
+/// A group's path from the hierarchy's root, or from the caller's own (`../`), or the word "own".
 pub(super) struct Parent(pub(super) Option<String>);
 
 impl Value for Parent {
-    const EXPECTED: &'static str =
-        "a cgroup's path from the hierarchy's root, such as \"/grid/pilots\", or \"own\"";
+    const EXPECTED: &'static str = "a cgroup's path from the hierarchy's root, such as \"/grid/pilots\", or from the caller's (\"../payloads\"), or \"own\"";
     fn read(text: &str) -> Result<Self, String> {
         if text == "own" {
             return Ok(Self(None));
         }
         let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-        let path = text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain));
+        let rest = text
+            .strip_prefix('/')
+            .or_else(|| text.strip_prefix("../").map(|rest| rest.trim_start_matches("../")));
+        let path = rest.is_some_and(|rest| rest.split('/').all(plain));
         if path && !text.starts_with("/sys/fs/cgroup") {
             return Ok(Self(Some(text.to_owned())));
         }
         Err(format!(
-            "'{text}' is no cgroup: write it as /proc/PID/cgroup shows it, such as \"/grid/pilots\", or \"own\""
+            "'{text}' is no cgroup: write it as /proc/PID/cgroup shows it, such as \"/grid/pilots\", or from there \
+             (\"../payloads\"), or \"own\""
         ))
     }
 }
