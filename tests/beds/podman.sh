@@ -43,9 +43,10 @@ if is_root && [ -z "${BAILEY_PODMAN_INSIDE:-}" ]; then
     # shellcheck disable=SC2016 # the inner shell's own
     exec unshare --mount --propagation private bash -Eeuo pipefail -c '
         unified=/sys/fs/cgroup/unified/cgroup.controllers
-        if [ -s "$unified" ]; then
+        controllers=$(cat "$unified" 2>/dev/null || true) # the kernel says that its size is 0
+        if [ -n "$controllers" ]; then
             BAILEY_PODMAN_MADE=
-            for controller in $(cat "$unified"); do
+            for controller in $controllers; do
                 at=/sys/fs/cgroup/$controller
                 if [ ! -d "$at" ]; then
                     mkdir "$at"
