@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-podman attacks test-all suspend-crowd bench bench-trace bench-large fuzz miri lint deny image install clean
+.PHONY: help setup run test test-podman attacks test-vm test-all suspend-crowd bench bench-trace bench-large fuzz miri lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -21,6 +21,9 @@ test-podman: setup ## the tests inside rootless podman, unmasked and with its de
 
 attacks: setup ## the attack suite under bailey and its peers (BAILEY_PEERS_ROOT): writes docs/threat-model.md's table
 	@bash tests/attacks/table.sh $(ARGS)
+
+test-vm: setup ## every test on Debian's kernels 5.10, 6.1, 6.12 and 7, in QEMU, as root (ARGS="--only 6.12 --part ci": one, the main tests)
+	@bash tests/beds/kernels.sh $(ARGS)
 
 test-all: setup ## make test, a short benchmark and the test beds of their own
 	@bash tests/all.sh

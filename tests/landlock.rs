@@ -226,14 +226,22 @@ fn a_kernel_that_has_less_is_stepped_down_to() {
     let own = abi().min(9);
     let scopes = "abstract sockets and signals";
     let none = "off: this kernel has none";
+    // One less than it has: the scopes came with ABI 6.
+    let (less, strict_less) = if own > 6 {
+        let less = format!("on: ABI {}: {scopes}", own - 1);
+        (less.clone(), format!("{less}, files, no TCP"))
+    } else {
+        let off = format!("off: this kernel grants ABI 5, {scopes} since ABI 6");
+        (off, format!("on: ABI 5: files, no TCP; not protected: {scopes}"))
+    };
     for (answers, config, expected) in [
         // As they are.
         (&[][..], "", format!("on: ABI {own}: {scopes}")),
         (&[], STRICT, format!("on: ABI {own}: {scopes}, files, no TCP")),
         // It says one ABI and refuses its rights: EINVAL for a bit, E2BIG for a field that it does not know.
-        (&["error=EINVAL:when=2"], "", format!("on: ABI {}: {scopes}", own - 1)),
-        (&["error=EINVAL:when=2"], STRICT, format!("on: ABI {}: {scopes}, files, no TCP", own - 1)),
-        (&["error=E2BIG:when=2"], "", format!("on: ABI {}: {scopes}", own - 1)),
+        (&["error=EINVAL:when=2"], "", less.clone()),
+        (&["error=EINVAL:when=2"], STRICT, strict_less),
+        (&["error=E2BIG:when=2"], "", less),
         // Each older one.
         (&["retval=6:when=1"], "", format!("on: ABI 6: {scopes}")),
         (&["retval=5:when=1"], "", format!("off: this kernel grants ABI 5, {scopes} since ABI 6")),

@@ -11,7 +11,9 @@
 #                        BAILEY_TEST_RECORDER_USER, BAILEY_TEST_USER, BAILEY_TEST_USER_B (tests/as-user.sh)
 #   BAILEY_TEST_FUSE     a FUSE device that the user may open, where /dev/fuse is root's alone (containers)
 #   BAILEY_TEST_CGROUP1  below each controller of cgroup v1 a directory of the user's, when root calls where there are such
-#                        (with v2: tests/beds/kernels.sh)
+#   BAILEY_TEST_CGROUP   tests/beds/kernels.sh: a delegated version 2 control group, in which the test sits
+#   BAILEY_TEST_SLOW     how many times slower than usual this machine is (tests/beds/kernels.sh: an emulated one): bounds on time
+#                        are so much wider, and of hundreds of like cases so much fewer are tried
 #   BAILEY_TEST_SANDBOX, BAILEY_TEST_SITE
 #                        only in tests/beds/podman.sh: a line for [sandbox] of every configuration, and one for tests without
 #   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and

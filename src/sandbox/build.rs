@@ -129,6 +129,7 @@ pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
         at(Stage::Pivot, 4, fs::change_root_to_cwd())?;
     }
     if one_by_one {
+        at(Stage::Pivot, 2, is_the_root(root.as_fd()))?;
         older::restrict(tree)?;
     }
     at(Stage::Pivot, 2, root_is(root.as_fd()))?;
@@ -187,9 +188,14 @@ impl Afterwards {
 /// Reads back that the new root is the root. What is mounted over a root shows in `/..`: the old root would, had it stayed. One
 /// call made every mount nosuid, so one mount shows it.
 fn root_is(root: BorrowedFd<'_>) -> Result<(), Errno> {
-    let (new, above) = (fs::stat_at(root, c"")?, fs::stat_at(fs::cwd(), c"/..")?);
+    is_the_root(root)?;
     let nosuid = nix::sys::statfs::fstatfs(root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID);
-    if nosuid && (new.dev, new.ino) == (above.dev, above.ino) { Ok(()) } else { Err(Errno::EXDEV) }
+    if nosuid { Ok(()) } else { Err(Errno::EXDEV) }
+}
+
+fn is_the_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    let (new, above) = (fs::stat_at(root, c"")?, fs::stat_at(fs::cwd(), c"/..")?);
+    if (new.dev, new.ino) == (above.dev, above.ino) { Ok(()) } else { Err(Errno::EXDEV) }
 }
 
 /// The private tmpfs, attached over the host's /proc, with the directory on which the new root is mounted.

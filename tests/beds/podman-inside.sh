@@ -84,7 +84,7 @@ one() {
         return 0
     fi
     # A libtest that was asked for one test by its whole name.
-    said=$(timeout -k 5 240 "$2" --exact "$3" --nocapture --test-threads 1 2>&1 </dev/null) || code=$?
+    said=$(timeout -k 5 600 "$2" --exact "$3" --nocapture --test-threads 1 2>&1 </dev/null) || code=$?
     if [ "$code" -ne 0 ]; then
         printf '%s\n' "$said" >"$out/$mode/fail-${name//[^a-zA-Z0-9_]/-}.txt"
         echo "FAIL $name ($((SECONDS - start)) s): $(grep -m 1 -A 2 'panicked at' <<<"$said" | tr '\n' ' ' | cut -c1-300)"

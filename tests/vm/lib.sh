@@ -172,7 +172,7 @@ vm_start() {
     shift 3
     # The root disk is written to a copy that QEMU throws away.
     TMPDIR=$folder exec timeout --foreground -k 5 "$seconds" \
-        qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57,-xsave -smp 2 -m 2048 \
+        qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57,-xsave,-avx,-avx2 -smp 2 -m 2048 \
         -nodefaults -display none -no-reboot \
         -kernel "$VM_DIR/kernel-$BAILEY_VM_KERNEL/vmlinuz" -initrd "$initramfs" \
         -append "console=ttyS0 panic=-1 tsc=reliable quiet systemd.show_status=no ${VM_APPEND:-}" \

@@ -44,6 +44,9 @@ GCC
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t securityfs securityfs /sys/kernel/security
+# As systemd does.
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p /dev/pts /dev/shm /dev/mqueue /srv/image
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
