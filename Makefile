@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test attacks test-vm test-all suspend-crowd bench bench-trace bench-large fuzz miri lint deny image install clean
+.PHONY: help setup run test test-podman attacks test-vm test-all suspend-crowd bench bench-trace bench-large fuzz miri lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -15,6 +15,9 @@ run: setup ## build, run a payload in the image as an ordinary user, show its re
 
 test: setup ## every test that needs no virtual machine
 	@bash tests/test.sh $(ARGS)
+
+test-podman: setup ## the tests inside rootless podman, unmasked and with its defaults (ARGS="--part ci": the most telling ones)
+	@bash tests/beds/podman.sh $(ARGS)
 
 attacks: setup ## the attack suite under bailey and its peers (BAILEY_PEERS_ROOT): writes docs/threat-model.md's table
 	@bash tests/attacks/table.sh $(ARGS)

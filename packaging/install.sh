@@ -45,6 +45,10 @@ put 0755 "$from/bailey" /usr/bin/bailey
 put 0755 "$from/bailey-admin" /usr/libexec/bailey/bailey-admin
 put 0755 "$from/bailey-recorder" /usr/libexec/bailey/bailey-recorder
 
+# For Slurm's Prolog and Epilog (docs/cgroups.md); nothing calls them before a site says so.
+put 0755 "$here/packaging/slurm/prolog.sh" /usr/libexec/bailey/slurm-prolog
+put 0755 "$here/packaging/slurm/epilog.sh" /usr/libexec/bailey/slurm-epilog
+
 units=$here/packaging/systemd
 put 0644 "$units/bailey-recorder.socket" /usr/lib/systemd/system/bailey-recorder.socket
 put 0644 "$units/bailey-recorder.service" /usr/lib/systemd/system/bailey-recorder.service

@@ -268,7 +268,10 @@ impl Outcome {
         };
         let own = || exit_code.unwrap_or_else(|| 128 + signal.unwrap_or(libc::SIGKILL)) as u8;
         let (code, from_bailey, fault, by, message) = match end.cause {
-            Cause::Payload => (own(), false, None, "payload", format!("the payload ended: {how}")),
+            Cause::Payload => {
+                let message = report::words::ended(&how, end.group.as_ref());
+                (own(), false, None, "payload", message)
+            }
             Cause::PilotSignal(signal) => {
                 let message = format!("the pilot sent {}, which ended the payload", signal_name(signal));
                 (own(), false, None, "pilot-signal", message)
@@ -289,6 +292,11 @@ impl Outcome {
                     None => format!("a rule on overuse stopped the payload: {how}"),
                 };
                 (Code::Stopped.exit_code(), true, Some(Fault::User), "overuse", message)
+            }
+            Cause::Memory => {
+                let own = end.group.and_then(|group| group.oom).is_some_and(|oom| oom > 0);
+                let (message, fault) = report::words::ended_by_memory(desk.memory_limit(), own, &how);
+                (Code::Stopped.exit_code(), true, Some(fault), "memory", message)
             }
             Cause::InitLost => {
                 let message = "the sandbox's init was killed, and with it the payload".to_owned();

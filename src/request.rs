@@ -1,6 +1,7 @@
 //! What a front end understood of its command line: plain, validated data and nothing that has had an effect yet.
 #![forbid(unsafe_code)]
 
+use crate::cgroup::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fmt;
@@ -36,14 +37,12 @@ pub struct Request {
     pub stdio: Option<Stdio>,
     /// `--nested`: the payload asks to make namespaces of its own.
     pub nested: bool,
+    /// `--no-pid`: the payload asks for the pilot's pid namespace in place of one of its own.
+    pub no_pid: bool,
     /// `--scratch-size`, bytes.
     pub scratch_size: Option<u64>,
-    /// `--cpus`, thousandths of a core. This and the two below are recorded; nothing enforces them yet.
-    pub cpus_milli: Option<u64>,
-    /// `--memory`, bytes.
-    pub memory: Option<u64>,
-    /// `--pids`, processes and threads.
-    pub pids: Option<u64>,
+    /// `--memory`, `--cpus`, `--pids`.
+    pub limits: Limits,
     /// `--wall-time`.
     pub wall_time: Option<Duration>,
     /// `--grace`.
@@ -274,6 +273,40 @@ impl fmt::Display for LaunchId {
     }
 }
 
+/// The most processes and threads that Linux has (`PID_MAX_LIMIT` of include/linux/threads.h); a control group takes no higher
+/// limit (pids.max: EINVAL).
+pub const MOST_PIDS: u64 = 1 << 22;
+
+/// Bytes of memory with which a small program starts; with less the loader already fails, and nobody sees why.
+pub const LEAST_MEMORY: u64 = 4 << 20;
+
+/// Bytes in words, exactly: `2 GiB`, `1537 MiB`.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = *self;
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        match units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift)) {
+            Some((shift, unit)) => write!(f, "{} {unit}", bytes >> shift),
+            None => write!(f, "{bytes} bytes"),
+        }
+    }
+}
+
+/// Thousandths of a core in words: `0.5 cores`.
+#[derive(Debug, Clone, Copy)]
+pub struct Cores(pub u64);
+
+impl fmt::Display for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.0 / 1000, self.0 % 1000);
+        let number = text.trim_end_matches('0').trim_end_matches('.');
+        write!(f, "{number} {}", if self.0 == 1000 { "core" } else { "cores" })
+    }
+}
+
 /// Bytes from text such as `512`, `64K`, `1.5GiB` is refused: whole numbers with K, M, G, T (powers of 1024) only.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
@@ -310,12 +343,16 @@ pub fn parse_cpus(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A count of at least one.
-pub fn parse_count(text: &str) -> Result<u64, String> {
+/// A number of processes and threads.
+pub fn parse_pids(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(0) => Err(format!("'{text}' is zero: name a number above zero")),
-        Ok(count) if i64::try_from(count).is_ok() => Ok(count),
-        _ => Err(format!("'{text}' is not a whole number")),
+        Ok(count) if digits && count <= MOST_PIDS => Ok(count),
+        Ok(_) if digits => {
+            Err(format!("'{text}' is more processes than Linux can have: name {MOST_PIDS} at most"))
+        }
+        _ => Err(format!("'{text}' is not a whole number above zero, such as 500")),
     }
 }
 
@@ -410,10 +447,24 @@ mod tests {
         ] {
             assert!(parse_cpus(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse_count("500"), Ok(500));
-        for bad in ["", "0", "-1", "1.5", "1K", "99999999999999999999"] {
-            assert!(parse_count(bad).is_err(), "{bad}");
+        assert_eq!((parse_pids("500"), parse_pids("4194304")), (Ok(500), Ok(MOST_PIDS)));
+        for bad in ["", "0", "-1", "+1", "1.5", "1K", "4194305", "99999999999999999999"] {
+            assert!(parse_pids(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn amounts_in_words() {
+        let bytes = [0, 1, 1023, 1 << 10, 1537 << 20, 2 << 30, 3 << 40].map(|bytes| Bytes(bytes).to_string());
+        assert_eq!(
+            bytes,
+            ["0 bytes", "1 bytes", "1023 bytes", "1 KiB", "1537 MiB", "2 GiB", "3 TiB"].map(str::to_owned)
+        );
+        let cores = [1, 500, 1000, 1050, 10_000].map(|milli| Cores(milli).to_string());
+        assert_eq!(
+            cores,
+            ["0.001 cores", "0.5 cores", "1 core", "1.05 cores", "10 cores"].map(str::to_owned)
+        );
     }
 
     #[test]

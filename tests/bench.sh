@@ -4,7 +4,7 @@
 #
 #   tests/bench.sh [--rounds N] [--warmup N] [--only LABEL,...] [--write]
 #
-# --only   some of: plain, floor, bwrap, bailey, recorder, policy, append, service, native (default: all)
+# --only   some of: plain, floor, bwrap, bailey, recorder, policy, cgroup, append, service, native, parallel (default: all)
 # --write  also writes the report to docs/benchmarks.md (docs/benchmarks-peers.md with BAILEY_PEERS_ROOT)
 # In the environment:
 # BAILEY=PATH             times that program instead of building this tree's
@@ -16,7 +16,7 @@
 rounds=${BAILEY_BENCH_ROUNDS:-300}
 warmup=20
 peers=${BAILEY_PEERS_ROOT:-}
-only=plain,floor,bwrap,bailey,recorder,policy,append,service,native
+only=plain,floor,bwrap,bailey,recorder,policy,cgroup,append,service,native,parallel
 if [ -n "$peers" ]; then only=plain,floor,bwrap,bailey,append,apptainer; fi
 write=no
 while [ $# -gt 0 ]; do
@@ -36,9 +36,9 @@ enter_workspace
 bash tests/image.sh
 image=$BAILEY_TEST_IMAGE
 bailey=${BAILEY:-$RELEASE/bailey}
-if (wanted bailey || wanted native) && [ -z "${BAILEY:-}" ]; then build_release; fi
+if (wanted bailey || wanted native || wanted parallel) && [ -z "${BAILEY:-}" ]; then build_release; fi
 # The same programs with the test hook: it lets them have a configuration, and so a recorder, of their own.
-hooked() { wanted recorder || wanted service || wanted policy; }
+hooked() { wanted recorder || wanted service || wanted policy || wanted cgroup; }
 if hooked; then
     cargo build --release --locked --features test-hooks --target-dir "$CARGO_TARGET_DIR/hooks" --bin bailey --bin bailey-recorder
 fi
@@ -46,7 +46,7 @@ if [ -n "$peers" ]; then
     is_root || die "BAILEY_PEERS_ROOT needs root"
     [ -x "$peers/usr/bin/apptainer" ] || die "$peers holds no apptainer: run tests/peers.sh"
 fi
-[ -x /usr/bin/bwrap ] || ! wanted bwrap || die "bwrap is missing: run tests/setup.sh"
+[ -x /usr/bin/bwrap ] || ! (wanted bwrap || wanted parallel) || die "bwrap is missing: run tests/setup.sh"
 
 out=$CARGO_TARGET_DIR/bench
 mkdir -p "$out"
@@ -54,12 +54,14 @@ mkdir -p "$out"
 tmp=$(fresh_tmp)
 launcher=
 recorder=
+groups=()
 end() {
     if [ -n "$recorder" ]; then
         kill -TERM "$recorder" || true
         wait "$recorder" || true
     fi
     if [ -n "$launcher" ]; then kill -KILL "$launcher"; fi
+    for group in "${groups[@]}"; do rmdir "$group" || true; done
     remove_tree "$tmp"
 }
 trap end EXIT
@@ -73,7 +75,7 @@ if wanted native; then
     cp tests/bench/native.c "$tmp/native/"
     gcc -O2 -Wall -Wextra -o "$tmp/native/native" tests/bench/native.c
 fi
-if wanted bailey || wanted native; then
+if wanted bailey || wanted native || wanted parallel; then
     cp "$bailey" "$tmp/bin/bailey"
     bailey=$tmp/bin/bailey
 fi
@@ -96,6 +98,23 @@ bytes_per_day = "1T"
 # The load's client has no configuration.
 foreign_config = "record"
 EOF
+fi
+# A node without a recorder that has control groups v1 for the pilot's account, as docs/cgroups.md has it.
+if wanted cgroup; then
+    if is_root && [ -e /sys/fs/cgroup/memory/cgroup.procs ]; then
+        for controller in memory pids cpu cpuacct; do
+            group=/sys/fs/cgroup/$controller/bench-$$
+            if ! [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] || ! mkdir "$group"; then continue; fi
+            chown "$BAILEY_TEST_USER" "$group" "$group/cgroup.procs"
+            groups+=("$group")
+        done
+        mkdir "$tmp/grouped" "$tmp/ungrouped"
+        printf '[audit]\nrecorder = "off"\n[cgroup]\nmode = "required"\nparent = "/bench-%s"\n' $$ >"$tmp/grouped/bailey.toml"
+        printf '[audit]\nrecorder = "off"\n[cgroup]\nmode = "off"\n' >"$tmp/ungrouped/bailey.toml"
+    else
+        say "control groups: left out; only root can give v1 directories to an account, where there are such"
+        only=${only//cgroup/}
+    fi
 fi
 # Two nodes without a recorder: one that nobody configured, and one with a policy of some size.
 if wanted policy; then
@@ -180,6 +199,15 @@ if wanted policy; then
     timed "${policed_exec[@]}" /bin/true
     commands+=(---unpoliced "${free_exec[@]}" /bin/true ---policed "${policed_exec[@]}" /bin/true)
 fi
+if wanted cgroup; then
+    limits=(--memory 2G --pids 500 --cpus 2)
+    hooked_exec=("$tmp/bin/bailey-hooked" exec --user "/DC=org/DC=example/CN=Bench" --vo bench --image "$image")
+    grouped_exec=(/usr/bin/env "BAILEY_CONFIG=$tmp/grouped/bailey.toml" "${hooked_exec[@]}" "${limits[@]}" --)
+    ungrouped_exec=(/usr/bin/env "BAILEY_CONFIG=$tmp/ungrouped/bailey.toml" "${hooked_exec[@]}" --)
+    proof grouped "${grouped_exec[@]}"
+    proof ungrouped "${ungrouped_exec[@]}"
+    commands+=(---ungrouped "${ungrouped_exec[@]}" /bin/true ---grouped "${grouped_exec[@]}" /bin/true)
+fi
 if wanted apptainer; then
     proof apptainer "${apptainer[@]}"
     commands+=(---apptainer "${apptainer[@]}" /bin/true)
@@ -191,6 +219,12 @@ log_lines() {
 }
 before=$(log_lines)
 timed "$tmp/bin/rounds" "$rounds" "$warmup" "${commands[@]}" >"$out/times.tsv"
+
+# 64 at one time.
+if wanted parallel; then
+    timed "$tmp/bin/rounds" $((rounds < 30 ? rounds : 30)) 3 ---bwrap @parallel 64 "${bwrap[@]}" /bin/true \
+        ---bailey @parallel 64 "${bailey_exec[@]}" /bin/true >"$out/parallel.tsv"
+fi
 
 # The same work outside and inside, by two processes that live through all rounds.
 if wanted native; then
@@ -330,6 +364,8 @@ report() {
             name["recorder"] = "bailey exec, durable record by the node recorder"
             name["unpoliced"] = "bailey exec with a configuration of its own"
             name["policed"] = "the same with 10 000 bans, 1 000 persons, 1 000 rules"
+            name["ungrouped"] = "bailey exec, no control group"
+            name["grouped"] = "the same in control groups (v1) with three limits"
             name["apptainer"] = "Apptainer exec, no record"
             name["append"] = "the disk alone: append 3 KB, fdatasync"
         }
@@ -347,6 +383,17 @@ report() {
         echo "Policy of that size: $(awk -F '\t' '{ m[$1] = $2 } END { printf "%+.3f ms", (m["policed"] - m["unpoliced"]) / 1000 }' \
             "$out/times.tsv") a launch (limit 0.2 ms); the first launch after a change, which reads it all:" \
             "$(awk -v n="$first" 'BEGIN { printf "%.0f ms", n / 1000 }')."
+        echo
+    fi
+    if wanted cgroup; then
+        echo "Control groups with limits: $(awk -F '\t' '{ m[$1] = $2 } END { printf "%+.3f ms", (m["grouped"] - m["ungrouped"]) / 1000 }' \
+            "$out/times.tsv") a launch (limit 0.4 ms)."
+        echo
+    fi
+    if wanted parallel; then
+        echo "64 launches at one time, from the first start to the last end, median: $(awk -F '\t' '{ m[$1] = $2 }
+            END { printf "bailey %.1f ms, bubblewrap %.1f ms: %.2f (limit 1.0)", m["bailey"] / 1000, m["bwrap"] / 1000, m["bailey"] / m["bwrap"] }' \
+            "$out/parallel.tsv")."
         echo
     fi
     if wanted bailey; then

@@ -204,7 +204,7 @@ fn help_and_version() {
     let help = stdout(&world.admin(&["exec", "--help"]));
     for option in
         "user issuer vo group identity pilot job task image workdir bind writable scratch-size env pass-env \
-        network nested wall-time grace status-file dry-run"
+        network nested no-pid wall-time grace status-file dry-run"
             .split_whitespace()
     {
         assert!(help.contains(&format!("--{option}")), "--{option} is not in {help}");

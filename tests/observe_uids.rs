@@ -173,7 +173,7 @@ fn recorder() {
     observe::can_see_others().unwrap();
     for uid in PILOTS {
         let socket = desk.ask(uid, "honest");
-        let peer = Peer::look(socket.as_fd(), Some(uid)).unwrap();
+        let peer = Peer::look(socket.as_fd(), Some(uid), false).unwrap();
         assert_eq!((peer.uid, peer.gid, peer.depth(), peer.in_group), (uid, uid, 1, true));
         let handed = take(&socket);
         let seen = observe::payload(&peer, &handed, &mut Vec::new()).unwrap();
@@ -216,14 +216,14 @@ fn kernel_tells_exit() -> bool {
 
 fn a_pilot_shows_the_payload_of_another(desk: &mut Desk) {
     let victim = desk.ask(PILOTS[1], "honest");
-    let peer = Peer::look(victim.as_fd(), None).unwrap();
+    let peer = Peer::look(victim.as_fd(), None, false).unwrap();
     let seen = observe::payload(&peer, &take(&victim), &mut Vec::new()).unwrap();
     let (payload, init) = (seen.pid(), seen.init.0);
     for (lie, words) in
         [("foreign", "not of the launcher"), ("foreign-payload", "not of the init handed over")]
     {
         let socket = desk.ask(PILOTS[0], &format!("{lie} {payload} {init}"));
-        let peer = Peer::look(socket.as_fd(), None).unwrap();
+        let peer = Peer::look(socket.as_fd(), None, false).unwrap();
         let failure = observe::payload(&peer, &take(&socket), &mut Vec::new()).unwrap_err().to_string();
         assert!(failure.contains(words), "{lie}: {failure}");
     }
@@ -240,6 +240,6 @@ fn hidden() {
     cure(observe::can_see_others().unwrap_err());
     let mut desk = Desk::new();
     let socket = desk.ask(PILOTS[0], "honest");
-    cure(Peer::look(socket.as_fd(), None).map(|peer| peer.pid).unwrap_err());
+    cure(Peer::look(socket.as_fd(), None, false).map(|peer| peer.pid).unwrap_err());
     assert_eq!(observe::uid_of(socket.as_fd()), PILOTS[0]);
 }

@@ -467,7 +467,7 @@ fn a_peer_that_is_gone_is_refused_and_its_uid_still_known() {
     let mut child = command.arg(&bench.listener.path).spawn().unwrap();
     let socket = bench.listener.accept();
     child.wait().unwrap();
-    let failure = Peer::look(socket.as_fd(), None).map(|peer| peer.pid).unwrap_err().to_string();
+    let failure = Peer::look(socket.as_fd(), None, false).map(|peer| peer.pid).unwrap_err().to_string();
     assert!(failure.contains("the process that connected has ended"), "{failure}");
     assert_eq!(observe::uid_of(socket.as_fd()), own_ids().0);
 }
@@ -476,7 +476,7 @@ fn a_peer_that_is_gone_is_refused_and_its_uid_still_known() {
 fn groups_are_the_kernels() {
     let bench = Bench::new();
     let met = bench.meet(&["honest"]);
-    let look = |group| Peer::look(met.socket.as_fd(), group).unwrap().in_group;
+    let look = |group| Peer::look(met.socket.as_fd(), group, false).unwrap().in_group;
     assert!(look(Some(own_ids().1)), "its own gid");
     assert!(!look(None));
     assert!(!look(Some(u32::MAX - 7)));
@@ -539,7 +539,7 @@ fn how_long_it_takes() {
         println!("{name:12} {:7} ns", best.as_nanos());
     };
     println!("mountinfo has {lines} lines");
-    time("peer", &mut || drop(Peer::look(met.socket.as_fd(), Some(4))));
+    time("peer", &mut || drop(Peer::look(met.socket.as_fd(), Some(4), false)));
     time("payload", &mut || drop(observe::payload(&met.peer, &handed, &mut buffer).unwrap()));
     let process = bailey::proc::Process::open(met.payload_pid).unwrap();
     for (name, file) in [

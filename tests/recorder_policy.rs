@@ -94,11 +94,17 @@ wall_time = "1h"
 id = "small"
 vo = ["scratch"]
 scratch_size = "2MiB"
+[[rule]]
+id = "little"
+vo = ["memory", "cpus", "pids"]
+memory = "1G"
+cpus = "0.5"
+pids = "16"
 "#,
         data.display()
     );
     let node = Node::recorded(&[("", &tables)]);
-    let tree = Tree::new(&node.world, 16);
+    let tree = Tree::new(&node.world, 26);
     let bind = |record: &mut Record, mode: &str| {
         let mut mount = bailey::audit::record::Mount::default();
         (mount.source, mount.target) = (Some(data.display().to_string()), Some("/data".to_owned()));
@@ -109,7 +115,11 @@ scratch_size = "2MiB"
         record.grid.sandbox.insert("network_namespace".to_owned(), "on".to_owned());
     };
     // The VO; what the launcher says it did; in what words it is refused.
-    let broken: [(&str, Claim<'_>, &str); 8] = [
+    let limits = |record: &mut Record, memory, cpus, pids| {
+        let limits = &mut record.grid.limits;
+        (limits.memory, limits.cpus_milli, limits.pids) = (memory, cpus, pids);
+    };
+    let broken: [(&str, Claim<'_>, &str); 14] = [
         ("network", &|_| (), "it has the host's network, and may have none"),
         // The processes of this test have the host's network, whatever the launcher says.
         ("network", &network, "it has the host's network, and may have none"),
@@ -119,6 +129,28 @@ scratch_size = "2MiB"
         ("wall", &|record| record.grid.limits.wall_time = Some(3601), "a wall time of 3601 s is not granted"),
         ("scratch", &|_| (), "its scratch is larger than 2097152 bytes"),
         ("scratch", &|record| record.grid.limits.scratch = Some(4 << 20), "scratch of 4194304 bytes"),
+        ("memory", &|_| (), "it may use more memory than 1 GiB"),
+        (
+            "memory",
+            &|record| limits(record, Some(2 << 30), Some(500), Some(16)),
+            "a memory limit of 2 GiB is not granted",
+        ),
+        ("cpus", &|record| limits(record, Some(1 << 30), None, Some(16)), "it may use more than 0.5 cores"),
+        (
+            "cpus",
+            &|record| limits(record, Some(1 << 30), Some(501), None),
+            "a limit of 0.501 cores is not granted",
+        ),
+        (
+            "pids",
+            &|record| limits(record, Some(1 << 30), Some(500), None),
+            "more than 16 processes and threads",
+        ),
+        (
+            "pids",
+            &|record| limits(record, Some(1 << 30), Some(500), Some(17)),
+            "a limit of 17 processes and threads is not",
+        ),
     ];
     let ask = |number: usize, vo: &str, claim: Claim<'_>| {
         asked(node.recorder(), &tree.fds(number), |record| {
@@ -133,17 +165,19 @@ scratch_size = "2MiB"
         // Of a VO that no rule holds to anything the same claim is good.
         live.push(ask(number, "free", *claim).unwrap());
     }
-    let kept: [(&str, Claim<'_>); 4] = [
+    let kept: [(&str, Claim<'_>); 6] = [
         ("profile", &|record| record.grid.policy.profile = Some("strict".to_owned())),
         ("bind", &|record| bind(record, "ro")),
         ("wall", &|record| record.grid.limits.wall_time = Some(3600)),
         ("scratch", &|record| record.grid.limits.scratch = Some(2 << 20)),
+        ("memory", &|record| limits(record, Some(1 << 30), Some(500), Some(16))),
+        ("memory", &|record| limits(record, Some(4 << 20), Some(1), Some(1))),
     ];
-    for (number, (vo, claim)) in (9..).zip(kept) {
+    for (number, (vo, claim)) in (15..).zip(kept) {
         live.push(ask(number, vo, claim).unwrap());
     }
     // The launcher as it is keeps all of them.
-    for vo in ["network", "profile", "bind", "wall", "scratch"] {
+    for vo in ["network", "profile", "bind", "wall", "scratch", "memory"] {
         let bind = format!("{0}:{0}:rw", data.display());
         let output = node.run(&["--user", JANE, "--vo", vo, "--bind", &bind], &["/bin/true"]);
         assert_eq!(code(&output), 0, "{vo}: {}", text(&output.stderr));

@@ -334,3 +334,20 @@ fn the_recorder_accepts_it() {
     let end = &recorder.wait_records("payload-end", 1)[0];
     assert_eq!(end["grid"]["end"]["by"], "payload", "{end}");
 }
+
+#[test]
+fn its_processes_are_limited_too() {
+    let Some(site) = Site::new("its_processes_are_limited_too") else { return };
+    // So many children live at one time; init ends them.
+    let script = "exec perl -e 'my $n = 0; while ($n < 20) { my $p = fork; last unless defined $p; \
+        if (!$p) { sleep 60; exit } $n++ } print $n'";
+    assert_eq!(stdout(&site.shell(&[], script)), "20");
+    let output = site.shell(&["--pids", "5"], script);
+    let launch = site.world.records_of("payload-launch").pop().unwrap();
+    let said = launch["grid"]["sandbox"]["limit_pids"].as_str().unwrap();
+    if said.starts_with("not enforced") {
+        skip("its_processes_are_limited_too", said);
+        return;
+    }
+    assert_eq!(stdout(&output), "4", "{said}");
+}

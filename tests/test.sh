@@ -10,9 +10,12 @@
 #   BAILEY_TEST_SHARED   tests *_uids: a fresh 0755 directory of root's on a disk, removed at the end; and the accounts
 #                        BAILEY_TEST_RECORDER_USER, BAILEY_TEST_USER, BAILEY_TEST_USER_B (tests/as-user.sh)
 #   BAILEY_TEST_FUSE     a FUSE device that the user may open, where /dev/fuse is root's alone (containers)
+#   BAILEY_TEST_CGROUP1  below each controller of cgroup v1 a directory of the user's, when root calls where there are such
+#   BAILEY_TEST_CGROUP   tests/beds/kernels.sh: a delegated version 2 control group, in which the test sits
 #   BAILEY_TEST_SLOW     how many times slower than usual this machine is (tests/beds/kernels.sh: an emulated one): bounds on time
 #                        are so much wider, and of hundreds of like cases so much fewer are tried
-#   BAILEY_TEST_CGROUP   tests/beds/kernels.sh: a delegated version 2 control group, in which the test sits
+#   BAILEY_TEST_SANDBOX, BAILEY_TEST_SITE
+#                        only in tests/beds/podman.sh: a line for [sandbox] of every configuration, and one for tests without
 #   BAILEY_SKIP_DIR      a test that cannot run here writes a file named after itself into it, with the reason, and
 #                        returns. Without the variable it must fail: a skip is never silent.
 #
@@ -30,7 +33,15 @@ if [ $# -eq 0 ] || [[ $* == *release* ]]; then build_release; fi
 
 BAILEY_TEST_TMP=$(fresh_tmp)
 work=$(fresh_tmp) # of the scripts
-trap 'remove_tree "$BAILEY_TEST_TMP"; remove_tree "$work"' EXIT
+groups=()
+# shellcheck disable=SC2317 # called by the trap
+end() {
+    local group
+    remove_tree "$BAILEY_TEST_TMP"
+    remove_tree "$work"
+    for group in "${groups[@]}"; do find "$group" -depth -type d -exec rmdir {} + || true; done
+}
+trap end EXIT
 chmod 0755 "$work"
 BAILEY_SKIP_DIR=$work/skipped
 mkdir -p "$BAILEY_SKIP_DIR"/{plain-user,builder,three-uids}
@@ -38,6 +49,15 @@ chmod 0777 "$BAILEY_SKIP_DIR"/*
 BAILEY_TEST_RELEASE=$RELEASE/bailey
 if is_root && [ -c /dev/fuse ] && ! as_user test -w /dev/fuse && mknod -m 0666 "$work/fuse" c 10 229; then
     export BAILEY_TEST_FUSE=$work/fuse
+fi
+if is_root; then
+    for controller in memory pids cpu cpuacct; do
+        group=/sys/fs/cgroup/$controller/payload-tests-$$
+        if ! [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] || ! mkdir "$group"; then continue; fi
+        chown "$BAILEY_TEST_USER" "$group" "$group/cgroup.procs"
+        groups+=("$group")
+    done
+    [ "${#groups[@]}" -eq 0 ] || export BAILEY_TEST_CGROUP1=/payload-tests-$$
 fi
 BAILEY_TEST_SHARED=$work/shared
 mkdir "$BAILEY_TEST_SHARED"

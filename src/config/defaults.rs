@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::overuse::default_until;
 use super::{
-    Abi32, Args, Audit, Config, Demand, Environment, ForeignConfig, Identity, Journald, Limits, Recorder,
-    Retention, Root, RootCaller, Sandbox, Site, Uid, UidMode, Undeclared,
+    Abi32, Args, Audit, Cgroup, Config, Cpus, Demand, Environment, ForeignConfig, Identity, Journald, Limits,
+    Oom, Recorder, Retention, Root, RootCaller, Sandbox, Site, Swap, Uid, UidMode, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
 
@@ -137,9 +137,12 @@ impl Default for Config {
                 pass: PASS.map(str::to_owned).to_vec(),
                 path: "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".to_owned(),
             },
-            // Required throughout: every kernel that can run bailey at all has these four (cgroup namespaces since 4.6),
-            // and they work in rootless podman with its default options. Where one is missing, the site says so here.
+            // Required throughout: every kernel that can run bailey at all has these (cgroup namespaces since 4.6), and all but
+            // `proc` work in rootless podman with its default options. Where one is missing, the site says so here.
             sandbox: Sandbox {
+                // What ends a payload as a whole, whoever is killed first; and what hides the pilot's processes from it.
+                pid_namespace: Demand::Required,
+                proc: Demand::Required,
                 ipc_namespace: Demand::Required,
                 uts_namespace: Demand::Required,
                 cgroup_namespace: Demand::Required,
@@ -162,12 +165,25 @@ impl Default for Config {
                 workdirs: Vec::new(),
                 state: PathBuf::from("/var/lib/bailey/uids"),
             },
+            cgroup: Cgroup {
+                mode: Demand::Preferred,
+                parent: None,
+                oom: Oom::Group,
+                swap: Swap::None,
+                cpus: Cpus::Max,
+            },
             limits: Limits {
                 wall_time: None,
                 grace: Duration::from_secs(10),
                 // The kernel's own default for the most (fs.nr_open): only "no limit" is cut.
                 open_files: Some(1 << 20),
-                processes: None,
+                // What a slot is worth only the batch system and the site know.
+                memory: None,
+                most_memory: None,
+                cpus_milli: None,
+                most_cpus_milli: None,
+                pids: None,
+                most_pids: None,
                 file_size: None,
                 overuse_off: Vec::new(),
             },

@@ -128,6 +128,7 @@ pub(crate) fn merge(sources: &[(PathBuf, Vec<u8>)]) -> Result<Config, Failure> {
     }
     config.hash = hex(&hash.finalize());
     check_log_is_hidden(&config)?;
+    super::limits::check(&config.limits)?;
     super::policy::check(&config)?;
     Ok(config)
 }

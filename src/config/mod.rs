@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod cgroup;
 mod defaults;
 pub(crate) mod diagnose;
 mod file;
+mod limits;
 mod overuse;
 mod policy;
 mod schema;
@@ -19,6 +21,7 @@ mod show;
 mod tests;
 mod values;
 
+pub use cgroup::{Cgroup, Cpus, Oom, Swap};
 pub(crate) use file::{LIMIT, load_stamped, merge, stamps};
 pub use file::{Place, load};
 pub use policy::warnings;
@@ -69,6 +72,8 @@ pub struct Config {
     pub uid: Uid,
     /// `[root_caller]`
     pub root_caller: RootCaller,
+    /// `[cgroup]`
+    pub cgroup: Cgroup,
     /// `[limits]`
     pub limits: Limits,
     /// `[[overuse]]`, shipped ones included.
@@ -227,6 +232,10 @@ pub struct Environment {
 /// `[sandbox]`: walls that a site can turn off. What is not here cannot be turned off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
+    /// `pid_namespace`: processes of its own, which end with its init. `Preferred` grants `--no-pid`.
+    pub pid_namespace: Demand,
+    /// `proc`: a proc of its own, where it has a pid namespace; otherwise the one around bailey is shown.
+    pub proc: Demand,
     /// `ipc_namespace`
     pub ipc_namespace: Demand,
     /// `uts_namespace`
@@ -292,8 +301,18 @@ pub struct Limits {
     pub grace: Duration,
     /// `open_files`: RLIMIT_NOFILE at most. `None`: the pilot's.
     pub open_files: Option<u64>,
-    /// `processes`: RLIMIT_NPROC at most. `None`: the pilot's.
-    pub processes: Option<u64>,
+    /// `memory`: bytes, when nothing is asked. `None`: the most, or no limit.
+    pub memory: Option<u64>,
+    /// `most_memory`: the most that may be asked, and what holds when nothing is asked and `memory` says nothing.
+    pub most_memory: Option<u64>,
+    /// `cpus`: thousandths of a core, when nothing is asked.
+    pub cpus_milli: Option<u64>,
+    /// `most_cpus`: as `most_memory`.
+    pub most_cpus_milli: Option<u64>,
+    /// `pids`: processes and threads, when nothing is asked.
+    pub pids: Option<u64>,
+    /// `most_pids`: as `most_memory`.
+    pub most_pids: Option<u64>,
     /// `file_size`: RLIMIT_FSIZE at most. `None`: the pilot's.
     pub file_size: Option<u64>,
     /// `overuse_off`: ids of `[[overuse]]` rules that do not hold, shipped ones too.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::values::{Place, Read, Size, Unless, Value, WallTime, word};
+use super::values::{Cores, Memory, Place, Processes, Read, Size, Unless, Value, WallTime, word};
 use super::{Config, set};
 use crate::failure::Failure;
 use crate::policy::bans::Measure;
@@ -87,6 +87,9 @@ pub(super) struct RuleKeys {
     writable: Option<bool>,
     wall_time: One<WallTime>,
     scratch_size: One<Size>,
+    memory: One<Memory>,
+    cpus: One<Cores>,
+    pids: One<Processes>,
     credentials: Option<bool>,
     binds: Binds,
     profile: One<Profile>,
@@ -208,6 +211,9 @@ impl RuleKeys {
             writable,
             wall_time,
             scratch_size,
+            memory,
+            cpus,
+            pids,
             credentials,
             binds,
             profile,
@@ -241,6 +247,9 @@ impl RuleKeys {
                 writable,
                 wall_time: wall_time.and_then(|v| v.0.0),
                 scratch: scratch_size.map(|v| v.0.0),
+                memory: memory.map(|v| v.0.0),
+                cpus_milli: cpus.map(|v| v.0.0),
+                pids: pids.map(|v| v.0.0),
                 credentials,
                 binds_allow: all(binds.allow, |v| v.0),
                 binds_deny: all(binds.deny, |v| v.0),
@@ -391,6 +400,12 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
 /// What can never take effect, or is likely to be meant otherwise; in words, for `bailey config validate`.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = super::overuse::warnings(config);
+    let lent = config.uid.mode == super::UidMode::Subuid || config.root_caller.uids.is_some();
+    if lent && config.sandbox.pid_namespace == super::Demand::Off {
+        warnings.push(
+            "sandbox.pid_namespace is off: every payload that gets a uid of its own is refused".to_owned(),
+        );
+    }
     let persons: HashSet<&str> = config.tables.persons.iter().map(|person| person.id.as_str()).collect();
     let mut closed: Option<&str> = None;
     for rule in &config.tables.rules {

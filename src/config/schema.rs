@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::request::Stdio;
 use serde::Deserialize;
 
+use super::cgroup::{Cpus, Oom, Parent, Swap};
 use super::overuse::{Id, OveruseKeys};
 use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
 use super::values::{
-    Count, EtcName, ImageEtc, LogDir, Metrics, OomScore, Pass, Place, Processes, Read, SearchPath, Shown,
-    SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
+    Cores, Count, EtcName, ImageEtc, LogDir, Memory, Metrics, OomScore, Pass, Place, Processes, Read,
+    SearchPath, Shown, SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
 };
 use super::{Abi32, Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
 
@@ -32,6 +33,7 @@ pub(super) struct Keys {
     sandbox: Sandbox,
     uid: Uid,
     root_caller: RootCaller,
+    cgroup: Cgroup,
     limits: Limits,
     overuse: Vec<OveruseKeys>,
     policy: Policy,
@@ -115,6 +117,8 @@ struct Environment {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [sandbox]")]
 struct Sandbox {
+    pid_namespace: One<Demand>,
+    proc: One<Demand>,
     ipc_namespace: One<Demand>,
     uts_namespace: One<Demand>,
     cgroup_namespace: One<Demand>,
@@ -145,12 +149,27 @@ struct RootCaller {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section, written [cgroup]")]
+struct Cgroup {
+    mode: One<Demand>,
+    parent: One<Parent>,
+    oom: One<Oom>,
+    swap: One<Swap>,
+    cpus: One<Cpus>,
+}
+
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a section, written [limits]")]
 struct Limits {
     wall_time: One<WallTime>,
     grace: One<Duration>,
     open_files: One<Unless<Count>>,
-    processes: One<Unless<Processes>>,
+    memory: One<Unless<Memory>>,
+    most_memory: One<Unless<Memory>>,
+    cpus: One<Unless<Cores>>,
+    most_cpus: One<Unless<Cores>>,
+    pids: One<Unless<Processes>>,
+    most_pids: One<Unless<Processes>>,
     file_size: One<Unless<Size>>,
     overuse_off: List<Id>,
 }
@@ -183,6 +202,8 @@ impl Keys {
             environment: Environment { pass, path },
             sandbox:
                 Sandbox {
+                    pid_namespace,
+                    proc,
                     ipc_namespace,
                     uts_namespace,
                     cgroup_namespace,
@@ -197,7 +218,21 @@ impl Keys {
                 },
             uid: Uid { mode, shared_dirs, state: subuid_state },
             root_caller: RootCaller { uids, workdirs, state: uids_state },
-            limits: Limits { wall_time, grace, open_files, processes, file_size, overuse_off },
+            cgroup: Cgroup { mode: cgroup_mode, parent, oom, swap, cpus: cgroup_cpus },
+            limits:
+                Limits {
+                    wall_time,
+                    grace,
+                    open_files,
+                    memory,
+                    most_memory,
+                    cpus,
+                    most_cpus,
+                    pids,
+                    most_pids,
+                    file_size,
+                    overuse_off,
+                },
             overuse,
             policy,
             image,
@@ -253,6 +288,8 @@ impl Keys {
         set(&mut config.root.scratch_size, scratch_size.map(|v| v.0.0));
         set(&mut config.environment.pass, list(pass, |v| v.0));
         set(&mut config.environment.path, path.map(|v| v.0.0));
+        set(&mut config.sandbox.pid_namespace, pid_namespace.map(|v| v.0));
+        set(&mut config.sandbox.proc, proc.map(|v| v.0));
         set(&mut config.sandbox.ipc_namespace, ipc_namespace.map(|v| v.0));
         set(&mut config.sandbox.uts_namespace, uts_namespace.map(|v| v.0));
         set(&mut config.sandbox.cgroup_namespace, cgroup_namespace.map(|v| v.0));
@@ -270,10 +307,20 @@ impl Keys {
         set(&mut config.root_caller.uids, uids.map(|v| v.0.0));
         set(&mut config.root_caller.workdirs, list(workdirs, |v| v.0));
         set(&mut config.root_caller.state, uids_state.map(|v| v.0.0));
+        set(&mut config.cgroup.mode, cgroup_mode.map(|v| v.0));
+        set(&mut config.cgroup.parent, parent.map(|v| v.0.0));
+        set(&mut config.cgroup.oom, oom.map(|v| v.0));
+        set(&mut config.cgroup.swap, swap.map(|v| v.0));
+        set(&mut config.cgroup.cpus, cgroup_cpus.map(|v| v.0));
         set(&mut config.limits.wall_time, wall_time.map(|v| v.0.0));
         set(&mut config.limits.grace, grace.map(|v| v.0));
         set(&mut config.limits.open_files, open_files.map(|v| v.0.0.map(|v| v.0)));
-        set(&mut config.limits.processes, processes.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.memory, memory.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.most_memory, most_memory.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.cpus_milli, cpus.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.most_cpus_milli, most_cpus.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.pids, pids.map(|v| v.0.0.map(|v| v.0)));
+        set(&mut config.limits.most_pids, most_pids.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.limits.file_size, file_size.map(|v| v.0.0.map(|v| v.0)));
         set(&mut config.limits.overuse_off, list(overuse_off, |v| v.0));
     }

@@ -24,6 +24,7 @@ pub fn show(config: &Config) -> String {
         sandbox,
         uid,
         root_caller,
+        cgroup,
         limits,
         overuse,
         policy,
@@ -91,6 +92,8 @@ pub fn show(config: &Config) -> String {
     out.text("path", &environment.path);
 
     out.section("sandbox");
+    out.text("pid_namespace", sandbox.pid_namespace.as_str());
+    out.text("proc", sandbox.proc.as_str());
     out.text("ipc_namespace", sandbox.ipc_namespace.as_str());
     out.text("uts_namespace", sandbox.uts_namespace.as_str());
     out.text("cgroup_namespace", sandbox.cgroup_namespace.as_str());
@@ -114,12 +117,24 @@ pub fn show(config: &Config) -> String {
     out.list("workdirs", texts(&root_caller.workdirs));
     out.text("state", &root_caller.state.to_string_lossy());
 
+    out.section("cgroup");
+    out.text("mode", cgroup.mode.as_str());
+    out.text("parent", cgroup.parent.as_deref().unwrap_or("own"));
+    out.text("oom", cgroup.oom.as_str());
+    out.text("swap", cgroup.swap.as_str());
+    out.text("cpus", cgroup.cpus.as_str());
+
     out.section("limits");
     out.text("wall_time", &limits.wall_time.map_or("none".to_owned(), span));
     out.text("grace", &span(limits.grace));
     let limit = |limit: Option<u64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
     out.text("open_files", &limit(limits.open_files));
-    out.text("processes", &limit(limits.processes));
+    out.text("memory", &limits.memory.map_or("none".to_owned(), size));
+    out.text("most_memory", &limits.most_memory.map_or("none".to_owned(), size));
+    out.text("cpus", &limits.cpus_milli.map_or("none".to_owned(), cores));
+    out.text("most_cpus", &limits.most_cpus_milli.map_or("none".to_owned(), cores));
+    out.text("pids", &limit(limits.pids));
+    out.text("most_pids", &limit(limits.most_pids));
     out.text("file_size", &limits.file_size.map_or("none".to_owned(), size));
     out.list("overuse_off", limits.overuse_off.iter().cloned());
 
@@ -264,6 +279,16 @@ fn show_rule(out: &mut Text, rule: &Rule) {
     }
     if let Some(bytes) = grant.scratch {
         out.text("scratch_size", &size(bytes));
+    }
+    let limits = [
+        ("memory", grant.memory.map(size)),
+        ("cpus", grant.cpus_milli.map(cores)),
+        ("pids", grant.pids.map(|pids| pids.to_string())),
+    ];
+    for (key, limit) in limits {
+        if let Some(limit) = limit {
+            out.text(key, &limit);
+        }
     }
     if let Some(profile) = grant.profile {
         out.text("profile", profile.as_str());
@@ -417,7 +442,13 @@ fn span(span: Duration) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+/// Thousandths of a core as cores.
+pub(super) fn cores(milli: u64) -> String {
+    let text = format!("{}.{:03}", milli / 1000, milli % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+pub(super) fn size(bytes: u64) -> String {
     let units = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
     match units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift)) {
         Some((shift, letter)) => format!("{}{letter}", bytes >> shift),

@@ -118,6 +118,8 @@ scratch_size = "1025"
 pass = ["A*", "B"]
 path = "/bin:/usr/bin"
 [sandbox]
+pid_namespace = "preferred"
+proc = "off"
 ipc_namespace = "preferred"
 uts_namespace = "off"
 cgroup_namespace = "off"
@@ -133,6 +135,13 @@ stdio = "relay"
 mode = "subuid"
 shared_dirs = ["/scratch/", "/data"]
 state = "/data/subuids"
+[cgroup]
+mode = "required"
+parent = "/grid/pilots"
+oom = "process"
+swap = "host"
+cpus = "weight"
+
 [root_caller]
 uids = "200000-200999"
 workdirs = ["/pilots"]
@@ -141,7 +150,12 @@ state = "/data/uids"
 wall_time = "2d"
 grace = "0s"
 open_files = "none"
-processes = "16"
+memory = "2G"
+most_memory = "64G"
+cpus = "1.5"
+most_cpus = "8"
+pids = "500"
+most_pids = "4096"
 file_size = "5G"
 overuse_off = ["hardly-reads", "many-processes"]
 [[overuse]]
@@ -208,6 +222,9 @@ nested = false
 writable = false
 wall_time = "1h"
 scratch_size = "2G"
+memory = "3G"
+cpus = "0.25"
+pids = "64"
 credentials = false
 binds = { allow = ["/data"], deny = ["/data/secret"], readonly = ["/data/ro"] }
 profile = "strict"
@@ -250,6 +267,7 @@ fn every_key_is_read_and_shown() {
     assert_eq!(config.root.host, [Path::new("/usr"), Path::new("/a b")]);
     assert_eq!(config.root.scratch_size, 1025);
     assert_eq!(config.environment.pass, ["A*", "B"]);
+    assert_eq!((config.sandbox.pid_namespace, config.sandbox.proc), (Demand::Preferred, Demand::Off));
     assert_eq!(config.sandbox.uts_namespace, Demand::Off);
     assert_eq!(config.sandbox.session_keyring, Demand::Preferred);
     assert_eq!((config.sandbox.seccomp, config.sandbox.abi_32bit), (Demand::Preferred, Abi32::Off));
@@ -257,9 +275,14 @@ fn every_key_is_read_and_shown() {
     assert_eq!((config.sandbox.landlock, config.sandbox.oom_score_adj), (Demand::Required, 1000));
     assert_eq!(config.sandbox.umask, 0o077);
     assert_eq!(config.sandbox.stdio, crate::request::Stdio::Relay);
-    assert_eq!((config.limits.open_files, config.limits.processes), (None, Some(16)));
-    assert_eq!(config.limits.file_size, Some(5 << 30));
+    assert_eq!((config.limits.open_files, config.limits.file_size), (None, Some(5 << 30)));
+    assert_eq!((config.limits.memory, config.limits.most_memory), (Some(2 << 30), Some(64 << 30)));
+    assert_eq!((config.limits.cpus_milli, config.limits.most_cpus_milli), (Some(1500), Some(8000)));
+    assert_eq!((config.limits.pids, config.limits.most_pids), (Some(500), Some(4096)));
+    let grant = &config.tables.rules[0].grant;
+    assert_eq!((grant.memory, grant.cpus_milli, grant.pids), (Some(3 << 30), Some(250), Some(64)));
     assert_eq!(config.uid.mode, UidMode::Subuid);
+    assert_eq!(config.cgroup.parent.as_deref(), Some("/grid/pilots"));
     assert_eq!(config.root_caller.uids.map(|range| range.to_string()), Some("200000-200999".to_owned()));
     assert_eq!(config.limits.wall_time, Some(Duration::from_secs(2 * 86400)));
     assert_eq!(config.limits.grace, Duration::ZERO);
@@ -326,6 +349,14 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[identity]\nundeclared = true\n", "line 2, column 14", "boolean `true`, expected \"deny\" or \"record\"", ""),
     ("[identity]\nundeclared = { deny = {} }\n", "line 2, column 14", "invalid type: map", ""),
     ("[audit]\nwait = \"soon\"\n", "line 2, column 8", "'soon' is not a time span", ""),
+    ("[cgroup]\nparent = \"grid\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"/a/../b\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"/sys/fs/cgroup/a\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"/\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"..\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"../\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\nparent = \"../a/../b\"\n", "line 2, column 10", "is no cgroup", ""),
+    ("[cgroup]\noom = \"all\"\n", "line 2, column 7", "expected `group` or `process`", ""),
     ("[root_caller]\nuids = \"0-999\"\n", "line 2, column 8", "below 1000", ""),
     ("[root_caller]\nuids = \"2000\"\n", "line 2, column 8", "no range of uids", ""),
     ("[root_caller]\nuids = \"3000-2000\"\n", "line 2, column 8", "ends before it begins", ""),
@@ -353,7 +384,25 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[environment]\npath = \"/bin:.\"\n", "line 2, column 8", "relative", ""),
     ("[sandbox]\noom_score_adj = \"1001\"\n", "line 2, column 17", "no score", ""),
     ("[sandbox]\noom_score_adj = \"-1\"\n", "line 2, column 17", "no score", ""),
-    ("[limits]\nprocesses = \"15\"\n", "line 2, column 13", "too few", ""),
+    ("[limits]\npids = \"15\"\n", "line 2, column 8", "too few for a shell script: name 16", ""),
+    ("[limits]\nmost_pids = \"0\"\n", "line 2, column 13", "'0' is zero", ""),
+    ("[limits]\npids = \"-5\"\n", "line 2, column 8", "not a whole number", ""),
+    ("[limits]\npids = \"4194305\"\n", "line 2, column 8", "more processes than Linux can have", ""),
+    ("[limits]\npids = 500\n", "line 2, column 8", "integer `500`, expected a whole number as text", ""),
+    ("[limits]\nmemory = \"0\"\n", "line 2, column 10", "'0' is zero", ""),
+    ("[limits]\nmemory = \"4095K\"\n", "line 2, column 10", "too little for a program to start: name 4M", ""),
+    ("[limits]\nmemory = \"-1G\"\n", "line 2, column 10", "not a size", ""),
+    ("[limits]\nmemory = \"2Q\"\n", "line 2, column 10", "unknown unit 'Q'", ""),
+    ("[limits]\nmost_memory = \"16777216T\"\n", "line 2, column 15", "too large", ""),
+    ("[limits]\nmemory = 2.5\n", "line 2, column 10", "expected a size as text", ""),
+    ("[limits]\ncpus = \"0\"\n", "line 2, column 8", "'0' is zero", ""),
+    ("[limits]\ncpus = \"-1\"\n", "line 2, column 8", "not a number of cores", ""),
+    ("[limits]\ncpus = \"2 cores\"\n", "line 2, column 8", "not a number of cores", ""),
+    ("[limits]\nmost_cpus = \"1000001\"\n", "line 2, column 13", "more than a million cores", ""),
+    ("[limits]\ncpu = \"1\"\n", "line 2, column 1", "unknown key `cpu`", "did you mean 'cpus'?"),
+    ("[[rule]]\nid = \"x\"\nmemory = \"1M\"\n", "line 3, column 10", "too little", ""),
+    ("[[rule]]\nid = \"x\"\ncpus = \"none\"\n", "line 3, column 8", "not a number of cores", ""),
+    ("[[rule]]\nid = \"x\"\npids = \"3\"\n", "line 3, column 8", "too few", ""),
     ("[limits]\nopen_files = \"0\"\n", "line 2, column 14", "not a whole number above zero", ""),
     ("[sandbox]\numask = \"0999\"\n", "line 2, column 9", "not a umask", ""),
     ("[sandbox]\numask = \"1777\"\n", "line 2, column 9", "not a umask", ""),
@@ -402,6 +451,22 @@ fn each_error_says_where_what_and_what_next() {
         assert!(failure.next.contains("'bailey config validate /x/bailey.toml'"), "{failure}");
         assert!(!failure.to_string().contains('\n'), "{failure}");
     }
+}
+
+#[test]
+fn no_default_is_above_the_most() {
+    for (key, default, most) in [("memory", "2G", "1G"), ("cpus", "1.5", "1.499"), ("pids", "17", "16")] {
+        let failure =
+            from_text(format!("[limits]\n{key} = \"{default}\"\nmost_{key} = \"{most}\"\n")).unwrap_err();
+        assert!(failure.what.ends_with(&format!("limits.{key} = \"{default}\"")), "{failure}");
+        assert!(failure.why.contains(&format!("limits.most_{key} = \"{most}\"")), "{failure}");
+        from_text(format!("[limits]\n{key} = \"{most}\"\nmost_{key} = \"{most}\"\n")).unwrap();
+    }
+    // Of two files as of one.
+    let files = [("a", "[limits]\nmost_pids = \"100\"\n"), ("b", "[limits]\npids = \"200\"\n")];
+    let files = files.map(|(name, text)| (PathBuf::from(name), text.as_bytes().to_vec()));
+    assert!(merge(&files).is_err());
+    assert!(merge(&files[..1]).is_ok() && merge(&files[1..]).is_ok());
 }
 
 #[test]
@@ -611,4 +676,16 @@ fn the_environment_names_the_file_in_test_builds_only() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn uids_of_their_own_and_no_pid_namespaces_do_not_go_together() {
+    let mut config = Config::default();
+    config.sandbox.pid_namespace = Demand::Off;
+    assert_eq!(warnings(&config), Vec::<String>::new());
+    config.uid.mode = UidMode::Subuid;
+    let said = warnings(&config);
+    assert!(said.len() == 1 && said[0].contains("sandbox.pid_namespace"), "{said:?}");
+    config.sandbox.pid_namespace = Demand::Preferred;
+    assert_eq!(warnings(&config), Vec::<String>::new());
 }

@@ -13,7 +13,9 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::{Abi32, Args, Demand, ForeignConfig, Journald, UidMode, Undeclared};
-use crate::request::{EnvName, Stdio, UidRange, parse_duration, parse_size};
+use crate::request::{
+    EnvName, LEAST_MEMORY, Stdio, UidRange, parse_cpus, parse_duration, parse_pids, parse_size,
+};
 
 /// A value that is written as text in the file.
 pub(super) trait Value: Sized {
@@ -245,18 +247,42 @@ impl Value for Count {
     }
 }
 
-/// Processes and threads of one payload. Fewer than the least could not even be started.
+/// Processes and threads of one payload: at least what a shell script needs.
 pub(super) struct Processes(pub(super) u64);
 
 impl Value for Processes {
-    const EXPECTED: &'static str = "a whole number as text, such as \"4096\", or \"none\"";
+    const EXPECTED: &'static str = "a whole number as text, such as \"4096\"";
     fn read(text: &str) -> Result<Self, String> {
-        match Count::read(text)? {
-            Count(number) if number < 16 => {
-                Err(format!("'{text}' is too few for a shell script: name 16 at least, or \"none\""))
-            }
-            Count(number) => Ok(Self(number)),
+        match parse_pids(text)? {
+            number if number < 16 => Err(format!("'{text}' is too few for a shell script: name 16 at least")),
+            number => Ok(Self(number)),
         }
+    }
+}
+
+/// Memory of one payload: at least what a program needs to start.
+pub(super) struct Memory(pub(super) u64);
+
+impl Value for Memory {
+    const EXPECTED: &'static str = "a size as text, such as \"2G\"";
+    fn read(text: &str) -> Result<Self, String> {
+        match parse_size(text)? {
+            bytes if bytes < LEAST_MEMORY => Err(format!(
+                "'{text}' is too little for a program to start: name {}M at least",
+                LEAST_MEMORY >> 20
+            )),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+}
+
+/// Cores, in thousandths.
+pub(super) struct Cores(pub(super) u64);
+
+impl Value for Cores {
+    const EXPECTED: &'static str = "a number of cores as text, such as \"8\" or \"0.5\"";
+    fn read(text: &str) -> Result<Self, String> {
+        parse_cpus(text).map(Self)
     }
 }
 

@@ -1,9 +1,10 @@
 //! `bailey exec [OPTIONS] -- COMMAND [ARG...]`.
 #![forbid(unsafe_code)]
 
+use crate::cgroup::limits::Limits;
 use crate::failure::Failure;
 use crate::request::{
-    Bind, DeclaredIdentity, EnvName, Network, Request, Stdio, parse_count, parse_cpus, parse_duration,
+    Bind, DeclaredIdentity, EnvName, Network, Request, Stdio, parse_cpus, parse_duration, parse_pids,
     parse_size,
 };
 use clap::Parser;
@@ -83,14 +84,17 @@ struct Exec {
     /// Let it make namespaces of its own, where the site allows that
     #[arg(long, help_heading = "Walls and limits")]
     nested: bool,
-    /// Cores it asks for, for rules on overuse; not enforced yet
+    /// Give it no pid namespace of its own, where the site allows that
+    #[arg(long, help_heading = "Walls and limits")]
+    no_pid: bool,
+    /// Cores at most, such as 8 or 0.5
     #[arg(long, value_name = "N", value_parser = parse_cpus, allow_hyphen_values = true, help_heading = "Walls and limits")]
     cpus: Option<u64>,
-    /// Memory it asks for; likewise
+    /// Memory at most, such as 2G
     #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "Walls and limits")]
     memory: Option<u64>,
-    /// Processes it asks for; recorded only
-    #[arg(long, value_name = "N", value_parser = parse_count, allow_hyphen_values = true, help_heading = "Walls and limits")]
+    /// Processes and threads at most
+    #[arg(long, value_name = "N", value_parser = parse_pids, allow_hyphen_values = true, help_heading = "Walls and limits")]
     pids: Option<u64>,
     /// Stop it after this time
     #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true, help_heading = "Walls and limits")]
@@ -152,6 +156,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         network,
         stdio,
         nested,
+        no_pid,
         cpus,
         memory,
         pids,
@@ -176,10 +181,9 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         network,
         stdio,
         nested,
+        no_pid,
         scratch_size,
-        cpus_milli: cpus,
-        memory,
-        pids,
+        limits: Limits { memory, cpus_milli: cpus, pids },
         wall_time,
         grace,
         status_file,
@@ -200,6 +204,7 @@ fn plain(args: &[OsString]) -> Option<Exec> {
             "--" => break,
             "--writable" => once(&mut exec.writable)?,
             "--nested" => once(&mut exec.nested)?,
+            "--no-pid" => once(&mut exec.no_pid)?,
             "--dry-run" => once(&mut exec.dry_run)?,
             _ => {
                 let value = rest.next().filter(|v| !v.is_empty() && !v.as_bytes().starts_with(b"-"))?;
@@ -223,7 +228,7 @@ fn plain(args: &[OsString]) -> Option<Exec> {
                     "--scratch-size" => set(&mut exec.scratch_size, parse_size(text()?).ok()?)?,
                     "--memory" => set(&mut exec.memory, parse_size(text()?).ok()?)?,
                     "--cpus" => set(&mut exec.cpus, parse_cpus(text()?).ok()?)?,
-                    "--pids" => set(&mut exec.pids, parse_count(text()?).ok()?)?,
+                    "--pids" => set(&mut exec.pids, parse_pids(text()?).ok()?)?,
                     "--wall-time" => set(&mut exec.wall_time, parse_duration(text()?).ok()?)?,
                     "--grace" => set(&mut exec.grace, parse_duration(text()?).ok()?)?,
                     "--stdio" => set(&mut exec.stdio, Stdio::parse(text()?).ok()?)?,
@@ -391,7 +396,7 @@ mod tests {
     /// What both read is the same, and what only clap reads is left to it.
     #[test]
     fn the_plain_reader_reads_what_clap_reads() {
-        const WORDS: [&str; 64] = [
+        const WORDS: [&str; 65] = [
             "--user",
             "--issuer",
             "--vo",
@@ -410,6 +415,7 @@ mod tests {
             "--network",
             "--stdio",
             "--nested",
+            "--no-pid",
             "--cpus",
             "--memory",
             "--pids",
@@ -477,17 +483,17 @@ mod tests {
         for round in 0..20_000 {
             let mut args: Vec<OsString> = Vec::new();
             for _ in 0..next(6) {
-                let word = WORDS[next(25)];
+                let word = WORDS[next(26)];
                 args.push(word.into());
-                if !matches!(word, "--writable" | "--nested" | "--dry-run") {
-                    args.push(if round % 3 == 0 { WORDS[next(64)].into() } else { valued(word).into() });
+                if !matches!(word, "--writable" | "--nested" | "--no-pid" | "--dry-run") {
+                    args.push(if round % 3 == 0 { WORDS[next(65)].into() } else { valued(word).into() });
                 }
             }
             if round % 5 == 0 {
-                args.push(WORDS[next(64)].into());
+                args.push(WORDS[next(65)].into());
             }
             if round % 7 != 0 {
-                args.extend(["--".into(), WORDS[next(64)].into(), WORDS[next(64)].into()]);
+                args.extend(["--".into(), WORDS[next(65)].into(), WORDS[next(65)].into()]);
             }
             let clap = Exec::try_parse_from(&args);
             match (plain(&args), clap) {

@@ -87,7 +87,7 @@ pub(super) fn values(bytes: &[u8]) -> bool {
     if let Ok(span) = span {
         assert_eq!(request::parse_duration(&format!("{}s", span.as_secs())), Ok(span));
     }
-    let (cores, count) = (request::parse_cpus(text), request::parse_count(text));
+    let (cores, count) = (request::parse_cpus(text), request::parse_pids(text));
     assert!(!matches!(cores, Ok(0)) && !matches!(count, Ok(0)));
     let milli = request::parse_milli(text);
     if let Some(milli) = milli {

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod group;
 pub mod sample;
 
 use serde::{Deserialize, Serialize};
@@ -137,7 +138,7 @@ pub struct Rule {
     pub grace: Option<Duration>,
 }
 
-/// What the payload asked for (`--cpus`, `--memory`, `--pids`).
+/// What the payload may use: what it asked for (`--cpus`, `--memory`), or the site's default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Thousandths of a core.
@@ -223,12 +224,12 @@ fn per(metric: Metric, requests: Requests, tells: Tells) -> Result<f64, &'static
     match metric {
         Metric::Cpu => match requests.cpus_milli.filter(|cores| *cores > 0) {
             Some(cores) => Ok(cores as f64 / 1000.0),
-            None => Err("waits for --cpus: nothing was asked for"),
+            None => Err("waits for --cpus: there is no limit"),
         },
         Metric::Memory if !tells.memory => Err("waits for cgroups: the sum over processes is not the truth"),
         Metric::Memory => match requests.memory.filter(|bytes| *bytes > 0) {
             Some(bytes) => Ok(bytes as f64),
-            None => Err("waits for --memory: nothing was asked for"),
+            None => Err("waits for --memory: there is no limit"),
         },
         Metric::Reading if !tells.reading => Err("waits for a kernel that counts what processes read"),
         Metric::Processes | Metric::Reading => Ok(1.0),
@@ -307,13 +308,10 @@ pub(crate) mod tests {
         let describe =
             |requests, exempt: &[String]| select(&rules, &[], requests, Tells::default(), exempt).describe();
         assert_eq!(describe(requests, &[]), "on: cpu, many");
-        assert_eq!(
-            describe(Requests::default(), &[]),
-            "on: many; cpu - waits for --cpus: nothing was asked for"
-        );
+        assert_eq!(describe(Requests::default(), &[]), "on: many; cpu - waits for --cpus: there is no limit");
         assert_eq!(
             describe(Requests::default(), &["many".to_owned()]),
-            "off; cpu - waits for --cpus: nothing was asked for; many - exempt by policy"
+            "off; cpu - waits for --cpus: there is no limit; many - exempt by policy"
         );
         assert_eq!(select(&[], &[], requests, Tells::default(), &[]).describe(), "off: there is no rule");
         let off = ["cpu".to_owned(), "many".to_owned()];

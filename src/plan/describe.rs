@@ -8,7 +8,7 @@ use super::{HandedOver, Plan};
 use crate::failure::{Failure, Printable, errno_text};
 use crate::identity::Identity;
 use crate::policy::verdict::Verdict;
-use crate::request::{LaunchId, Request, Stdio};
+use crate::request::{Bytes, Cores, LaunchId, Request, Stdio};
 use crate::sys::fs;
 
 /// What the standard streams are. Those that are handed on as they are and lie in a file can be opened again, truncated and
@@ -123,6 +123,13 @@ pub fn describe(
             facts.scratch >> 20
         ),
     );
+    for (name, most) in [
+        ("memory", facts.limits.memory.map(|bytes| format!("{} at most", Bytes(bytes)))),
+        ("cpus", facts.limits.cpus_milli.map(|milli| format!("{} at most", Cores(milli)))),
+        ("processes", facts.limits.pids.map(|pids| format!("{pids} at most, threads included"))),
+    ] {
+        put(name, most.as_deref().unwrap_or("no limit"));
+    }
     match plan.deadline.wall_time {
         Some(limit) => put(
             "wall time",

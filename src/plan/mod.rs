@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use crate::audit::time::Timestamp;
+use crate::cgroup::{self, Limits, Offers, Place, Planned};
 use crate::config::{self, Abi32, Config, Demand, UidMode};
 use crate::failure::Failure;
 use crate::host::Caller;
 use crate::image::{self, facts::Told};
-use crate::overuse::{self, Requests, Selection, sample};
+use crate::overuse::{self, Requests, Selection, Tells, sample};
 use crate::policy::rule::Profile;
 use crate::policy::store;
 use crate::policy::verdict::Obligations;
@@ -26,11 +27,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod describe;
+mod limits;
 mod opened;
+mod pids;
 
 pub use describe::describe;
 pub(crate) use describe::streams_behind_rules;
+pub use limits::{limits, weaker};
 pub use opened::{Opened, facts, open};
+pub(crate) use pids::OUTER_PROC;
+use pids::Pids;
 
 /// What will be done.
 pub struct Plan {
@@ -75,6 +81,8 @@ pub struct Facts {
     pub env: BTreeMap<OsString, OsString>,
     /// Bytes of the private tmpfs.
     pub scratch: u64,
+    /// Memory, cores and processes that hold.
+    pub limits: Limits,
     /// The wall time that holds.
     pub wall_time: Option<Duration>,
     /// Each wall: `on`, `off`, or why not.
@@ -96,9 +104,16 @@ pub fn decide(
     if request.nested && !config.sandbox.allow_nested {
         return Err(nested());
     }
+    let pids = pids::decide(request, config, caller)?;
     let stdio = stdio(request, config)?;
     let mut deadline = deadline(request, config, obligations)?;
-    let watch = watch(request, config, &obligations.overuse_exempt);
+    let limits = limits(&request.limits, &config.limits, &obligations.limits)?;
+    let place = place(&config.cgroup, &limits)?;
+    let offers = place.as_ref().map_or_else(|_| Offers::default(), Place::offers);
+    // What no control group can hold is for rlimits.
+    let (by_group, by_rlimit) = offers.share(&limits);
+    let (weaker, limit_walls) = weaker(&by_rlimit);
+    let watch = watch(&limits, config, offers, &obligations.overuse_exempt);
     let scratch = request.scratch_size.unwrap_or(config.root.scratch_size);
     let scratch = obligations.scratch.map_or(scratch, |most| scratch.min(most));
     if scratch < LEAST_SCRATCH {
@@ -156,7 +171,7 @@ pub fn decide(
         &|path| builder.is_handed(path),
     )?;
     let commands = commands(request, &env)?;
-    let namespaces = namespaces(request, config);
+    let namespaces = namespaces(request, config, pids);
     let tree = builder.finish(scratch, &start_dir)?;
     // File-system rules forbid every later mount, so never where the payload may mount.
     let second_wall = obligations.profile == Profile::Strict && !request.nested;
@@ -165,8 +180,9 @@ pub fn decide(
         second_wall.then_some(&tree),
         second_wall && request.network == Network::None,
     );
-    let filter = filter(request, config, obligations.profile, abi_32bit);
+    let filter = filter(request, config, obligations.profile, abi_32bit, pids);
     let mut walls = walls(request, config, image_path.is_some());
+    walls.extend(pids.walls(config.sandbox.proc));
     if obligations.profile == Profile::Nested {
         walls.insert("nested_namespaces_forbidden", "off: a rule of the site grants them".to_owned());
     }
@@ -175,8 +191,17 @@ pub fn decide(
         // Otherwise the payload's process asks, and reports what it got.
         walls.insert("landlock", landlock.words());
     }
+    match &place {
+        // Replaced by what came of it, once it is made.
+        Ok(place) => walls.insert("cgroup", place.describe()),
+        Err(why) => {
+            walls.extend(cgroup::without(config.cgroup.mode, &by_group, why.clone())?);
+            None
+        }
+    };
     walls.insert("uid", uid_wall(config, caller));
     walls.insert("overuse", watch.describe());
+    walls.extend(limit_walls);
     deadline.overuse = watch.watched;
     walls.insert("stdio", describe::streams(stdio)?);
     walls.insert("profile", obligations.profile.as_str().to_owned());
@@ -189,17 +214,22 @@ pub fn decide(
         ids: (caller.uid, caller.gid),
         uid_map: line(&format!("{0} {0} 1\n", caller.uid)),
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
+        cgroup_mode: config.cgroup.mode,
+        limits: by_group,
+        moved_late: place.as_ref().is_ok_and(Place::is_late),
+        cgroup: place.ok().map(|place| Planned { place, limits: by_group, settings: config.cgroup.clone() }),
         namespaces,
         forbid_nesting: !request.nested,
         seccomp: filter,
         seccomp_demand: config.sandbox.seccomp,
         keyring: config.sandbox.session_keyring,
         landlock,
-        ceilings: ceilings(&config.limits),
+        ceilings: ceilings(&config.limits, weaker),
         oom_score_adj: config.sandbox.oom_score_adj,
         loopback: request.network == Network::None,
         stdio,
         umask: config.sandbox.umask,
+        proc: if pids.are_own() { config.sandbox.proc } else { Demand::Off },
         proc_attr: proc_attr(),
         commands,
         argv: ExecArrays::new(strings(request.command.iter().cloned(), "an argument")?),
@@ -216,6 +246,7 @@ pub fn decide(
         mounts,
         env,
         scratch,
+        limits,
         wall_time,
         walls,
     };
@@ -233,7 +264,7 @@ fn nested() -> Failure {
 /// Each refusal by the plan, for the list of what users read.
 #[cfg(test)]
 pub(crate) fn refusals() -> Vec<Failure> {
-    vec![opened::by_root(), nested()]
+    vec![opened::by_root(), nested(), pids::not_granted()]
 }
 
 /// The request as far as the site's policy grants it.
@@ -266,9 +297,15 @@ fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
 }
 
 /// The filter of system calls: of the profile, and of `nested` where that was asked for and granted.
-fn filter(request: &Request, config: &Config, profile: Profile, abi_32bit: bool) -> Option<&'static Filter> {
+fn filter(
+    request: &Request,
+    config: &Config,
+    profile: Profile,
+    abi_32bit: bool,
+    pids: Pids,
+) -> Option<&'static Filter> {
     let profile = if request.nested { Profile::Nested } else { profile };
-    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, abi_32bit))
+    (config.sandbox.seccomp != Demand::Off).then(|| seccomp::filter(profile, abi_32bit, pids.are_own()))
 }
 
 /// Nobody who asked for the pilot's own descriptors is given pipes without a word.
@@ -310,9 +347,39 @@ fn deadline(request: &Request, config: &Config, obligations: &Obligations) -> Re
 }
 
 /// The rules on overuse that are judged while it runs; `exempt` are those that the policy lifts for it.
-fn watch(request: &Request, config: &Config, exempt: &[String]) -> Selection {
-    let requests = Requests { cpus_milli: request.cpus_milli, memory: request.memory };
-    overuse::select(&config.overuse, &config.limits.overuse_off, requests, sample::tells(), exempt)
+fn watch(limits: &Limits, config: &Config, offers: Offers, exempt: &[String]) -> Selection {
+    let requests = Requests { cpus_milli: limits.cpus_milli, memory: limits.memory };
+    let tells = Tells { memory: offers.memory, ..sample::tells() };
+    overuse::select(&config.overuse, &config.limits.overuse_off, requests, tells, exempt)
+}
+
+/// Where its control group is to be; the error says why it gets none.
+///
+/// # Errors
+/// The site requires one, and there is none, or none that could hold it to what was asked for.
+fn place(settings: &config::Cgroup, limits: &Limits) -> Result<Result<Place, String>, Failure> {
+    if settings.mode == Demand::Off {
+        return Ok(Err("the site's configuration".to_owned()));
+    }
+    let place = cgroup::find(settings);
+    if settings.mode != Demand::Required {
+        return Ok(place);
+    }
+    let place = place.map_err(|why| cgroup::missing("cannot give the payload a cgroup of its own", why))?;
+    let offers = place.offers();
+    for (option, lacks) in [
+        ("--memory", limits.memory.is_some() && !offers.memory),
+        ("--pids", limits.pids.is_some() && !offers.pids),
+        ("--cpus", limits.cpus_milli.is_some() && !offers.cpu),
+    ] {
+        if lacks {
+            return Err(cgroup::missing(
+                format!("cannot hold the payload to {option}"),
+                format!("the cgroup does not have that controller ({})", place.describe()),
+            ));
+        }
+    }
+    Ok(Ok(place))
 }
 
 /// A path of the command line, from the caller's directory.
@@ -366,8 +433,11 @@ fn protected(
     Ok(Protected { log_dir: log, status_file, credentials, copy })
 }
 
-fn namespaces(request: &Request, config: &Config) -> libc::c_int {
-    let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+fn namespaces(request: &Request, config: &Config, pids: Pids) -> libc::c_int {
+    let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    if pids.are_own() {
+        flags |= libc::CLONE_NEWPID;
+    }
     for (demand, flag) in [
         (config.sandbox.ipc_namespace, libc::CLONE_NEWIPC),
         (config.sandbox.uts_namespace, libc::CLONE_NEWUTS),
@@ -410,7 +480,6 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
     BTreeMap::from([
         ("user_namespace", on()),
         ("mount_namespace", on()),
-        ("pid_namespace", on()),
         ("ipc_namespace", namespace(config.sandbox.ipc_namespace, libc::CLONE_NEWIPC)),
         ("uts_namespace", namespace(config.sandbox.uts_namespace, libc::CLONE_NEWUTS)),
         ("cgroup_namespace", namespace(config.sandbox.cgroup_namespace, libc::CLONE_NEWCGROUP)),
@@ -437,7 +506,7 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
             },
         ),
         ("root", if has_image { "image".to_owned() } else { "host system".to_owned() }),
-        ("private_dev_proc_tmp_run", on()),
+        ("private_dev_tmp_run", on()),
         (
             "late_mounts",
             if shown.is_empty() {
@@ -456,7 +525,6 @@ fn walls(request: &Request, config: &Config, has_image: bool) -> BTreeMap<&'stat
         ("clean_environment", on()),
         ("core_files_forbidden", on()),
         ("init_undumpable", on()),
-        ("cgroup", cgroup(request)),
     ])
 }
 
@@ -471,34 +539,15 @@ fn uid_wall(config: &Config, caller: &Caller) -> String {
     }
 }
 
-/// Without a control group what was asked for is recorded, and nobody holds the payload to it.
-fn cgroup(request: &Request) -> String {
-    let asked = [
-        ("--cpus", request.cpus_milli.is_some()),
-        ("--memory", request.memory.is_some()),
-        ("--pids", request.pids.is_some()),
-    ];
-    let asked: Vec<&str> = asked.iter().filter(|(_, asked)| *asked).map(|(option, _)| *option).collect();
-    let mut text = "off: not in this version; no limit on memory or processes".to_owned();
-    if !asked.is_empty() {
-        text.push_str("; recorded and not enforced: ");
-        text.push_str(&asked.join(", "));
-    }
-    text
-}
-
 /// Limits of setrlimit(2) that the payload never goes above. No core file, because there are credentials in memory; no
-/// priority beyond what the pilot's process has.
-fn ceilings(limits: &config::Limits) -> Vec<Ceiling> {
+/// priority beyond what the pilot's process has. `weaker` are those in the place of a control group.
+fn ceilings(limits: &config::Limits, weaker: Vec<Ceiling>) -> Vec<Ceiling> {
     let always =
         [libc::RLIMIT_CORE, libc::RLIMIT_RTPRIO, libc::RLIMIT_NICE].map(|resource| (resource, Some(0)));
-    let configured = [
-        (libc::RLIMIT_NOFILE, limits.open_files),
-        (libc::RLIMIT_NPROC, limits.processes),
-        (libc::RLIMIT_FSIZE, limits.file_size),
-    ];
+    let configured = [(libc::RLIMIT_NOFILE, limits.open_files), (libc::RLIMIT_FSIZE, limits.file_size)];
     let all = always.into_iter().chain(configured);
     all.filter_map(|(resource, most)| Some(Ceiling { resource: resource as libc::c_int, most: most? }))
+        .chain(weaker)
         .collect()
 }
 

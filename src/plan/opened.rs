@@ -115,6 +115,7 @@ pub fn facts(
             workdir: opened.workdir.as_ref().map(|object| object.path.clone()),
             wall_time: request.wall_time,
             scratch: request.scratch_size,
+            limits: request.limits,
             credential: hands_over_a_credential(request, opened, caller)?,
         },
         config_hash: Some(config.hash.clone()),

@@ -19,8 +19,9 @@ use super::settings::{ImageRules, Measures, OnTrouble, Settings};
 use super::slots;
 use super::verdict::{By, Denial, Hit, Obligations, Verdict};
 use crate::audit::time::Timestamp;
+use crate::cgroup::limits::Limits;
 use crate::failure::Fault;
-use crate::request::Network;
+use crate::request::{Bytes, Cores, Network};
 
 /// Whether it may run, and how.
 pub fn decide(
@@ -46,6 +47,7 @@ pub fn decide(
         },
         wall_time: grant.wall_time,
         scratch: grant.scratch,
+        limits: Limits { memory: grant.memory, cpus_milli: grant.cpus_milli, pids: grant.pids },
         readonly_binds: readonly(&facts.asks, grant, strict),
         profile,
         parallel: grant.parallel.or(settings.parallel),
@@ -356,6 +358,20 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
         && asked > most
     {
         return no(&format!("scratch of {asked} bytes"), &format!("ask for {most} bytes at most"));
+    }
+    let over = |asked: Option<u64>, most: Option<u64>| asked.zip(most).filter(|(asked, most)| asked > most);
+    let limits = &asks.limits;
+    if let Some((asked, most)) = over(limits.memory, grant.memory) {
+        return no(
+            &format!("a memory limit of {}", Bytes(asked)),
+            &format!("ask for {} at most", Bytes(most)),
+        );
+    }
+    if let Some((asked, most)) = over(limits.cpus_milli, grant.cpus_milli) {
+        return no(&format!("a limit of {}", Cores(asked)), &format!("ask for {} at most", Cores(most)));
+    }
+    if let Some((asked, most)) = over(limits.pids, grant.pids) {
+        return no(&format!("a limit of {asked} processes and threads"), &format!("ask for {most} at most"));
     }
     None
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::group::Group;
 use super::name::Name;
 use crate::audit::time::Timestamp;
+use crate::cgroup::limits::Limits;
 use crate::request::Network;
 
 /// Everything that a decision looks at, but for the tables.
@@ -92,6 +93,8 @@ pub struct Asks {
     pub wall_time: Option<Duration>,
     /// Bytes of scratch.
     pub scratch: Option<u64>,
+    /// Memory, cores and processes.
+    pub limits: Limits,
     /// A credential of the pilot's is handed over.
     pub credential: bool,
 }

@@ -85,6 +85,12 @@ pub struct Grant {
     pub wall_time: Option<Duration>,
     /// The most scratch, bytes.
     pub scratch: Option<u64>,
+    /// The most memory, bytes.
+    pub memory: Option<u64>,
+    /// The most CPU time, thousandths of a core.
+    pub cpus_milli: Option<u64>,
+    /// The most processes and threads.
+    pub pids: Option<u64>,
     /// Credentials of the pilot's may be handed over.
     pub credentials: Option<bool>,
     /// Binds: only below these, when there are any.

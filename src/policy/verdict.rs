@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bans::Measure;
 use super::rule::{Parallel, Profile};
+use crate::cgroup::limits::Limits;
 use crate::failure::{Code, Failure, Fault};
 use crate::request::Network;
 
@@ -37,6 +38,8 @@ pub struct Obligations {
     pub wall_time: Option<Duration>,
     /// The most scratch, bytes.
     pub scratch: Option<u64>,
+    /// The most memory, cores and processes.
+    pub limits: Limits,
     /// Which of the binds that were asked for writing are for reading only, by their position.
     pub readonly_binds: Vec<usize>,
     /// How tight the walls are.

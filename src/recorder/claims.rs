@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use crate::audit::record::{Assurance, Record};
 use crate::audit::time::{Timestamp, parse_date};
+use crate::cgroup::limits::Limits;
 use crate::policy::facts::{Asks, Facts, Image, Who};
 use crate::policy::verdict::Obligations;
-use crate::request::Network;
+use crate::request::{Bytes, Cores, Network};
 
 /// What the policy decides about.
 pub(super) fn facts(record: &Record, uid: u32, nested: bool) -> Facts {
@@ -67,6 +68,7 @@ pub(super) fn facts(record: &Record, uid: u32, nested: bool) -> Facts {
                 .and_then(|mount| mount.source.as_ref().map(PathBuf::from)),
             wall_time: record.grid.limits.wall_time.map(Duration::from_secs),
             scratch: record.grid.limits.scratch,
+            limits: limits(record),
             credential: false,
         },
         config_hash: record.grid.policy.config_hash.clone(),
@@ -101,5 +103,24 @@ pub(super) fn unkept(record: &Record, facts: &Facts, obligations: &Obligations) 
     {
         return Some(format!("its scratch is larger than {most} bytes"));
     }
+    // What is more than the rule allows was refused as a wish; here is left what claims no limit at all.
+    let (held, most) = (limits(record), &obligations.limits);
+    let exceeds =
+        |held: Option<u64>, most: Option<u64>| most.filter(|most| held.is_none_or(|held| held > *most));
+    if let Some(most) = exceeds(held.memory, most.memory) {
+        return Some(format!("it may use more memory than {}", Bytes(most)));
+    }
+    if let Some(most) = exceeds(held.cpus_milli, most.cpus_milli) {
+        return Some(format!("it may use more than {}", Cores(most)));
+    }
+    if let Some(most) = exceeds(held.pids, most.pids) {
+        return Some(format!("it may have more than {most} processes and threads"));
+    }
     None
+}
+
+/// What the launcher says holds.
+fn limits(record: &Record) -> Limits {
+    let claimed = &record.grid.limits;
+    Limits { memory: claimed.memory, cpus_milli: claimed.cpus_milli, pids: claimed.pids }
 }

@@ -22,6 +22,7 @@ use super::observe::{self, Backlog, Peer, Program};
 use super::records::Asker;
 use super::server::{Server, failed, say};
 use crate::audit::wire::{self, Message, Refused};
+use crate::config::Demand;
 use crate::failure::Failure;
 use crate::request::LaunchId;
 use crate::sys::socket;
@@ -212,7 +213,8 @@ impl Server {
         if let Err(failure) = self.accounts.connect(uid, now) {
             return self.turned_away(uid, socket, &failure, Some(RETRY));
         }
-        let peer = match Peer::look(socket.as_fd(), Some(self.readers)) {
+        let shares_pids = self.config.sandbox.pid_namespace != Demand::Required;
+        let peer = match Peer::look(socket.as_fd(), Some(self.readers), shares_pids) {
             Ok(peer) => peer,
             Err(failure) => {
                 // Nobody can be named, so nobody can be recorded.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::records::{Frozen, handed_over_hash, start_time};
+use crate::cgroup::{Group, Words};
 use crate::failure::Failure;
 use crate::plan::HandedOver;
 use crate::sandbox::{self, observe};
@@ -17,9 +18,10 @@ pub fn look(
 ) -> Result<Frozen, Failure> {
     let observed = observe::payload(frozen.pid());
     if let Some(observed) = &observed {
-        observed.check(frozen.ready())?;
+        observed.check(frozen.ready(), explainer.expected().own_pids)?;
         observed.check_account(explainer.expected().outside)?;
     }
+    let limits = confirm_group(frozen)?;
     let executable = explainer.command(frozen.ready());
     Ok(Frozen {
         pid: frozen.pid(),
@@ -28,7 +30,31 @@ pub fn look(
         started: observed.as_ref().and_then(|observed| start_time(observed.start_ticks)),
         observed,
         namespaces: frozen.namespace_inodes().to_vec(),
+        cgroup: frozen.group().map(Group::record),
+        limits,
         executable_hash: handed_over_hash(&executable, mounts),
         executable,
     })
+}
+
+/// Reads back where the payload is.
+fn confirm_group(frozen: &sandbox::Frozen) -> Result<Words, Failure> {
+    let mut limits = frozen.limits().clone();
+    let Some(group) = frozen.group() else { return Ok(limits) };
+    match std::fs::read_to_string(format!("/proc/{}/cgroup", frozen.pid())) {
+        Ok(text) if group.holds(&text) => {}
+        Ok(text) => {
+            let found = text.lines().collect::<Vec<_>>().join(" ");
+            return Err(crate::cgroup::missing(
+                "the payload is not in the cgroup that was made for it",
+                format!("the kernel shows {found}"),
+            ));
+        }
+        Err(_) => {
+            if let Some(state) = limits.get_mut("cgroup") {
+                state.push_str("; not confirmed, this host hides /proc of others");
+            }
+        }
+    }
+    Ok(limits)
 }

@@ -168,6 +168,15 @@ fn of_asks(alice: &Facts, settings: &Settings) -> Vec<Failure> {
             Grant { wall_time: Some(hour), ..Grant::default() },
         ),
         asking(&|facts| facts.asks.scratch = Some(9), Grant { scratch: Some(8), ..Grant::default() }),
+        asking(
+            &|facts| facts.asks.limits.memory = Some(2 << 30),
+            Grant { memory: Some(1 << 30), ..Grant::default() },
+        ),
+        asking(
+            &|facts| facts.asks.limits.cpus_milli = Some(2500),
+            Grant { cpus_milli: Some(2000), ..Grant::default() },
+        ),
+        asking(&|facts| facts.asks.limits.pids = Some(9), Grant { pids: Some(8), ..Grant::default() }),
     ]
 }
 
@@ -245,6 +254,10 @@ fn while_it_runs() -> Vec<(String, Option<(Code, Fault)>)> {
         (words::wall_time(hour, Duration::ZERO), None),
         (words::ended_by_wall_time(how), Some((Code::WallTime, Fault::User))),
     ];
+    for (limit, own) in [(Some(2 << 30), true), (Some(2 << 30), false), (None, false)] {
+        let (text, fault) = words::ended_by_memory(limit, own, "it was killed by SIGKILL");
+        all.push((text, Some((Code::Stopped, fault))));
+    }
     for by in [StopBy::Ban, StopBy::Administrator, StopBy::Limit, StopBy::Overuse] {
         if by != StopBy::Limit {
             all.push((words::stops(by, "mining", grace), None));

@@ -143,6 +143,11 @@ impl<'a> Desk<'a> {
         self.facts = facts;
     }
 
+    /// Bytes of memory that the payload may use.
+    pub const fn memory_limit(&self) -> Option<u64> {
+        self.facts.limits.memory
+    }
+
     /// What the command line handed over.
     pub fn mounts(&self) -> &[HandedOver] {
         &self.facts.mounts

@@ -12,12 +12,12 @@ pub(super) fn deed(event: &Event) -> String {
     let value = event.value;
     let what = match event.rule.metric {
         Metric::Cpu => format!(
-            "used {} CPU cores on average over the last {during} and asked for {}",
+            "used {} CPU cores on average over the last {during} and may use {}",
             number(value * event.per),
             number(event.per)
         ),
         Metric::Memory => format!(
-            "has used more than {} % of the {} of memory that it asked for, for {during}, and uses {} % now",
+            "has used more than {} % of the {} of memory that it may use, for {during}, and uses {} % now",
             number(event.rule.bound.threshold().value() * 100.0),
             bytes(event.per),
             number(value * 100.0)

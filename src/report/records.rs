@@ -42,6 +42,10 @@ pub struct Frozen {
     pub started: Option<Timestamp>,
     /// Inode numbers in the order of [`NAMESPACES`].
     pub namespaces: Vec<u64>,
+    /// Its control group, where it has one of its own.
+    pub cgroup: Option<record::Cgroup>,
+    /// Which limits hold, in words.
+    pub limits: BTreeMap<&'static str, String>,
     /// Path of the command, inside.
     pub executable: String,
     /// SHA-256 of the executable when it was handed over from outside the image.
@@ -143,9 +147,9 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
         })
         .collect();
     record.grid.limits.scratch = Some(facts.scratch).filter(|bytes| *bytes > 0);
-    record.grid.limits.memory = desk.request.memory;
-    record.grid.limits.cpus_milli = desk.request.cpus_milli;
-    record.grid.limits.pids = desk.request.pids;
+    record.grid.limits.memory = facts.limits.memory;
+    record.grid.limits.cpus_milli = facts.limits.cpus_milli;
+    record.grid.limits.pids = facts.limits.pids;
     record.grid.limits.wall_time = facts.wall_time.map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
@@ -227,6 +231,9 @@ pub(super) fn launch(desk: &Desk<'_>, frozen: &Frozen) -> Record {
     record.process.executable = Some(frozen.executable.clone());
     record.process.hash.sha256.clone_from(&frozen.executable_hash);
     record.related.hash.extend(frozen.executable_hash.clone());
+    if let Some(cgroup) = &frozen.cgroup {
+        record.grid.cgroup.clone_from(cgroup);
+    }
     walls_read_back(&mut record.grid.sandbox, frozen);
     if let Some(observed) = &frozen.observed {
         record.grid.observed = record::Observed {
@@ -263,6 +270,7 @@ pub(super) fn check(claim: &Record) -> Record {
 
 /// What the kernel confirmed goes beside what was planned.
 fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
+    let among = walls.get("pid_namespace").filter(|said| said.starts_with("off")).cloned();
     let stdio = walls.get("stdio").and_then(|said| crate::plan::streams_behind_rules(said));
     let mut put = |name: &str, state: String| walls.insert(name.to_owned(), state);
     let by =
@@ -270,13 +278,38 @@ fn walls_read_back(walls: &mut BTreeMap<String, String>, frozen: &Frozen) {
     for name in ["no_capabilities", "no_new_privs"] {
         put(name, by.to_owned());
     }
+    for (name, state) in &frozen.limits {
+        put(name, state.clone());
+    }
     if frozen.ready.seccomp > 0 {
         let errno = nix::errno::Errno::from_raw(frozen.ready.seccomp);
         put("seccomp", format!("off: {}", crate::failure::errno_text(errno)));
     }
+    // What stands in the plan for one that has none of its own is not to be bettered.
+    if frozen.ready.proc > 0 {
+        let errno = crate::failure::errno_text(nix::errno::Errno::from_raw(frozen.ready.proc));
+        put("proc", format!("off: the kernel refuses one of its own ({errno}): {}", crate::plan::OUTER_PROC));
+    } else if frozen.ready.proc == 0 {
+        put("proc", "on".to_owned());
+    }
+    if frozen.ready.limits != 0 {
+        let errno = crate::failure::errno_text(nix::errno::Errno::from_raw(frozen.ready.limits));
+        put(
+            "nested_namespaces_forbidden",
+            format!("on: by its root directory, because the limits on namespaces cannot be set ({errno})"),
+        );
+    }
     // Compared before this is written: a payload that reports less does not get here.
     put("securebits_locked", "on".to_owned());
     put("landlock", frozen.landlock.clone());
+    if let Some(among) = among {
+        let signals = if frozen.ready.landlock.parts.scopes {
+            "Landlock keeps it from signalling either"
+        } else {
+            "nothing keeps it from signalling them, bailey included"
+        };
+        put("pid_namespace", format!("{among}; {signals}"));
+    }
     if let Some(stdio) = stdio.filter(|_| frozen.ready.landlock.parts.files) {
         put("stdio", stdio);
     }
@@ -357,10 +390,18 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         Cause::PilotSignal(_) => EndBy::PilotSignal,
         Cause::WallTime => EndBy::WallTime,
         Cause::Overuse => EndBy::Overuse,
+        Cause::Memory => EndBy::Memory,
         Cause::Ordered(by) => by.ends(),
     });
+    record.grid.usage = usage(end);
+    record
+}
+
+/// What the kernel counted: for the group where the payload has one of its own, else what init reaped. Each number is the
+/// group's if that tells it.
+fn usage(end: &End) -> record::Usage {
     let told = |value: u64| Some(value).filter(|value| *value != u64::MAX);
-    record.grid.usage = record::Usage {
+    let of_processes = record::Usage {
         source: Some("rusage".to_owned()),
         cpu_user_us: Some(end.usage.cpu_user_us),
         cpu_system_us: Some(end.usage.cpu_system_us),
@@ -372,7 +413,20 @@ pub(super) fn end(desk: &Desk<'_>, frozen: &Frozen, end: &End, reason: &str) -> 
         write_chars: end.io.and_then(|io| told(io.write_chars)),
         ..record::Usage::default()
     };
-    record
+    let Some(group) = end.group else { return of_processes };
+    record::Usage {
+        source: Some(format!("cgroup{}", group.version)),
+        cpu_user_us: group.cpu_user_us.or(of_processes.cpu_user_us),
+        cpu_system_us: group.cpu_system_us.or(of_processes.cpu_system_us),
+        // The largest process is not the sum: where the group does not tell, nobody does.
+        memory_peak_bytes: group.memory_peak,
+        page_faults_major: group.page_faults_major.or(of_processes.page_faults_major),
+        io_read_bytes: group.io_read.or(of_processes.io_read_bytes),
+        io_write_bytes: group.io_write.or(of_processes.io_write_bytes),
+        processes_peak: group.pids_peak,
+        oom_kills: group.oom_kills,
+        ..of_processes
+    }
 }
 
 /// The common part without what only the launch record needs to say.

@@ -5,9 +5,11 @@
 //! 2. A failure of the site says that it is not the user's fault, and that another site may run the job.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::audit::record::StopBy;
+use crate::cgroup;
 use crate::failure::{Code, Failure, Fault};
 
 /// A failure in the words of its user. The site's own troubles are put behind what they mean; a refusal is said by whoever
@@ -54,6 +56,45 @@ pub fn ended_by_wall_time(how: &str) -> String {
     format!(
         "the wall time was used up and bailey stopped the payload: {how}; ask for a longer wall time, or split the work"
     )
+}
+
+/// The payload ended by itself. What its limits did to it on the way may be why.
+pub fn ended(how: &str, group: Option<&cgroup::Usage>) -> String {
+    let mut text = format!("the payload ended: {how}");
+    let of = |number: Option<u64>| number.filter(|number| *number > 0);
+    if let Some(kills) = group.and_then(|group| of(group.oom_kills)) {
+        let _ = write!(text, "; the kernel killed {kills} of its processes, because its memory ran out");
+    }
+    if let Some(times) = group.and_then(|group| of(group.pids_refused)) {
+        let _ = write!(text, "; {times} times it got no new process, because of its limit (--pids)");
+    }
+    text
+}
+
+/// The kernel killed the payload for memory: beyond its own `limit`, or where a group above it, or the host, had no more.
+pub fn ended_by_memory(limit: Option<u64>, own: bool, how: &str) -> (String, Fault) {
+    match limit {
+        Some(bytes) if own => (
+            format!(
+                "the payload needed more than its {} MiB of memory: {how}; ask for more memory, or use less",
+                bytes >> 20
+            ),
+            Fault::User,
+        ),
+        Some(bytes) => (
+            format!(
+                "memory ran out around the payload, which did not use up its own {} MiB: {how}; this is not your fault: try another site",
+                bytes >> 20
+            ),
+            Fault::Site,
+        ),
+        None => (
+            format!(
+                "the payload used up all memory that its slot has: {how}; use less, or ask for a larger slot"
+            ),
+            Fault::User,
+        ),
+    }
 }
 
 /// The payload ended because somebody stopped it.

@@ -10,7 +10,8 @@ use super::mountinfo;
 use super::older;
 use super::protocol::{Stage, Trouble};
 use super::tree::hidden::{self, Hidden};
-use super::tree::{DEVICE, MAX_PARENTS, Mount, Node, Place, READ_ONLY, Source, Tree, WRITABLE};
+use super::tree::{DEVICE, MAX_PARENTS, Mount, NO_EXEC, Node, Place, READ_ONLY, Source, Tree, WRITABLE};
+use crate::config::Demand;
 use crate::sys::mount::{self, Attr, FsContext};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -22,8 +23,31 @@ pub(super) fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Res
     result.map_err(|errno| Trouble { stage, index: index as u32, errno })
 }
 
-/// Makes the tree, changes into it and lets go of the host's. `proc_attr` are the host's atime flags for proc.
-pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
+/// How the tree is to be made, beside what is in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// Whether a proc of its own is a must; `Off` is right also where there is no pid namespace that it could show.
+    pub(super) proc: Demand,
+    /// The host's atime flags, which a new proc must carry.
+    pub(super) proc_attr: u64,
+    /// The root directory is not the root of the mount namespace: who lives in such a one makes no user namespace.
+    pub(super) below_root: bool,
+}
+
+/// The payload's proc, and what the kernel said to one of its own.
+#[derive(Debug, Default)]
+struct Proc {
+    /// Made before its step; taken there.
+    mount: Option<OwnedFd>,
+    /// It is the outer one.
+    outer: bool,
+    /// See [`super::protocol::Ready::proc`].
+    errno: i32,
+}
+
+/// Makes the tree, changes into it and lets go of the host's. Returns what the kernel said to a proc of the sandbox's own
+/// ([`super::protocol::Ready::proc`]).
+pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
     // One call for all mounts of the namespace, so that most copies need none of their own. Private, unless something must
     // follow the host: then slave, and each copy that must not follow is made private by itself.
     // Without mount_setattr the attributes of each mount come at the end.
@@ -39,6 +63,8 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
     };
     let after = Afterwards { one_by_one, follows_host: tree.follows_host };
 
+    let mut proc = at(Stage::Proc, 0, proc(how))?;
+
     // One private tmpfs holds everything that bailey makes. It is mounted over the host's /proc, which is not needed any more,
     // because the kernel copies mounts only from attached ones; it goes together with the old root, the copies stay. (Over
     // the old root itself it would be what the umount after pivot_root finds on top, and the host's tree would stay.)
@@ -49,9 +75,15 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
 
     let mut root: Option<OwnedFd> = None;
     let mut parents: [Option<(usize, OwnedFd)>; MAX_PARENTS] = Default::default();
-    let mut hidden = false;
+    let mut hidden = proc.outer;
     for (index, step) in tree.mounts.iter().enumerate() {
-        let source = source(base.as_fd(), step, index, &after, proc_attr, &mut hidden)?;
+        let source = match (&step.source, proc.mount.take()) {
+            (Source::Proc, Some(mount)) => mount,
+            (_, made) => {
+                proc.mount = made;
+                source(base.as_fd(), step, index, &after, how.proc_attr, &mut hidden)?
+            }
+        };
         let attached = match (&step.place, &root) {
             (Place::Root, _) => mount::attach(source.as_fd(), base.as_fd(), c"new-root"),
             (Place::InRoot(name), Some(root)) => mount::attach(source.as_fd(), root.as_fd(), name),
@@ -87,19 +119,52 @@ pub(super) fn build(tree: &Tree, proc_attr: u64) -> Result<(), Trouble> {
         return Err(Trouble { stage: Stage::Pivot, index: 0, errno: Errno::ENOENT });
     };
 
-    at(Stage::Pivot, 0, fs::change_dir_fd(root.as_fd()))?;
+    let top = if how.below_root { base.as_fd() } else { root.as_fd() };
+    at(Stage::Pivot, 0, fs::change_dir_fd(top))?;
     at(Stage::Pivot, 1, mount::pivot_into_cwd())?;
+    if how.below_root {
+        at(Stage::Pivot, 5, root_is(top))?;
+        // What lies above is the private tmpfs, of which nothing is open and nothing is anybody's.
+        at(Stage::Pivot, 3, fs::change_dir_fd(root.as_fd()))?;
+        at(Stage::Pivot, 4, fs::change_root_to_cwd())?;
+    }
     if one_by_one {
         at(Stage::Pivot, 2, is_the_root(root.as_fd()))?;
         older::restrict(tree)?;
     }
-    at(Stage::Pivot, 2, old_root_is_gone(root.as_fd()))?;
+    at(Stage::Pivot, 2, root_is(root.as_fd()))?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
     if at(Stage::StartDir, 1, fs::cwd_is_reachable())? {
-        if hidden { cover_hidden(tree) } else { Ok(()) }
+        if hidden {
+            cover_hidden(tree, proc.outer)?;
+        }
+        Ok(proc.errno)
     } else {
         Err(Trouble { stage: Stage::StartDir, index: 1, errno: Errno::ENOENT })
     }
+}
+
+/// The proc of its own where the site can do without: tried before the outer one is covered, and that one copied, with all
+/// that masks parts of it, where it is refused. Read-only: files of the pilot's processes are as writable to the payload as to
+/// the pilot, whose uid it has. A proc that is a must is made in its turn.
+fn proc(how: How) -> Result<Proc, Errno> {
+    let errno = match how.proc {
+        Demand::Required => return Ok(Proc::default()),
+        Demand::Preferred => match FsContext::open(c"proc").and_then(|new| new.mount(NO_EXEC, how.proc_attr))
+        {
+            Ok(mount) => return Ok(Proc { mount: Some(mount), ..Proc::default() }),
+            // Masked (mnt_already_visible() in fs/namespace.c), or a security module's no. Anything else is no reason.
+            Err(errno @ (Errno::EPERM | Errno::EACCES)) => errno as i32,
+            Err(errno) => return Err(errno),
+        },
+        Demand::Off => -1,
+    };
+    let copy = mount::clone_tree(fs::cwd(), c"/proc", true)?;
+    mount::set_attributes(copy.as_fd(), Attr { read_only: true, no_dev: true, no_exec: true }, false)?;
+    if !nix::sys::statvfs::fstatvfs(&copy)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+        return Err(Errno::EROFS);
+    }
+    Ok(Proc { mount: Some(copy), outer: true, errno })
 }
 
 /// What is left to do when the tree stands.
@@ -122,7 +187,7 @@ impl Afterwards {
 
 /// Reads back that the new root is the root. What is mounted over a root shows in `/..`: the old root would, had it stayed. One
 /// call made every mount nosuid, so one mount shows it.
-fn old_root_is_gone(root: BorrowedFd<'_>) -> Result<(), Errno> {
+fn root_is(root: BorrowedFd<'_>) -> Result<(), Errno> {
     is_the_root(root)?;
     let nosuid = nix::sys::statfs::fstatfs(root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID);
     if nosuid { Ok(()) } else { Err(Errno::EXDEV) }
@@ -257,14 +322,19 @@ fn overlay(base: BorrowedFd<'_>, lower: BorrowedFd<'_>, attr: Attr) -> Result<Ow
 /// Covers each mount of a hidden file system in the finished tree, found by type and not by path: a recursive bind may
 /// have brought one along. Our own /proc stays, and what the site shows of /sys. Reads the new proc, which lists only what this
 /// process can reach, covered mounts too.
-fn cover_hidden(tree: &Tree) -> Result<(), Trouble> {
+fn cover_hidden(tree: &Tree, outer_proc: bool) -> Result<(), Trouble> {
     let mut cover = None;
-    mountinfo::each_line(Stage::Hidden, |line| cover_if_hidden(line, tree, &mut cover))
+    mountinfo::each_line(Stage::Hidden, |line| cover_if_hidden(line, tree, outer_proc, &mut cover))
 }
 
 /// One line of mountinfo (proc_pid_mountinfo(5)): field 5 is the mount point, the type follows the lone hyphen. `cover` is
 /// the one empty file system that covers them all, made when the first is found.
-fn cover_if_hidden(line: &[u8], tree: &Tree, cover: &mut Option<Cover>) -> Result<(), Trouble> {
+fn cover_if_hidden(
+    line: &[u8],
+    tree: &Tree,
+    outer_proc: bool,
+    cover: &mut Option<Cover>,
+) -> Result<(), Trouble> {
     let mut fields = line.split(|b| *b == b' ');
     let Some(point) = fields.nth(4) else { return Ok(()) };
     let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
@@ -275,16 +345,17 @@ fn cover_if_hidden(line: &[u8], tree: &Tree, cover: &mut Option<Cover>) -> Resul
         index: 2,
         errno: Errno::ENAMETOOLONG,
     })?;
-    if is_ours(found, buffer.get(..length).unwrap_or_default(), tree) {
+    if is_ours(found, buffer.get(..length).unwrap_or_default(), tree, outer_proc) {
         return Ok(());
     }
     at(Stage::Hidden, 3, cover_mount(found, &mut buffer, length, cover))
 }
 
-/// Is it the payload's own proc, or a part of sysfs that was put below our own /sys on purpose?
-fn is_ours(found: &Hidden, point: &[u8], tree: &Tree) -> bool {
+/// Is it the payload's proc, with what masks parts of the outer one, or a part of sysfs that was put below our own /sys on
+/// purpose?
+fn is_ours(found: &Hidden, point: &[u8], tree: &Tree, outer_proc: bool) -> bool {
     match found.name {
-        b"proc" => point == b"/proc",
+        b"proc" => point == b"/proc" || outer_proc && point.starts_with(b"/proc/"),
         b"sysfs" => {
             point.starts_with(b"/sys/")
                 && tree.mounts.iter().any(|mount| mount.target.as_os_str().as_bytes() == point)

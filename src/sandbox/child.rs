@@ -7,7 +7,7 @@
 
 use super::protocol::{Ended, Held, Message, Ready, Stage, Trouble};
 use super::seccomp::QUESTION;
-use super::{Blueprint, build, landlock};
+use super::{Blueprint, build, landlock, orphans};
 use crate::config::Demand;
 use crate::sys::clone::Stack;
 use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, seccomp, socket};
@@ -61,12 +61,25 @@ pub(super) fn init(
         Ok(done) => done,
         Err(trouble) => give_up(control.as_fd(), trouble),
     };
+    if !plan.has_own_pids()
+        && let Err(trouble) = lead_orphans()
+    {
+        give_up(control.as_fd(), trouble);
+    }
     // The payload's process is as this one now is: no capability, no way back to the host's files.
     let run = || -> () { payload(plan, gate.as_fd(), ready) };
     match clone::spawn_sharing_memory(stack, &run) {
-        Ok(pid) => reap(pid, control.as_fd(), gate, io),
+        Ok(pid) => reap(pid, plan.has_own_pids(), control.as_fd(), gate, io),
         Err(errno) => give_up(control.as_fd(), Trouble { stage: Stage::Fork, index: 0, errno }),
     }
+}
+
+/// Without a pid namespace the kernel ends nobody with this process. So it does that itself, when the launcher's end of its
+/// socket is gone: it must outlive the launcher for that, and be the parent of all orphans.
+fn lead_orphans() -> Result<(), Trouble> {
+    at(Stage::ParentDeath, 1, process::become_subreaper())?;
+    // The payload, which is not yet let go, looks at its own socket.
+    at(Stage::ParentDeath, 2, process::outlive_parent())
 }
 
 fn give_up(to: BorrowedFd<'_>, trouble: Trouble) -> ! {
@@ -107,7 +120,8 @@ fn set_up(
 
     // The limits are opened while the host's /proc is in view, but set only after the last mount: a limit of zero mount
     // namespaces makes open_tree and fsmount fail, because a detached mount counts as one.
-    let limits = if plan.forbid_nesting { open_limits()? } else { Limits::default() };
+    // Where an outer container keeps them read-only, the root directory forbids namespaces in their place.
+    let (limits, no_limits) = if plan.forbid_nesting { open_limits()? } else { (Limits::default(), 0) };
 
     // Likewise the counters that are read at the end, after reaping: an undumpable process may not open its own.
     let io = fs::open_at(fs::cwd(), c"/proc/self/io", libc::O_RDONLY, 0).ok();
@@ -131,13 +145,20 @@ fn set_up(
     }
 
     fs::set_umask(0);
-    build::build(&plan.tree, plan.proc_attr)?;
+    let below_root = no_limits != 0;
+    let how = build::How { proc: plan.proc, proc_attr: plan.proc_attr, below_root };
+    let proc = build::build(&plan.tree, how)?;
 
     // After the last mount, before the capability that allows it goes.
     for (index, limit) in limits.iter().flatten().enumerate() {
         at(Stage::ForbidNesting, index, fs::write_all(limit.as_fd(), b"0"))?;
     }
     drop(limits);
+
+    // The payload is born where this process is.
+    if plan.moved_late {
+        wait_for_word(control);
+    }
 
     let (keyring, joined) = match (plan.keyring, plan.keyring != Demand::Off) {
         (_, false) => (-1, 0),
@@ -165,17 +186,22 @@ fn set_up(
     // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
     argv::set_title(&plan.title);
     let held = Held { joined, oom_score_adj, ..Held::default() };
-    Ok((Ready { keyring, held, ..Ready::default() }, io))
+    Ok((Ready { keyring, held, proc, limits: no_limits, ..Ready::default() }, io))
 }
 
 /// A subordinate uid: the launcher has newuidmap(1) write the maps, and says when. Then this process becomes that uid. The
 /// launcher's groups go now, because setgroups cannot be denied once a map is written; without a capability nobody can set any.
 fn wait_for_maps(plan: &Blueprint, control: BorrowedFd<'_>) -> Result<(), Trouble> {
+    wait_for_word(control);
+    at(Stage::IdMap, 3, process::become_ids(plan.ids.0, plan.ids.1))
+}
+
+/// Waits until the launcher says that something was done from outside.
+fn wait_for_word(control: BorrowedFd<'_>) {
     let mut word = [0_u8; 1];
     if socket::receive_plain(control, &mut word) != Ok(1) {
         process::exit_now(REPORTED); // the launcher died, or could not do it and says so itself
     }
-    at(Stage::IdMap, 3, process::become_ids(plan.ids.0, plan.ids.1))
 }
 
 /// Closes everything above standard error but these.
@@ -228,19 +254,23 @@ fn raise_oom_score(least: i32) -> Result<i32, Errno> {
 
 type Limits = [Option<OwnedFd>; LIMIT_FILES.len()];
 
-/// Opens the limit files that this kernel has; without the one for user namespaces nesting cannot be forbidden.
-fn open_limits() -> Result<Limits, Trouble> {
+/// Opens the limit files that this kernel has. Where the one for user namespaces may not be written, or is not there, there are
+/// none, and the errno says why.
+fn open_limits() -> Result<(Limits, i32), Trouble> {
     let mut limits = Limits::default();
     for (index, (slot, path)) in limits.iter_mut().zip(LIMIT_FILES).enumerate() {
         match fs::open_at(fs::cwd(), path, libc::O_WRONLY, 0) {
             Ok(file) => *slot = Some(file),
             Err(Errno::ENOENT) if index > 0 => {}
+            Err(errno @ (Errno::EROFS | Errno::EACCES | Errno::EPERM | Errno::ENOENT)) if index == 0 => {
+                return Ok((Limits::default(), errno as i32));
+            }
             Err(errno) => {
                 return Err(Trouble { stage: Stage::Limits, index: index as u32, errno });
             }
         }
     }
-    Ok(limits)
+    Ok((limits, 0))
 }
 
 /// Sends our own namespace files: nobody else may open them once we are undumpable, not even the same uid.
@@ -368,7 +398,7 @@ fn find_command(commands: &[std::ffi::CString]) -> Result<u32, Trouble> {
 
 /// init's life: reap whatever becomes an orphan until the payload's own process ends; then end everything else, tell the
 /// launcher how it went, and go. No signal handlers: signals for the payload come from the supervisor, by pidfd.
-fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd, io: Option<OwnedFd>) -> ! {
+fn reap(payload: i32, own_pids: bool, control: BorrowedFd<'_>, gate: &OwnedFd, io: Option<OwnedFd>) -> ! {
     // Our copies of the payload's socket and streams would keep their ends open: whoever reads the payload's output must
     // see its end when the payload closes it.
     let _ = process::close_range(gate.as_raw_fd(), gate.as_raw_fd());
@@ -377,17 +407,15 @@ fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd, io: Option<OwnedF
     if !process::ends_within(payload, SETTLED_MS) {
         memory::drop_own_file_pages();
     }
-    let status = loop {
-        match process::wait_any() {
-            Ok(reaped) if reaped.pid == payload => break reaped.status,
-            Ok(_) => {}
-            // Our only way to lose the payload is a kernel that has no child of ours: say so by ending.
-            Err(_) => process::exit_now(REPORTED),
-        }
-    };
+    let status = if own_pids { wait(payload) } else { orphans::wait(payload, control) };
     // The kernel would kill the rest when we exit; doing it here lets the last ones count in the usage.
-    process::kill_everything_else();
-    while process::wait_any().is_ok() {}
+    if own_pids {
+        process::kill_everything_else();
+        while process::wait_any().is_ok() {}
+    } else {
+        orphans::end();
+    }
+    let Some(status) = status else { process::exit_now(REPORTED) };
     let mut ended = Ended {
         status,
         usage: process::usage_of_children(),
@@ -404,6 +432,18 @@ fn reap(payload: i32, control: BorrowedFd<'_>, gate: &OwnedFd, io: Option<OwnedF
     }
     let _ = socket::send(control, &Message::Ended(ended).encode(), &[]);
     process::exit_now(0)
+}
+
+/// Reaps until the payload ended: its wait status.
+fn wait(payload: i32) -> Option<i32> {
+    loop {
+        match process::wait_any() {
+            Ok(reaped) if reaped.pid == payload => return Some(reaped.status),
+            Ok(_) => {}
+            // Our only way to lose the payload is a kernel that has no child of ours: say so by ending.
+            Err(_) => return None,
+        }
+    }
 }
 
 /// The lines of proc_pid_io(5) that the record keeps.

@@ -82,7 +82,9 @@ const fn newest_call(stage: Stage) -> Option<(&'static str, &'static str)> {
     Some(match stage {
         Stage::Descriptors => ("close_range", "5.9"),
         Stage::Propagation | Stage::Attributes => ("mount_setattr", "5.12"),
-        Stage::Scratch | Stage::Proc | Stage::Overlay => ("fsopen, fsconfig, fsmount or move_mount", "5.2"),
+        Stage::Scratch | Stage::Overlay => ("fsopen, fsconfig, fsmount or move_mount", "5.2"),
+        // Or a copy of the outer one.
+        Stage::Proc => ("fsopen, fsconfig, fsmount, open_tree or mount_setattr", "5.12"),
         Stage::Source => ("open_tree or openat2", "5.6"),
         Stage::Attach => ("move_mount", "5.2"),
         Stage::Target | Stage::Changed => ("openat2", "5.6"),
@@ -167,7 +169,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         ),
         Stage::Ceilings => site(
             "cannot lower the payload's limits (setrlimit)",
-            "check limits.open_files, limits.processes and limits.file_size",
+            "check limits.open_files, limits.file_size, limits.memory and limits.pids",
         ),
         Stage::Priority => site(
             "cannot give back the launcher's real-time priority",
@@ -213,7 +215,7 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
         ),
         Stage::Proc => site(
             "cannot mount a proc of the sandbox's own",
-            "an outer container masks parts of /proc: let it unmask them (podman: --security-opt unmask=ALL)",
+            "an outer container masks parts of /proc: let it unmask them (podman: --security-opt unmask=ALL), or set sandbox.proc = \"preferred\"",
         ),
         Stage::Overlay => site(
             &format!("cannot put a writable layer over {source}"),

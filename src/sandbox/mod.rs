@@ -14,6 +14,7 @@ pub mod layout;
 mod mountinfo;
 pub mod observe;
 mod older;
+pub mod orphans;
 pub mod protocol;
 pub mod seccomp;
 mod streams;
@@ -23,6 +24,7 @@ pub use child::NAMESPACES;
 pub use streams::Relay;
 
 use crate::audit::Receipt;
+use crate::cgroup::{self, Group, Planned, Words};
 use crate::config::Demand;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::request::{LaunchId, Stdio};
@@ -60,6 +62,14 @@ pub struct Blueprint {
     pub uid_map: CString,
     /// Line for /proc/self/gid_map.
     pub gid_map: CString,
+    /// Its control group, if it can have one of its own.
+    pub cgroup: Option<Planned>,
+    /// Whether that is a must.
+    pub cgroup_mode: Demand,
+    /// What it may use.
+    pub limits: cgroup::Limits,
+    /// init waits until it was moved into its groups, because no clone led there (v1).
+    pub moved_late: bool,
     /// `CLONE_NEW*` flags.
     pub namespaces: libc::c_int,
     /// Write 0 to the namespace limits of the new user namespace.
@@ -82,6 +92,8 @@ pub struct Blueprint {
     pub stdio: Stdio,
     /// umask of the payload.
     pub umask: u32,
+    /// Whether a proc of its own is a must; `Off` shows the outer one.
+    pub proc: Demand,
     /// `MOUNT_ATTR_*` atime flags with which the host's /proc is mounted; a new proc must carry them.
     pub proc_attr: u64,
     /// Paths to try for the command, in order.
@@ -94,14 +106,18 @@ pub struct Blueprint {
     pub title: CString,
 }
 
-/// The init process. Dropping it kills the whole pid namespace and reaps.
+/// The init process. Dropping it kills everything below it and reaps.
 #[derive(Debug)]
 struct Init {
     pid: i32,
     pidfd: OwnedFd,
     reaped: bool,
+    /// It is pid 1 of a namespace, with which the kernel ends all others in it.
+    own_pids: bool,
     /// Dropped after init is reaped: what it lent is given back then.
     lease: Option<Lease>,
+    /// Likewise: removed when nothing is in it any more.
+    group: Option<Group>,
 }
 
 impl Init {
@@ -113,7 +129,15 @@ impl Init {
     fn wait(&mut self) -> Result<(i32, Usage), Errno> {
         let result = process::wait_with_usage(self.pid);
         self.reaped = true;
-        result
+        if self.own_pids {
+            return result;
+        }
+        // Everything at once, where there is a group. What init left is this process's own now. It has no other children: helpers of the set-up were waited for.
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+        orphans::end();
+        result.map(|(status, _)| (status, process::usage_of_children()))
     }
 }
 
@@ -134,11 +158,21 @@ pub struct Building {
     control: OwnedFd,
     gate: OwnedFd,
     streams: Option<Outside>,
+    limits: Words,
 }
 
 impl Blueprint {
+    /// Does it get a pid namespace of its own?
+    pub const fn has_own_pids(&self) -> bool {
+        self.namespaces & libc::CLONE_NEWPID != 0
+    }
+
     /// Clones the child into its namespaces.
-    pub fn start(self) -> Result<(Building, Explainer), Failure> {
+    pub fn start(mut self) -> Result<(Building, Explainer), Failure> {
+        let own_pids = self.has_own_pids();
+        if !own_pids {
+            process::become_subreaper().map_err(no_subreaper)?;
+        }
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
         let pipes = match self.stdio {
@@ -147,14 +181,43 @@ impl Blueprint {
         };
         let inside = pipes.as_ref().map(|pipes| &pipes.inside);
         let mut stack = Stack::new();
-        match clone::clone_into(self.namespaces) {
+        // Before the clone if that leads into it; otherwise while the child builds its root.
+        let mut late = self.cgroup.take();
+        let (mut group, mut limits) = match late.take_if(|planned| !planned.place.is_late()) {
+            Some(planned) => planned.make(self.id.as_str())?,
+            None => (None, Words::new()),
+        };
+        let cloned = match clone::clone_into(self.namespaces, group.as_ref().and_then(Group::directory)) {
+            Err(errno)
+                if group.is_some() && [Errno::EACCES, Errno::EBUSY, Errno::EOPNOTSUPP].contains(&errno) =>
+            {
+                let why = format!("no process can be made in it: {}", errno_text(errno));
+                limits = cgroup::without(self.cgroup_mode, &self.limits, why)?;
+                group = None;
+                clone::clone_into(self.namespaces, None)
+            }
+            other => other,
+        };
+        match cloned {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
                 let outside = self.lease.as_ref().map_or(self.ids, Lease::outside);
-                let mut init = Init { pid, pidfd, reaped: false, lease: self.lease };
+                let mut init = Init { pid, pidfd, reaped: false, own_pids, lease: self.lease, group };
+                if let Some(planned) = late {
+                    (init.group, limits) = planned.make(self.id.as_str())?;
+                }
+                if let Some(group) = &init.group
+                    && let Err(why) = group.admit(pid)
+                {
+                    limits = cgroup::without(self.cgroup_mode, &self.limits, why)?;
+                    init.group = None;
+                }
                 if let Some(lease) = &mut init.lease {
                     lease.admit(pid)?;
                     socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // it may go on
+                }
+                if self.moved_late {
+                    socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // likewise
                 }
                 let expected = observe::Expected {
                     umask: self.umask,
@@ -164,15 +227,25 @@ impl Blueprint {
                     ids: self.ids,
                     outside,
                     oom_score_adj: self.oom_score_adj,
+                    own_pids,
+                    proc: self.proc,
                 };
                 let stage = Cell::new(None);
                 let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
                 let streams = pipes.map(Pipes::outside);
-                Ok((Building { id: self.id, init, control, gate, streams }, explainer))
+                Ok((Building { id: self.id, init, control, gate, streams, limits }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
     }
+}
+
+fn no_subreaper(errno: Errno) -> Failure {
+    Failure::site(
+        "cannot keep the payload's processes together without a pid namespace (PR_SET_CHILD_SUBREAPER)",
+        errno_text(errno),
+        "leave out --no-pid",
+    )
 }
 
 fn no_sockets(errno: Errno) -> Failure {
@@ -228,6 +301,7 @@ pub struct Frozen {
     ready: Ready,
     namespaces: Vec<OwnedFd>,
     inodes: Vec<u64>,
+    limits: Words,
 }
 
 impl Building {
@@ -314,6 +388,7 @@ impl Building {
             ready,
             namespaces,
             inodes,
+            limits: self.limits,
         };
         Ok((frozen, pidfd))
     }
@@ -369,6 +444,16 @@ impl Frozen {
     /// Inode numbers of its namespaces, in the order of [`NAMESPACES`], from the descriptors that it sent.
     pub fn namespace_inodes(&self) -> &[u64] {
         &self.inodes
+    }
+
+    /// Its control group, if it has one of its own.
+    pub const fn group(&self) -> Option<&Group> {
+        self.init.group.as_ref()
+    }
+
+    /// Which limits hold, in words.
+    pub const fn limits(&self) -> &Words {
+        &self.limits
     }
 
     /// The namespace files themselves, for whoever must check them (the recorder).
@@ -492,12 +577,20 @@ impl Running {
         pidfd::pid_of(self.payload.as_fd()).filter(|pid| *pid > 0)
     }
 
-    /// Kills everything: init, and with it its pid namespace.
-    pub fn kill_all(&self) {
-        self.init.kill();
+    /// Its control group, if it has one of its own.
+    pub const fn group(&self) -> Option<&Group> {
+        self.init.group.as_ref()
     }
 
-    /// Reaps init when everything ended or is ending; the usage of the whole tree, init's own set-up included.
+    /// Kills init, and with it its pid namespace. Without one [`Self::reap`] kills the rest.
+    pub fn kill_all(&self) {
+        self.init.kill();
+        if let Some(group) = &self.init.group {
+            group.kill_at_once(); // also where there is no such namespace
+        }
+    }
+
+    /// Reaps init when everything ended or is ending, and ends what is left where it has no pid namespace; the usage of the whole tree, init's own set-up included.
     pub fn reap(mut self) -> Usage {
         self.init.wait().map(|(_, usage)| usage).unwrap_or_default()
     }

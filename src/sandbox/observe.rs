@@ -26,6 +26,10 @@ pub struct Expected {
     pub outside: (u32, u32),
     /// The least oom_score_adj; 0: any.
     pub oom_score_adj: i32,
+    /// A pid namespace.
+    pub own_pids: bool,
+    /// A proc of its own.
+    pub proc: Demand,
 }
 
 impl Expected {
@@ -70,6 +74,7 @@ impl Expected {
                 self.oom_score_adj <= 0 || held.oom_score_adj >= self.oom_score_adj,
                 "its oom_score_adj is below the configured one",
             ),
+            (ready.proc == 0 || self.proc != Demand::Required, "it has not a proc of its own"),
             (held.landlock, "the Landlock domain does not forbid what it was made to forbid"),
         ];
         if let Some((_, wrong)) = checks.iter().find(|(holds, _)| !holds) {
@@ -98,6 +103,7 @@ pub const fn limit_name(resource: libc::c_int) -> &'static str {
     const FILE_SIZE: libc::c_int = libc::RLIMIT_FSIZE as libc::c_int;
     const CPU: libc::c_int = libc::RLIMIT_CPU as libc::c_int;
     const MEMORY: libc::c_int = libc::RLIMIT_AS as libc::c_int;
+    const DATA: libc::c_int = libc::RLIMIT_DATA as libc::c_int;
     match resource {
         CORE => "RLIMIT_CORE",
         NICE => "RLIMIT_NICE",
@@ -107,6 +113,7 @@ pub const fn limit_name(resource: libc::c_int) -> &'static str {
         FILE_SIZE => "RLIMIT_FSIZE",
         CPU => "RLIMIT_CPU",
         MEMORY => "RLIMIT_AS",
+        DATA => "RLIMIT_DATA",
         _ => "RLIMIT_?",
     }
 }
@@ -178,10 +185,10 @@ impl Observed {
     }
 
     /// Refuses a payload that is less locked in than every payload must be, or than it says.
-    pub fn check(&self, ready: &Ready) -> Result<(), Failure> {
+    pub fn check(&self, ready: &Ready, own_pids: bool) -> Result<(), Failure> {
         let wrong = if let Some(wrong) = proc::not_locked_in(&self.capabilities, self.no_new_privs) {
             wrong
-        } else if self.pid_depth < 2 {
+        } else if own_pids && self.pid_depth < 2 {
             "the kernel shows no pid namespace of its own".to_owned()
         } else if ready.seccomp == 0 && (self.seccomp != FILTERED || self.seccomp_filters == Some(0)) {
             "the payload says that it has a filter of system calls, and the kernel shows none".to_owned()
@@ -220,7 +227,7 @@ mod tests {
         let observed = observed(STATUS, STAT);
         assert_eq!((observed.uid, observed.gid, observed.pid_depth), (1000, 100, 2));
         assert_eq!((observed.start_ticks, observed.scheduling), (77, (3, 5)));
-        assert!(observed.check(&Ready::default()).is_ok());
+        assert!(observed.check(&Ready::default(), true).is_ok());
         assert!(observed.check_account((1000, 100)).is_ok());
         for other in [(0, 100), (1000, 0), (1001, 100)] {
             let said = observed.check_account(other).unwrap_err().to_string();
@@ -243,13 +250,20 @@ mod tests {
             ("SigBlk:\t0000000000000000", "SigBlk:\t0000000000000001"),
             ("SigIgn:\t0000000000000000\n", ""),
         ] {
-            assert!(observed(&STATUS.replace(from, to), STAT).check(&Ready::default()).is_err(), "{to}");
+            assert!(
+                observed(&STATUS.replace(from, to), STAT).check(&Ready::default(), true).is_err(),
+                "{to}"
+            );
         }
         assert!(
-            observed(STATUS, &STAT.replace(" 17 1 0 3 ", " 17 1 50 1 ")).check(&Ready::default()).is_err()
+            observed(STATUS, &STAT.replace(" 17 1 0 3 ", " 17 1 50 1 "))
+                .check(&Ready::default(), true)
+                .is_err()
         );
         let without = Ready { seccomp: -1, ..Ready::default() };
-        assert!(observed(&STATUS.replace("Seccomp:\t2", "Seccomp:\t0"), STAT).check(&without).is_ok());
+        assert!(observed(&STATUS.replace("Seccomp:\t2", "Seccomp:\t0"), STAT).check(&without, true).is_ok());
+        let shared = STATUS.replace("NSpid:\t4711\t2", "NSpid:\t4711");
+        assert!(observed(&shared, STAT).check(&Ready::default(), false).is_ok());
     }
 
     const SCOPES: Parts = Parts { scopes: true, files: false, tcp: false };
@@ -262,6 +276,8 @@ mod tests {
             ids: (1000, 100),
             outside: (1000, 100),
             oom_score_adj: 200,
+            own_pids: true,
+            proc: Demand::Required,
             ceilings: vec![Ceiling { resource: libc::RLIMIT_CORE as libc::c_int, most: 0 }],
         };
         let held = Held {
@@ -286,7 +302,7 @@ mod tests {
     fn a_report_of_less_is_refused_and_names_the_wall() {
         let (expected, ready) = good();
         assert_eq!(expected.wrong(&ready), None);
-        let cases: [(&str, Change); 18] = [
+        let cases: [(&str, Change); 19] = [
             ("CAP_SYS_ADMIN", |r| r.held.capabilities = 1 << 21),
             ("no_new_privs", |r| r.held.no_new_privs = false),
             ("securebits", |r| r.securebits = 0x2f),
@@ -303,6 +319,7 @@ mod tests {
             ("ids", |r| r.held.ids.1 = u32::MAX),
             ("oom_score_adj", |r| r.held.oom_score_adj = 199),
             ("descriptors", |r| r.held.closes = false),
+            ("proc of its own", |r| r.proc = 1),
             ("does not forbid", |r| r.held.landlock = false),
             ("Landlock is required, and is off", |r| r.landlock = Granted { abi: 5, ..Granted::default() }),
         ];

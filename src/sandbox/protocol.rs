@@ -131,6 +131,11 @@ pub struct Ready {
     pub held: Held,
     /// What Landlock granted.
     pub landlock: Granted,
+    /// Errno with which a proc of its own was refused, 0 when it has one, -1 when none was asked for.
+    pub proc: i32,
+    /// Errno of the limits on namespaces, in whose place the root directory forbids them; 0 when they are set, or nothing is
+    /// to be forbidden.
+    pub limits: i32,
 }
 
 /// The process's own state, each from the call that shows it. [`super::observe`] compares it with what was to be.
@@ -187,7 +192,7 @@ pub struct Ended {
 /// Size of every message on the wire.
 pub const SIZE: usize = WORDS * 8;
 /// Numbers in a message; more than any needs.
-const WORDS: usize = 24;
+const WORDS: usize = 26;
 
 /// The numbers of a message, and zeros.
 fn words(said: &[u64]) -> [u64; WORDS] {
@@ -229,6 +234,8 @@ impl Message {
                 u64::from(r.landlock.abi),
                 r.landlock.parts.bits(),
                 r.landlock.errno as u64,
+                r.proc as u64,
+                r.limits as u64,
             ]),
             Self::Ended(e) => words(&[
                 4,
@@ -317,6 +324,8 @@ impl Ready {
                 closes: next() == 1,
             },
             landlock: Granted { abi: next() as u32, parts: Parts::from_bits(next()), errno: next() as i32 },
+            proc: next() as i32,
+            limits: next() as i32,
         }
     }
 }
@@ -353,6 +362,8 @@ mod tests {
                     closes: true,
                 },
                 landlock: Granted { abi: 8, parts: Parts::from_bits(5), errno: 9 },
+                proc: -1,
+                limits: 30,
             }),
             Message::Ended(Ended {
                 usage: Usage { cpu_user_us: 5, cpu_system_us: 6, memory_peak_bytes: 7, page_faults_major: 8 },

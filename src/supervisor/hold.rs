@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::proc::tree::{Member, look};
 use crate::proc::{Process, Stat};
+use crate::sandbox::Running;
 use crate::sys::pidfd;
 
 /// Between two rounds that found somebody running.
@@ -29,10 +30,14 @@ pub(super) struct Held {
 }
 
 /// Stops every process of the payload, for at most so long.
-pub(super) fn stop_all(init: i32, patience: Duration) -> Held {
-    // A control group's freezer does it in one step and for children to come: it comes first here once payloads have a
-    // group of their own. Signals are for those that have none.
-    by_signal(init, patience)
+pub(super) fn stop_all(payload: &Running, patience: Duration) -> Held {
+    // A control group's freezer does it in one step and for children to come. Signals are for those that have none.
+    match payload.group().and_then(|group| group.freeze(patience)) {
+        Some(held) => {
+            Held { processes: held.processes, running: if held.frozen { 0 } else { held.processes } }
+        }
+        None => by_signal(payload.init_pid(), patience),
+    }
 }
 
 fn by_signal(init: i32, patience: Duration) -> Held {
@@ -139,7 +144,7 @@ mod tests {
     fn the_tree_is_found_and_stopped_but_not_its_root() {
         let tree = Tree::start("sleep 100 & (sleep 100 & wait) & read line");
         tree.wait_for(3);
-        let held = stop_all(tree.pid(), Duration::from_secs(5));
+        let held = by_signal(tree.pid(), Duration::from_secs(5));
         assert_eq!(held, Held { processes: 3, running: 0 });
         for member in tree.members() {
             assert_eq!(member.stat.state, b'T', "{member:?}");
@@ -152,9 +157,9 @@ mod tests {
     fn somebody_who_runs_is_said() {
         let tree = Tree::start("(while :; do :; done) & read line");
         tree.wait_for(1);
-        let held = stop_all(tree.pid(), Duration::ZERO);
+        let held = by_signal(tree.pid(), Duration::ZERO);
         assert_eq!((held.processes, held.running), (1, 1), "signalled, and not looked at again");
-        let held = stop_all(tree.pid(), Duration::from_secs(5));
+        let held = by_signal(tree.pid(), Duration::from_secs(5));
         assert_eq!((held.processes, held.running), (1, 0));
     }
 

@@ -15,9 +15,11 @@ mod preserve;
 use crate::audit::client::Order;
 use crate::audit::record::{Preserved, StopBy};
 use crate::audit::wire::Stop;
+use crate::cgroup;
 use crate::failure::Failure;
 use crate::overuse::engine::Event;
-use crate::overuse::{Step, Watched, sample};
+use crate::overuse::group::Grouped;
+use crate::overuse::{Meter, Step, Watched, sample};
 use crate::sandbox::protocol::{Ended, Trouble};
 use crate::sandbox::{News, Running};
 use crate::sys::memory;
@@ -95,6 +97,8 @@ pub enum Cause {
     WallTime,
     /// A rule on overuse.
     Overuse,
+    /// The kernel killed it, because its memory ran out.
+    Memory,
     /// An order that came by the recorder.
     Ordered(StopBy),
     /// init was killed: nobody is left to say how the payload ended.
@@ -116,6 +120,8 @@ pub struct End {
     pub io: Option<Ended>,
     /// CPU, memory and faults of the tree.
     pub usage: Usage,
+    /// What its control group counted, where it has one.
+    pub group: Option<cgroup::Usage>,
     /// Set when execve failed: nothing ran.
     pub not_executed: Option<Trouble>,
     /// From the release to the end.
@@ -246,7 +252,12 @@ impl<'a> Watch<'a> {
         let watched = std::mem::take(&mut deadline.overuse);
         // Short payloads are not measured at all.
         let overuse = settle_at.filter(|_| !watched.is_empty()).and_then(|first| {
-            overuse::Overuse::new(watched, Box::new(sample::Tree::new(running.init_pid())), first)
+            let tree = sample::Tree::new(running.init_pid());
+            let meter: Box<dyn Meter> = match running.group().and_then(cgroup::Group::gauge) {
+                Some(gauge) => Box::new(Grouped::new(gauge, tree)),
+                None => Box::new(tree),
+            };
+            overuse::Overuse::new(watched, meter, first)
         });
         Self {
             stop_at: deadline.wall_time.and_then(|limit| start.checked_add(limit)),
@@ -341,7 +352,7 @@ impl<'a> Watch<'a> {
         match self.phase {
             Phase::Ending(Some(at)) if now >= at => self.kill(),
             Phase::Held { look_at, settled } if now >= look_at => {
-                let held = hold::stop_all(self.running.init_pid(), HOLD_AGAIN);
+                let held = hold::stop_all(&self.running, HOLD_AGAIN);
                 self.held(held, settled);
             }
             _ => return false,
@@ -414,7 +425,7 @@ impl<'a> Watch<'a> {
         self.reason = Some(stop.reason.clone());
         self.stop_at = None; // a held payload uses nothing up
         if stop.freeze || stop.preserve {
-            let held = hold::stop_all(self.running.init_pid(), HOLD);
+            let held = hold::stop_all(&self.running, HOLD);
             if !(was_held && stop.freeze) {
                 self.frozen_as = stop.freeze.then(|| (stop.by, stop.reason.clone()));
             }
@@ -488,7 +499,14 @@ impl<'a> Watch<'a> {
             }
             Some(_) | None => Cause::Payload,
         };
-        let cause = self.stopped.unwrap_or(own);
+        let group = self.running.group().map(cgroup::Group::usage);
+        let killed =
+            status.is_none_or(|status| libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL);
+        let for_memory = killed
+            && not_executed.is_none()
+            && !self.passed_on.has(libc::SIGKILL)
+            && group.and_then(|group| group.oom_kills).is_some_and(|kills| kills > 0);
+        let cause = self.stopped.unwrap_or(if for_memory { Cause::Memory } else { own });
         let reason = self.reason.filter(|_| matches!(cause, Cause::Ordered(_)));
         let overuse = self.overused.filter(|_| cause == Cause::Overuse);
         let duration = self.start.elapsed();
@@ -502,6 +520,7 @@ impl<'a> Watch<'a> {
                 status,
                 io: None,
                 usage,
+                group,
                 not_executed,
                 duration,
                 teardown: None,
@@ -515,6 +534,7 @@ impl<'a> Watch<'a> {
             status,
             io: Some(ended),
             usage: ended.usage,
+            group,
             not_executed,
             duration,
             teardown: Some(running),

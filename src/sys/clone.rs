@@ -2,7 +2,7 @@
 
 use super::{Errno, check};
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Which side of the clone this is.
 #[must_use]
@@ -18,7 +18,8 @@ pub enum Side {
     Child,
 }
 
-/// `struct clone_args` of <linux/sched.h>, the 64-byte first version (kernel 5.3).
+/// `struct clone_args` of <linux/sched.h>, the 88-byte version (kernel 5.7). An older kernel takes it as long as what it does not
+/// know is zero.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -30,25 +31,34 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
 /// `CLONE_CLEAR_SIGHAND` of <linux/sched.h>; the libc crate's constant is an int, into which it does not fit.
 const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+/// `CLONE_INTO_CGROUP`, likewise.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Forks into new namespaces: `namespaces` is a set of `CLONE_NEW*`. Adds `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND`.
+/// Forks into new namespaces: `namespaces` is a set of `CLONE_NEW*`; and into a control group (v2), if there is one. Adds `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND`.
 ///
 /// # Errors
 /// `EINVAL` when the process has threads (checked first: a copy of a threaded process may hold locks that nobody frees),
-/// else what clone3 says: `ENOSPC` and `EUSERS` for a namespace limit, `EPERM` where user namespaces are forbidden.
-pub fn clone_into(namespaces: libc::c_int) -> Result<Side, Errno> {
+/// else what clone3 says: `EACCES` and `EBUSY` for the control group, `ENOSPC` and `EUSERS` for a namespace limit, `EPERM` where user namespaces are forbidden.
+pub fn clone_into(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Errno> {
     // unshare(2): CLONE_THREAD is accepted only from a single-threaded caller, on whom it has no effect.
     // SAFETY: no pointers; no effect but the check.
     check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_THREAD) })?;
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: namespaces as u64 | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND,
+        flags: namespaces as u64
+            | libc::CLONE_PIDFD as u64
+            | CLEAR_SIGHAND
+            | if cgroup.is_some() { INTO_CGROUP } else { 0 },
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
+        cgroup: cgroup.map_or(0, |cgroup| cgroup.as_raw_fd() as u64),
         ..CloneArgs::default()
     };
     // SAFETY: `args` is a valid clone_args of the size given; without CLONE_VM the child gets its own copy of the whole

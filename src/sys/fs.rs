@@ -338,6 +338,12 @@ pub fn change_dir_fd(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     check(libc::c_long::from(unsafe { libc::fchdir(dir.as_raw_fd()) })).map(drop)
 }
 
+/// chroot(2) to the current directory.
+pub fn change_root_to_cwd() -> Result<(), Errno> {
+    // SAFETY: NUL-terminated string.
+    check(libc::c_long::from(unsafe { libc::chroot(c".".as_ptr()) })).map(drop)
+}
+
 /// getcwd(2) by the system call, which says `(unreachable)/...` where glibc would hide it. True when the current
 /// directory lies below this process's root.
 pub fn cwd_is_reachable() -> Result<bool, Errno> {

@@ -31,7 +31,7 @@ pub fn seccomp_filters() -> Result<(), Errno> {
 /// # Errors
 /// What clone3(2) says.
 pub fn namespace(kind: libc::c_int) -> Result<(), Errno> {
-    match super::clone::clone_into(libc::CLONE_NEWUSER | kind)? {
+    match super::clone::clone_into(libc::CLONE_NEWUSER | kind, None)? {
         super::clone::Side::Child => super::process::exit_now(0),
         super::clone::Side::Parent { pid, pidfd: _held } => super::process::wait_with_usage(pid).map(drop),
     }

@@ -5,7 +5,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> Result<libc::c_int, Errno> {
-    // SAFETY: every option used in this file takes plain integers, but PR_GET_PDEATHSIG, whose caller passes the address of one.
+    // SAFETY: every option used in this file takes plain integers, but PR_GET_PDEATHSIG and
+    // PR_GET_CHILD_SUBREAPER, whose callers pass the address of one.
     check(libc::c_long::from(unsafe { libc::prctl(option, a, b, 0, 0) })).map(|v| v as libc::c_int)
 }
 
@@ -417,6 +418,51 @@ pub fn wait_any() -> Result<Reaped, Errno> {
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// waitpid(-1) without waiting: a child that ended, if there is one.
+///
+/// # Errors
+/// ECHILD: there are no children.
+pub fn reap_ended() -> Result<Option<Reaped>, Errno> {
+    let mut status = 0;
+    let flags = libc::__WALL | libc::WNOHANG;
+    // SAFETY: `status` is valid for the call.
+    let pid = check(libc::c_long::from(unsafe { libc::waitpid(-1, &raw mut status, flags) }))?;
+    Ok((pid > 0).then_some(Reaped { pid: pid as i32, status }))
+}
+
+/// SIGKILL to a child that was not waited for yet, and before that to its process group, if that is of another session than
+/// the caller's.
+pub fn kill_child(pid: i32) {
+    // SAFETY: no pointers. A child that is a zombie has its number still; ESRCH is as good as success.
+    unsafe {
+        let (session, group) = (libc::getsid(pid), libc::getpgid(pid));
+        if session > 1 && group > 1 && session != libc::getsid(0) {
+            libc::kill(-group, libc::SIGKILL);
+        }
+        libc::kill(pid, libc::SIGKILL);
+    }
+}
+
+/// Sleeps. Does not allocate.
+pub fn pause_ms(milliseconds: i32) {
+    // SAFETY: no descriptors, so the pointer is not read.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, milliseconds) };
+}
+
+/// PR_SET_CHILD_SUBREAPER: descendants that lose their parent become this process's children. Read back: the error is EPERM
+/// when it is not so.
+pub fn become_subreaper() -> Result<(), Errno> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
+    let mut is: libc::c_int = 0;
+    prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut is as libc::c_ulong, 0)?;
+    if is == 1 { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Takes [`die_with_parent`] back.
+pub fn outlive_parent() -> Result<(), Errno> {
+    prctl(libc::PR_SET_PDEATHSIG, 0, 0).map(drop)
 }
 
 /// Waits for a child's end, so many milliseconds at most, without reaping it; true when it ended. Does not allocate.

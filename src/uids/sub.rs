@@ -306,7 +306,7 @@ fn in_helper(pair: Pair, work: impl FnOnce() -> Sweep) -> Result<Sweep, Failure>
         )
     };
     let (ours, theirs) = socket::pair().map_err(failed)?;
-    match clone_into(libc::CLONE_NEWUSER).map_err(failed)? {
+    match clone_into(libc::CLONE_NEWUSER, None).map_err(failed)? {
         // A copy of a process with one thread: it may do what that may.
         Side::Child => {
             drop(ours);

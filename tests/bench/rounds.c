@@ -4,6 +4,7 @@
  *
  *   rounds ROUNDS WARMUP ---LABEL COMMAND [ARG...] ---LABEL COMMAND ...
  *
+ * The command "@parallel N COMMAND [ARG...]" starts N of that command one after the other and waits for all of them.
  * The command "@append FILE BYTES" is no process: it appends BYTES to FILE and calls fdatasync.
  * Standard input and output of the commands are /dev/null. Prints per command, tab-separated, in microseconds:
  * LABEL median p10 p90 minimum.
@@ -19,13 +20,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_COMMANDS = 16, MAX_APPEND = 1 << 20 };
+enum { MAX_COMMANDS = 16, MAX_APPEND = 1 << 20, MAX_COPIES = 1024 };
 
 struct command {
 	const char *label;
 	char **argv;
 	int append_fd; /* -1 for a process */
 	size_t append_bytes;
+	long copies;
 	double *micros;
 };
 
@@ -62,20 +64,24 @@ static double spawn_once(const struct command *c, const posix_spawn_file_actions
 	double start = now(), end;
 	char text[32];
 	int status, error;
-	pid_t pid;
+	pid_t pids[MAX_COPIES];
 
-	error = posix_spawn(&pid, c->argv[0], actions, NULL, c->argv, environ);
-	if (error != 0)
-		fail(c->label, c->argv[0], strerror(error));
-	while (waitpid(pid, &status, 0) != pid)
-		if (errno != EINTR)
-			fail(c->label, "waitpid", strerror(errno));
-	end = now();
-	if (status != 0) {
-		snprintf(text, sizeof text, WIFSIGNALED(status) ? "signal %d" : "exit code %d",
-			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-		fail(c->label, c->argv[0], text);
+	for (long n = 0; n < c->copies; n++) {
+		error = posix_spawn(&pids[n], c->argv[0], actions, NULL, c->argv, environ);
+		if (error != 0)
+			fail(c->label, c->argv[0], strerror(error));
 	}
+	for (long n = 0; n < c->copies; n++) {
+		while (waitpid(pids[n], &status, 0) != pids[n])
+			if (errno != EINTR)
+				fail(c->label, "waitpid", strerror(errno));
+		if (status != 0) {
+			snprintf(text, sizeof text, WIFSIGNALED(status) ? "signal %d" : "exit code %d",
+				 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+			fail(c->label, c->argv[0], text);
+		}
+	}
+	end = now();
 	return end - start;
 }
 
@@ -115,7 +121,7 @@ int main(int argc, char **argv)
 		if (count == MAX_COMMANDS || i + 1 == argc)
 			fail("usage", argv[i], "no command, or too many");
 		c = &commands[count++];
-		*c = (struct command){ .label = argv[i] + 3, .argv = argv + i + 1, .append_fd = -1 };
+		*c = (struct command){ .label = argv[i] + 3, .argv = argv + i + 1, .append_fd = -1, .copies = 1 };
 		c->micros = calloc((size_t)rounds, sizeof *c->micros);
 		if (c->micros == NULL)
 			fail(c->label, "calloc", strerror(errno));
@@ -126,6 +132,12 @@ int main(int argc, char **argv)
 
 		if (c->argv[0] == NULL)
 			fail(c->label, "usage", "no command");
+		if (strcmp(c->argv[0], "@parallel") == 0) {
+			if (c->argv[1] == NULL || c->argv[2] == NULL)
+				fail(c->label, "usage", "@parallel N COMMAND");
+			c->copies = number(c->argv[1], 1, MAX_COPIES);
+			c->argv += 2;
+		}
 		if (strcmp(c->argv[0], "@append") != 0)
 			continue;
 		if (c->argv[1] == NULL || c->argv[2] == NULL)

@@ -12,14 +12,17 @@
 #include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -33,6 +36,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static void say(const char *what, long result) {
@@ -68,7 +72,7 @@ static long try_clone3(void) {
 static long try_mount(void) { return mount("x", "/tmp", "tmpfs", 0, NULL); }
 static long try_overlay(void) { return mount("x", "/tmp", "overlay", 0, "lowerdir=/etc:/usr"); }
 static long try_umount(void) { return umount2("/proc", MNT_DETACH); }
-static long try_open_tree(void) { return syscall(SYS_open_tree, AT_FDCWD, "/etc", 1 /* OPEN_TREE_CLONE */); }
+static long try_open_tree(void) { return syscall(SYS_open_tree, AT_FDCWD, "/usr", 1 /* OPEN_TREE_CLONE */); }
 static long try_fsopen(void) { return syscall(SYS_fsopen, "tmpfs", 0); }
 static long try_chroot(void) { return chroot("/tmp"); }
 static long try_pivot(void) { return syscall(SYS_pivot_root, ".", "."); }
@@ -173,6 +177,67 @@ static void put(const char *path, const char *text) {
     if (fd >= 0) close(fd);
 }
 
+// Takes memory and writes to all of it.
+static void allocate(size_t bytes) {
+    char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) { say("allocate", -1); return; }
+    for (size_t i = 0; i < bytes; i += 4096) at[i] = 1;
+    say("allocate", 0);
+    munmap(at, bytes);
+}
+
+// Children that live at one time, `most` at most; says how many, and why no more. They end before it returns.
+static void forks(int most) {
+    int count = 0, stop[2], why = 0;
+    if (pipe(stop)) { say("pipe", -1); return; }
+    for (; count < most; count++) {
+        pid_t pid = fork();
+        if (pid == 0) { char c; close(stop[1]); (void)!read(stop[0], &c, 1); _exit(0); }
+        if (pid < 0) { why = errno; break; }
+    }
+    close(stop[0]);
+    close(stop[1]);
+    while (wait(NULL) > 0) {}
+    printf("forks: %d %s\n", count, why ? strerrorname_np(why) : "ok");
+}
+
+static void *linger(void *fd) { char c; (void)!read(*(int *)fd, &c, 1); return NULL; }
+
+// The same with threads, which count as processes do.
+static void threads(int most) {
+    static pthread_t all[1000];
+    pthread_attr_t small;
+    int count = 0, stop[2], why = 0;
+    if (pipe(stop) || most > 1000) { say("threads", -1); return; }
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 65536);
+    while (count < most && !(why = pthread_create(&all[count], &small, linger, &stop[0]))) count++;
+    close(stop[1]);
+    for (int i = 0; i < count; i++) pthread_join(all[i], NULL);
+    close(stop[0]);
+    printf("threads: %d %s\n", count, why ? strerrorname_np(why) : "ok");
+}
+
+// A fork bomb: every process forks on, without waiting, until `most` were made in all or a second went by. Says how many lived
+// at one time at most.
+static void bomb(int most) {
+    struct { _Atomic int made, alive, peak; } *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    time_t end = time(NULL) + 2;
+    pid_t own = getpid();
+    shared->alive = 1;
+    while (shared->made < most && time(NULL) < end) {
+        pid_t pid = fork();
+        if (pid < 0) { usleep(1000); continue; }
+        if (pid > 0) continue;
+        if (shared->made++ >= most) _exit(0);
+        int alive = ++shared->alive;
+        for (int peak = shared->peak; alive > peak && !atomic_compare_exchange_weak(&shared->peak, &peak, alive);) {}
+    }
+    if (getpid() != own) { while (time(NULL) < end) usleep(10000); _exit(0); }
+    while (wait(NULL) > 0) {}
+    printf("bomb: %d\n", shared->peak);
+}
+
 static void operation(int argc, char **argv) {
     const char *what = argv[0], *arg = argc > 1 ? argv[1] : "", *second = argc > 2 ? argv[2] : "";
     if (!strcmp(what, "fds")) list_fds();
@@ -231,6 +296,19 @@ static void operation(int argc, char **argv) {
         say("connect", connect(fd, (struct sockaddr *)&address, sizeof address));
         close(fd);
     } else if (!strcmp(what, "abort")) abort();
+    else if (!strcmp(what, "allocate")) allocate(strtoul(arg, NULL, 0) << 20);
+    else if (!strcmp(what, "reserve")) {
+        void *at = mmap(NULL, strtoul(arg, NULL, 0) << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        say("reserve", at == MAP_FAILED ? -1 : 0);
+    } else if (!strcmp(what, "forks")) forks(atoi(arg));
+    else if (!strcmp(what, "threads")) threads(atoi(arg));
+    else if (!strcmp(what, "own-namespace")) say("own-namespace", unshare(CLONE_NEWUSER));
+    else if (!strcmp(what, "raise")) {
+        struct rlimit much = {RLIM_INFINITY, RLIM_INFINITY};
+        say("raise-data", setrlimit(RLIMIT_DATA, &much));
+        say("raise-nproc", setrlimit(RLIMIT_NPROC, &much));
+    } else if (!strcmp(what, "bomb")) bomb(atoi(arg));
+    else if (!strcmp(what, "wait-for-line")) while (getchar() != '\n' && !feof(stdin)) {}
     else { fprintf(stderr, "attack: no operation %s\n", what); exit(99); }
     fflush(stdout);
 }

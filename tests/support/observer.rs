@@ -68,7 +68,7 @@ impl Met {
         command.arg(&listener.path).args(lie);
         let child = command.spawn().unwrap();
         let socket = listener.accept();
-        let peer = Peer::look(socket.as_fd(), None).unwrap();
+        let peer = Peer::look(socket.as_fd(), None, false).unwrap();
         let mut buffer = [0; 256];
         let received = socket::receive(socket.as_fd(), &mut buffer).unwrap();
         assert!(!received.truncated && received.length > 0, "the launcher failed");

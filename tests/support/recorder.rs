@@ -76,7 +76,7 @@ impl Recorder {
         }
         let sections: Vec<String> =
             sections.iter().map(|(name, lines)| format!("[{name}]\n{lines}")).collect();
-        let content = sections.join("\n");
+        let content = super::with_the_beds(&sections.join("\n"));
         let config = dir.join("bailey.toml");
         fs::write(&config, content).unwrap();
         fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();

@@ -99,17 +99,20 @@ vm_make_kernel() {
 }
 
 # vm_root: makes VM_DIR/root: a Debian 12 root directory with systemd, and with the programs that tests call, as an ext4
-# image (root.ext4), without bailey.
+# image (root.ext4), without bailey. vm_slurm_root: VM_DIR/slurm-root: the same with Slurm. VM_ROOT names the one that
+# vm_start boots.
 vm_root() { vm_cached root vm_make_root; }
-vm_make_root() {
-    local out=$1 mirror
+vm_slurm_root() { vm_cached slurm-root vm_make_slurm_root vm_make_root; }
+vm_make_slurm_root() { "$1" "$2" munge,slurmctld,slurmd,slurm-client,slurm-wlm-basic-plugins; }
+vm_make_root() { # FOLDER [PACKAGES]
+    local out=$1 more=${2:+,$2} mirror
     mirror=$(vm_mirror)
-    say "vm: making a Debian 12 root with systemd"
+    say "vm: making a Debian 12 root with systemd${more//,/, }"
     # The second hook is for a machine that has only serial lines: the getty would wait 90 s for one of them. apt's own
     # timers would run in the middle of a test.
     # shellcheck disable=SC2016 # expanded by mmdebstrap's shell
     mmdebstrap --variant=minbase --quiet --aptopt='Acquire::Check-Valid-Until "false"' \
-        --include=systemd,systemd-sysv,dbus,kmod,procps,iproute2,passwd,e2fsprogs,util-linux,jq,strace \
+        --include=systemd,systemd-sysv,dbus,kmod,procps,iproute2,passwd,e2fsprogs,util-linux,jq,strace"$more" \
         --include=gcc,libc6-dev,binutils,file,perl-base,bubblewrap,uidmap,bindfs \
         --customize-hook='rm -rf "$1"/etc/apt/sources.list* "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* \
             "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/*' \
@@ -172,7 +175,7 @@ vm_start() {
         -nodefaults -display none -no-reboot \
         -kernel "$VM_DIR/kernel-$BAILEY_VM_KERNEL/vmlinuz" -initrd "$initramfs" \
         -append "console=ttyS0 panic=-1 tsc=reliable quiet systemd.show_status=no ${VM_APPEND:-}" \
-        -drive file="$VM_DIR/root/root.ext4,format=raw,if=virtio,snapshot=on" \
+        -drive file="$VM_DIR/${VM_ROOT:-root}/root.ext4,format=raw,if=virtio,snapshot=on" \
         -nic user,model=virtio-net-pci,restrict=on \
         -chardev file,id=console,path="$folder/console.txt" -serial chardev:console \
         -chardev file,id=results,path="$folder/results.txt" -serial chardev:results \

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Row, State, Wanted};
-use crate::config::{Config, UidMode};
+use crate::config::{Config, Demand, UidMode};
 use crate::probe::{Findings, Part, Trouble};
 use crate::request::Stdio;
 use crate::sandbox::NAMESPACES;
@@ -11,13 +11,14 @@ use crate::sandbox::protocol::Stage;
 /// What `grid.sandbox` says and is no wall, or says of the check's own streams.
 const NO_WALLS: [&str; 6] = ["root", "profile", "stdio", "recorder", "journald", "overuse"];
 /// Walls that cannot be switched off, beside those of [`demand`], with the step of the set-up that makes them.
-const ALWAYS: [(&str, Option<Stage>); 13] = [
+const ALWAYS: [(&str, Option<Stage>); 14] = [
     ("user_namespace", Some(Stage::IdMap)),
     ("mount_namespace", Some(Stage::Propagation)),
     ("pid_namespace", Some(Stage::IdMap)),
     ("nested_namespaces_forbidden", Some(Stage::ForbidNesting)),
     ("read_only_root", Some(Stage::Pivot)),
-    ("private_dev_proc_tmp_run", Some(Stage::Pivot)),
+    ("private_dev_tmp_run", Some(Stage::Pivot)),
+    ("proc", Some(Stage::Proc)),
     ("new_session", Some(Stage::Session)),
     ("descriptors_closed", Some(Stage::Descriptors)),
     ("clean_environment", None),
@@ -70,6 +71,8 @@ fn wall_of(kind: &str) -> String {
 fn demand(config: &Config, name: &str) -> Wanted {
     let sandbox = &config.sandbox;
     match name {
+        "pid_namespace" => sandbox.pid_namespace.into(),
+        "proc" => sandbox.proc.into(),
         "ipc_namespace" => sandbox.ipc_namespace.into(),
         "uts_namespace" => sandbox.uts_namespace.into(),
         "cgroup_namespace" => sandbox.cgroup_namespace.into(),
@@ -79,8 +82,11 @@ fn demand(config: &Config, name: &str) -> Wanted {
         // Made when a launch or a rule asks for it; what is told and no wall.
         "network_namespace" | "late_mounts" | "scheduling" => Wanted::Info,
         "uid" if config.uid.mode == UidMode::Caller => Wanted::Info,
-        // Parts that this version does not have; the rows say so.
-        "cgroup" => Wanted::Off,
+        "cgroup" => config.cgroup.mode.into(),
+        // Only where the site sets one; the payload runs without.
+        "limit_memory" | "limit_pids" | "limit_cpus" if config.cgroup.mode != Demand::Required => {
+            Wanted::Preferred
+        }
         _ => Wanted::Required,
     }
 }
@@ -134,7 +140,8 @@ fn wall(found: &Findings, config: &Config, name: &str, text: &str, trouble: Opti
 fn of_plan(name: &str, wanted: Wanted, text: &str) -> Row {
     let state = match text {
         "on" => State::On,
-        text if text.starts_with("off") => State::Off,
+        text if text.starts_with("off") || text.starts_with("not enforced") => State::Off,
+        text if text.starts_with("rlimit") => State::Weaker,
         // `late_mounts` is in words.
         text if text.starts_with("on") || wanted == Wanted::Info => State::On,
         _ => State::Unknown,
@@ -145,9 +152,19 @@ fn of_plan(name: &str, wanted: Wanted, text: &str) -> Row {
         ("session_keyring", State::Off) if wanted != Wanted::Off => row.change(
             "let the outer container's seccomp policy allow keyctl, or sandbox.session_keyring = \"off\"",
         ),
+        ("cgroup", State::Off) if wanted != Wanted::Off => row.change(
+            "give the pilots' account a cgroup of its own (docs/cgroups.md), or cgroup.mode = \"off\"",
+        ),
+        ("cgroup", State::Off) => row.change("cgroup.mode = \"preferred\" in /etc/bailey/bailey.toml"),
         ("session_keyring", State::Off) => {
             row.change("sandbox.session_keyring = \"required\" in /etc/bailey/bailey.toml")
         }
+        ("proc", State::Off) if wanted == Wanted::Off => {
+            row.change("sandbox.proc = \"required\" in /etc/bailey/bailey.toml")
+        }
+        ("proc", State::Off) => row.change(
+            "let the outer container unmask /proc (podman: --security-opt unmask=ALL), or sandbox.proc = \"off\"",
+        ),
         _ => row,
     }
 }
@@ -193,7 +210,8 @@ fn wall_at(stage: Stage) -> Option<&'static str> {
         Stage::Limits | Stage::ForbidNesting | Stage::ReadBack => "nested_namespaces_forbidden",
         Stage::Undumpable => "init_undumpable",
         Stage::Propagation => "mount_namespace",
-        Stage::Scratch | Stage::Node | Stage::Proc | Stage::Hidden => "private_dev_proc_tmp_run",
+        Stage::Scratch | Stage::Node | Stage::Hidden => "private_dev_tmp_run",
+        Stage::Proc => "proc",
         Stage::Attributes => "read_only_root",
         Stage::Keyring => "session_keyring",
         Stage::Ceilings => "core_files_forbidden",

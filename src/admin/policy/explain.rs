@@ -6,6 +6,7 @@ use std::path::Path;
 use super::Explain;
 use super::show::{self, Explained, Looked};
 use crate::audit::{Timestamp, drain};
+use crate::cgroup::limits::Limits;
 use crate::config::{self, Config, Place};
 use crate::failure::{Code, Failure};
 use crate::host::Caller;
@@ -78,6 +79,9 @@ fn remarks(config: &Config, request: &Request, verdict: &Verdict) -> Vec<String>
             most.as_secs()
         ));
     }
+    if let Err(failure) = plan::limits(&request.limits, &config.limits, &verdict.obligations.limits) {
+        remarks.push(format!("whatever rules say: {failure}"));
+    }
     match drain::look(&drain::flag(&config.audit.socket)) {
         Ok(Some(reason)) => remarks.push(format!("this node takes no new payloads now: {reason}")),
         Ok(None) => {}
@@ -96,6 +100,7 @@ fn request(options: &Explain) -> Request {
         network: options.network,
         nested: options.nested,
         scratch_size: options.scratch_size,
+        limits: Limits { memory: options.memory, cpus_milli: options.cpus, pids: options.pids },
         wall_time: options.wall_time,
         ..Request::default()
     }

@@ -21,7 +21,7 @@ use crate::failure::{Failure, Printable};
 use crate::frontend::bailey::{bind, network};
 use crate::policy::settings::OnTrouble;
 use crate::policy::store::Policy as Rules;
-use crate::request::{Bind, Network, parse_duration, parse_size};
+use crate::request::{Bind, Network, parse_cpus, parse_duration, parse_pids, parse_size};
 
 /// `bailey policy`.
 #[derive(Debug, Subcommand)]
@@ -61,6 +61,15 @@ pub(super) struct Explain {
     /// The scratch that it asks for
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     scratch_size: Option<u64>,
+    /// The memory that it asks for
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// The cores that it asks for
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    cpus: Option<u64>,
+    /// The processes and threads that it asks for
+    #[arg(long, value_name = "N", value_parser = parse_pids)]
+    pids: Option<u64>,
     /// Show also the rules behind the one that decides
     #[arg(long)]
     all: bool,

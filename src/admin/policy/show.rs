@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::failure::{Failure, Fault, Printable};
 use crate::policy::facts::Facts;
 use crate::policy::verdict::{By, Hit, Verdict};
-use crate::request::Network;
+use crate::request::{Bytes, Cores, Network};
 
 /// One rule, looked at.
 pub(super) struct Looked {
@@ -90,6 +90,9 @@ fn answer(explained: &Explained) -> Value {
             "profile": held.profile.as_str(),
             "wall_time": held.wall_time.map(|time| time.as_secs()),
             "scratch": held.scratch,
+            "memory": held.limits.memory,
+            "cpus_milli": held.limits.cpus_milli,
+            "pids": held.limits.pids,
             "readonly_binds": readonly,
             "parallel": held.parallel,
             "overuse_exempt": held.overuse_exempt,
@@ -175,6 +178,16 @@ fn obligations(explained: &Explained, put: &mut impl FnMut(&str, &str)) {
     }
     if let Some(scratch) = held.scratch {
         put("scratch", &format!("{scratch} bytes at most"));
+    }
+    let limits = [
+        ("memory", held.limits.memory.map(|bytes| format!("{} at most", Bytes(bytes)))),
+        ("cpus", held.limits.cpus_milli.map(|milli| format!("{} at most", Cores(milli)))),
+        ("processes", held.limits.pids.map(|pids| format!("{pids} at most, threads included"))),
+    ];
+    for (name, most) in limits {
+        if let Some(most) = most {
+            put(name, &most);
+        }
     }
     for (path, _) in held.readonly_binds.iter().filter_map(|at| asks.binds.get(*at)) {
         put("bind", &format!("{} only for reading", path.display()));

@@ -226,7 +226,7 @@ objects! {
         pub contradictions: Vec<String>,
     }
 
-    /// `grid.limits.*`; absent means that there is none. Memory, CPUs and processes are what was asked for.
+    /// `grid.limits.*`; absent means that there is none. How they hold says `grid.sandbox.limit_*`.
     pub struct Limits {
         /// Bytes.
         pub memory: Option<u64>,

@@ -50,6 +50,9 @@ pub fn contradictions(claim: &Record, peer: &Peer, observed: &Observed) -> Vec<S
     // A launcher that does not say what it read, but that it set a filter.
     let filtered = claim.grid.sandbox.get("seccomp").is_some_and(|state| state.starts_with("on"));
     differ("its filter of system calls", filtered.then(|| "on".to_owned()), on_or_off(observed.seccomp == 2));
+    let own_pids = on_or_off(observed.pids.len() > peer.depth());
+    let claimed_pids = claim.grid.sandbox.get("pid_namespace");
+    differ("its pid namespace", claimed_pids.map(|state| on_or_off(state.starts_with("on"))), own_pids);
     let depth = observed.pids.len().saturating_sub(peer.depth().saturating_sub(1));
     differ(
         "its depth of pid namespaces",

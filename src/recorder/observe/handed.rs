@@ -230,13 +230,14 @@ pub(super) struct Tie {
 ///
 /// - the pid namespace knows the payload under its own number, and lies as deep as the payload. A process is in its own
 ///   namespace and in those above it, one for each depth, so it is this one and no other.
-/// - the user namespace is the one that owns it, and the mount namespace's too.
+/// - the user namespace is the one that owns it, and the mount namespace's too. (`own_pids`: where the pid namespace is the
+///   launcher's, it owns only the latter.)
 ///
 /// The other kinds are the launcher's word.
 ///
 /// # Errors
 /// In words, where the kernel contradicts.
-pub(super) fn tie(handed: &Handed, pids: &[i32]) -> Result<Tie, String> {
+pub(super) fn tie(handed: &Handed, pids: &[i32], own_pids: bool) -> Result<Tie, String> {
     let (Some(user), Some(pid)) = (handed.namespace("user"), handed.namespace("pid")) else {
         return Err("the user or pid namespace is missing".to_owned());
     };
@@ -260,7 +261,8 @@ pub(super) fn tie(handed: &Handed, pids: &[i32]) -> Result<Tie, String> {
         }
         Err(errno) => unknown.push(format!("pid: {}", unanswered(errno))),
     }
-    for namespace in handed.namespaces.iter().filter(|namespace| matches!(namespace.kind, "pid" | "mnt")) {
+    let owned = |kind: &str| kind == "mnt" || kind == "pid" && own_pids;
+    for namespace in handed.namespaces.iter().filter(|namespace| owned(namespace.kind)) {
         let owner =
             nsfs::user_namespace(namespace.fd.as_fd()).and_then(|owner| fs::stat_at(owner.as_fd(), c""));
         match owner {

@@ -97,8 +97,8 @@ impl Observed {
 }
 
 /// Reads what the kernel shows of the frozen payload, and checks what must hold of every payload: it is the child of its
-/// init and that the child of the peer, it is in a pid namespace below the peer's and in a user namespace that the peer
-/// owns, it has no capability, and no_new_privs is set.
+/// init and that the child of the peer, it is in a pid namespace below the peer's (or, where the site grants that, in the peer's) and
+/// in a user namespace that the peer owns, it has no capability, and no_new_privs is set.
 /// `buffer` is for reading, and keeps its room for the next call.
 ///
 /// # Errors
@@ -139,7 +139,8 @@ pub fn payload(peer: &Peer, handed: &Handed, buffer: &mut Vec<u8>) -> Result<Obs
         }
         Err(errno) => return Err(reading(errno)),
     };
-    let tie = handed::tie(handed, &status.pids).map_err(refused)?;
+    let own_pids = status.pids.len() > peer.depth();
+    let tie = handed::tie(handed, &status.pids, own_pids).map_err(refused)?;
     check_owner(peer, &status, tie.owner)?;
     still_there(peer, payload, init)?;
     let ([uid, ..], [gid, ..]) = (status.uids, status.gids);
@@ -217,7 +218,8 @@ fn check_line(
             peer.pid
         )));
     }
-    if status.pids.len() <= peer.depth() {
+    let shares = peer.shares_pids && status.pids.len() == peer.depth();
+    if status.pids.len() <= peer.depth() && !shares {
         return Err(refused(format!(
             "it is {} pid namespaces deep, and so is its launcher ({}): it has none of its own",
             status.pids.len(),

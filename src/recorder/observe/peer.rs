@@ -26,21 +26,23 @@ pub struct Peer {
     pub start_ticks: u64,
     /// Its number in each pid namespace, from the recorder's to its own.
     pub pids: Vec<i32>,
-    /// pid and start ticks of its ancestors, nearest first, up to pid 1. Empty for a peer in the recorder's own pid
-    /// namespace: it is in nobody's payload, because no process leaves its pid namespace upwards.
+    /// pid and start ticks of its ancestors, nearest first, up to pid 1. Empty for a peer in the recorder's own pid namespace
+    /// where every payload has one: it is in nobody's payload, because no process leaves its pid namespace upwards.
     pub ancestors: Vec<(i32, u64)>,
     /// It is in the group that was asked for, by its gid or a supplementary one.
     pub in_group: bool,
+    /// The site lets payloads be without a pid namespace.
+    pub shares_pids: bool,
     pidfd: Arc<OwnedFd>,
 }
 
 impl Peer {
-    /// Looks at whoever called connect(2). `group` is for [`Peer::in_group`].
+    /// Looks at whoever called connect(2). `group` is for [`Peer::in_group`], `shares_pids` for [`Peer::shares_pids`].
     ///
     /// # Errors
     /// A peer that is gone, or that the recorder cannot see (hidepid, another pid namespace). [`uid_of`] still says whose it
     /// was, for the janitor, who closes the connection too.
-    pub fn look(socket: BorrowedFd<'_>, group: Option<u32>) -> Result<Self, Failure> {
+    pub fn look(socket: BorrowedFd<'_>, group: Option<u32>, shares_pids: bool) -> Result<Self, Failure> {
         let credentials =
             socket::peer_credentials(socket).map_err(|errno| cannot("its credentials", errno))?;
         if credentials.pid <= 0 {
@@ -68,6 +70,7 @@ impl Peer {
             pids: Vec::new(),
             ancestors: Vec::new(),
             in_group,
+            shares_pids,
             pidfd: Arc::new(pidfd),
         };
         let uids = peer.read()?;
@@ -117,7 +120,7 @@ impl Peer {
         }
         self.start_ticks = stat.start_ticks;
         self.pids = status.pids;
-        if self.depth() > 1 {
+        if self.depth() > 1 || self.shares_pids {
             self.ancestors = self.ancestors_of(process, &mut buffer)?;
         }
         if self.lives() { Ok(status.uids) } else { Err(gone()) }

@@ -35,9 +35,11 @@ pub enum Rule {
     Socketcall,
     /// setsockopt(2): not those that put another protocol into a socket.
     SocketOption,
-    /// A pid comes first: not init's.
+    /// kill(2): without a pid namespace not all processes of the pilot at once.
+    Kill,
+    /// A pid comes first: not init's; without a pid namespace nobody's but the caller's own, as 0.
     Pid,
-    /// setpriority(2): not init, not all processes of a user.
+    /// setpriority(2): likewise, and not all processes of a user.
     Priority,
     /// ioprio_set(2): likewise.
     IoPriority,
@@ -54,9 +56,9 @@ pub enum Rule {
 }
 
 use Rule::{
-    Allow, Clone as CloneFlags, Clone3, Deny, IoPriority, Ioctl, Missing, ModeSecond, ModeThird, Nesting,
-    Open, OpenAt, OpenAt2, Personality, Pid, Priority, Relaxed, Socket, SocketOption, Socketcall, Socketpair,
-    Unshare,
+    Allow, Clone as CloneFlags, Clone3, Deny, IoPriority, Ioctl, Kill, Missing, ModeSecond, ModeThird,
+    Nesting, Open, OpenAt, OpenAt2, Personality, Pid, Priority, Relaxed, Socket, SocketOption, Socketcall,
+    Socketpair, Unshare,
 };
 
 /// One call.
@@ -275,7 +277,7 @@ pub const CALLS: [Call; 472] = [
     c("execve", Allow, 59, 11, 221),
     c("exit", Allow, 60, 1, 93),
     c("wait4", Allow, 61, 114, 260),
-    c("kill", Allow, 62, 37, 129),
+    c("kill", Kill, 62, 37, 129),
     c("uname", Allow, 63, 122, 160),
     c("semget", Allow, 64, 393, 190),
     c("semop", Allow, 65, NO, 193),

@@ -34,14 +34,14 @@ pub struct Filter {
 pub const QUESTION: u32 = 0x000b_a11e;
 
 macro_rules! filters {
-    ($($name:ident: $profile:ident for $abis:expr;)*) => {
+    ($($name:ident: $profile:ident for $abis:expr, $own_pids:expr;)*) => {
         $(static $name: Filter = {
-            const PROGRAM: Program = Program::new($abis, Profile::$profile);
+            const PROGRAM: Program = Program::new($abis, Profile::$profile, $own_pids);
             static CODE: [libc::sock_filter; PROGRAM.len()] = PROGRAM.code();
             Filter {
                 code: &CODE,
                 digest: program::digest(&PROGRAM.code::<{ PROGRAM.len() }>()),
-                signature: program::signature(Profile::$profile),
+                signature: program::signature(Profile::$profile, $own_pids),
                 profile: Profile::$profile,
                 abi_32bit: $abis.len() > 1,
             }
@@ -51,39 +51,50 @@ macro_rules! filters {
 
 #[cfg(target_arch = "x86_64")]
 filters! {
-    DEFAULT: Default for &[Abi::X86_64];
-    DEFAULT_32BIT: Default for &[Abi::X86_64, Abi::I386];
-    NESTED: Nested for &[Abi::X86_64];
-    NESTED_32BIT: Nested for &[Abi::X86_64, Abi::I386];
-    STRICT: Strict for &[Abi::X86_64];
+    DEFAULT: Default for &[Abi::X86_64], true;
+    DEFAULT_32BIT: Default for &[Abi::X86_64, Abi::I386], true;
+    NESTED: Nested for &[Abi::X86_64], true;
+    NESTED_32BIT: Nested for &[Abi::X86_64, Abi::I386], true;
+    STRICT: Strict for &[Abi::X86_64], true;
+    AMONG: Default for &[Abi::X86_64], false;
+    AMONG_32BIT: Default for &[Abi::X86_64, Abi::I386], false;
+    STRICT_AMONG: Strict for &[Abi::X86_64], false;
 }
 
 // 32-bit ARM programs have numbers that are not in the table: none of their calls is let through.
 #[cfg(target_arch = "aarch64")]
 filters! {
-    DEFAULT: Default for &[Abi::Aarch64];
-    NESTED: Nested for &[Abi::Aarch64];
-    STRICT: Strict for &[Abi::Aarch64];
+    DEFAULT: Default for &[Abi::Aarch64], true;
+    NESTED: Nested for &[Abi::Aarch64], true;
+    STRICT: Strict for &[Abi::Aarch64], true;
+    AMONG: Default for &[Abi::Aarch64], false;
+    STRICT_AMONG: Strict for &[Abi::Aarch64], false;
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("there is no table of system calls for this architecture");
 
-/// The filter of a profile. `abi_32bit`: 32-bit programs may run, which `strict` does not grant.
-pub const fn filter(profile: Profile, abi_32bit: bool) -> &'static Filter {
+/// The filter of a profile. `abi_32bit`: 32-bit programs may run, which `strict` does not grant. `own_pids`: the payload has a
+/// pid namespace, as every nested one has.
+pub const fn filter(profile: Profile, abi_32bit: bool, own_pids: bool) -> &'static Filter {
     #[cfg(target_arch = "x86_64")]
-    return match (profile, abi_32bit) {
-        (Profile::Default, false) => &DEFAULT,
-        (Profile::Default, true) => &DEFAULT_32BIT,
-        (Profile::Nested, false) => &NESTED,
-        (Profile::Nested, true) => &NESTED_32BIT,
-        (Profile::Strict, _) => &STRICT,
+    return match (profile, abi_32bit, own_pids) {
+        (Profile::Default, false, true) => &DEFAULT,
+        (Profile::Default, true, true) => &DEFAULT_32BIT,
+        (Profile::Default, false, false) => &AMONG,
+        (Profile::Default, true, false) => &AMONG_32BIT,
+        (Profile::Nested, false, _) => &NESTED,
+        (Profile::Nested, true, _) => &NESTED_32BIT,
+        (Profile::Strict, _, true) => &STRICT,
+        (Profile::Strict, _, false) => &STRICT_AMONG,
     };
     #[cfg(not(target_arch = "x86_64"))]
-    return match (profile, abi_32bit) {
-        (Profile::Default, _) => &DEFAULT,
-        (Profile::Nested, _) => &NESTED,
-        (Profile::Strict, _) => &STRICT,
+    return match (profile, abi_32bit, own_pids) {
+        (Profile::Default, _, true) => &DEFAULT,
+        (Profile::Default, _, false) => &AMONG,
+        (Profile::Nested, ..) => &NESTED,
+        (Profile::Strict, _, true) => &STRICT,
+        (Profile::Strict, _, false) => &STRICT_AMONG,
     };
 }
 

@@ -62,6 +62,7 @@ pub(super) enum Action {
     Socketpair,
     Socketcall,
     SocketOption,
+    Kill,
     Pid,
     Priority,
     IoPriority,
@@ -71,7 +72,7 @@ pub(super) enum Action {
     OpenAt,
 }
 
-const CHECKS: [Action; 15] = [
+const CHECKS: [Action; 16] = [
     Action::Clone,
     Action::Unshare,
     Action::Personality,
@@ -80,6 +81,7 @@ const CHECKS: [Action; 15] = [
     Action::Socketpair,
     Action::Socketcall,
     Action::SocketOption,
+    Action::Kill,
     Action::Pid,
     Action::Priority,
     Action::IoPriority,
@@ -89,9 +91,11 @@ const CHECKS: [Action; 15] = [
     Action::OpenAt,
 ];
 
-/// What a rule means under a profile.
-pub(super) const fn action(rule: Rule, profile: Profile) -> Action {
+/// What a rule means under a profile. `own_pids`: the payload has a pid namespace.
+pub(super) const fn action(rule: Rule, profile: Profile, own_pids: bool) -> Action {
     match (rule, profile) {
+        (Rule::Kill, _) if own_pids => Action::Allow,
+        (Rule::Kill, _) => Action::Kill,
         (Rule::Allow, _)
         | (
             Rule::Nesting
@@ -132,9 +136,10 @@ pub(super) const fn errno(errno: i32) -> u32 {
     libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()
 }
 
-/// The answer to [`QUESTION`]: an errno that nothing else gives, another one for each profile.
-pub(super) const fn signature(profile: Profile) -> i32 {
-    0xba0
+/// The answer to [`QUESTION`]: an errno that nothing else gives, another one for each filter.
+pub(super) const fn signature(profile: Profile, own_pids: bool) -> i32 {
+    let first = if own_pids { 0xba0 } else { 0xbb0 };
+    first
         + match profile {
             Profile::Default => 1,
             Profile::Nested => 2,
@@ -205,6 +210,12 @@ const SOCKETCALLS: [(u32, i32); 3] =
 /// init, as the payload numbers it.
 const INIT: u32 = 1;
 
+/// The caller, where a pid is asked for.
+const ONESELF: u32 = 0;
+
+/// kill(2): -1.
+const EVERYBODY: u32 = u32::MAX;
+
 /// linux/resource.h
 const PRIO_PROCESS: u32 = 0;
 const PRIO_USER: u32 = 2;
@@ -232,15 +243,15 @@ pub(super) struct Program(Assembler);
 
 impl Program {
     /// For these ABIs, the most usual one first. In any other every call is ENOSYS.
-    pub(super) const fn new(abis: &[Abi], profile: Profile) -> Self {
+    pub(super) const fn new(abis: &[Abi], profile: Profile, own_pids: bool) -> Self {
         let mut asm = Assembler::new();
         asm.end(errno(libc::ENOSYS));
-        let checks = checks(&mut asm, abis, profile);
+        let checks = checks(&mut asm, abis, profile, own_pids);
         let mut other = asm.end(errno(libc::ENOSYS));
         let mut at = abis.len();
         while at > 0 {
             at -= 1;
-            let ranges = Ranges::of(abis[at], profile);
+            let ranges = Ranges::of(abis[at], profile, own_pids);
             ranges.search(&mut asm, &checks, 0, ranges.count);
             let own = asm.load(NUMBER);
             // What follows in the program is the look at the next ABI.
@@ -286,15 +297,20 @@ pub(super) const fn digest(code: &[sock_filter]) -> u64 {
 
 /// Where each check begins: placed once, at the end of the program, because a call has its arguments at the same places in
 /// every ABI. `None`: no call of these ABIs leads there.
-const fn checks(asm: &mut Assembler, abis: &[Abi], profile: Profile) -> [Option<Label>; CHECKS.len()] {
+const fn checks(
+    asm: &mut Assembler,
+    abis: &[Abi],
+    profile: Profile,
+    own_pids: bool,
+) -> [Option<Label>; CHECKS.len()] {
     let mut checks = [None; CHECKS.len()];
     let mut abi = 0;
     while abi < abis.len() {
-        let ranges = Ranges::of(abis[abi], profile);
+        let ranges = Ranges::of(abis[abi], profile, own_pids);
         let mut at = 0;
         while at < CHECKS.len() {
             if checks[at].is_none() && ranges.lead_to(CHECKS[at]) {
-                checks[at] = Some(check(asm, CHECKS[at], profile));
+                checks[at] = Some(check(asm, CHECKS[at], profile, own_pids));
             }
             at += 1;
         }
@@ -310,8 +326,8 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    const fn of(abi: Abi, profile: Profile) -> Self {
-        let actions = actions(abi, profile);
+    const fn of(abi: Abi, profile: Profile, own_pids: bool) -> Self {
+        let actions = actions(abi, profile, own_pids);
         let mut ranges = Self { runs: [(0, actions[0]); 512], count: 1 };
         let mut number = 1;
         while number < actions.len() {
@@ -421,7 +437,7 @@ impl Ranges {
 }
 
 /// The action of every number.
-pub(super) const fn actions(abi: Abi, profile: Profile) -> [Action; NEWEST as usize + 1] {
+pub(super) const fn actions(abi: Abi, profile: Profile, own_pids: bool) -> [Action; NEWEST as usize + 1] {
     let mut actions = [Action::Missing; NEWEST as usize + 1];
     let mut taken = [false; NEWEST as usize + 1];
     let mut at = 0;
@@ -429,7 +445,7 @@ pub(super) const fn actions(abi: Abi, profile: Profile) -> [Action; NEWEST as us
         if let Some(number) = abi.number(&CALLS[at]) {
             assert!(!taken[number as usize], "two calls have this number");
             taken[number as usize] = true;
-            actions[number as usize] = action(CALLS[at].rule, profile);
+            actions[number as usize] = action(CALLS[at].rule, profile, own_pids);
         }
         at += 1;
     }
@@ -437,7 +453,7 @@ pub(super) const fn actions(abi: Abi, profile: Profile) -> [Action; NEWEST as us
 }
 
 /// The instructions that judge arguments.
-const fn check(asm: &mut Assembler, check: Action, profile: Profile) -> Label {
+const fn check(asm: &mut Assembler, check: Action, profile: Profile, own_pids: bool) -> Label {
     let refuse = asm.end(errno(libc::EPERM));
     let allow = asm.end(ALLOW);
     match check {
@@ -510,18 +526,26 @@ const fn check(asm: &mut Assembler, check: Action, profile: Profile) -> Label {
             }
             asm.load(low(1))
         }
+        Action::Kill => {
+            asm.branch(IF_EQUAL, EVERYBODY, refuse, allow);
+            asm.load(low(0))
+        }
         Action::Pid => {
-            asm.branch(IF_EQUAL, INIT, refuse, allow);
+            if own_pids {
+                asm.branch(IF_EQUAL, INIT, refuse, allow);
+            } else {
+                asm.branch(IF_EQUAL, ONESELF, allow, refuse);
+            }
             asm.load(low(0))
         }
         Action::Priority => {
-            let myself = asm.end(errno(signature(profile)));
-            priority(asm, PRIO_PROCESS, PRIO_USER);
+            let myself = asm.end(errno(signature(profile, own_pids)));
+            priority(asm, PRIO_PROCESS, PRIO_USER, own_pids);
             asm.when(IF_EQUAL, QUESTION, myself);
             asm.load(low(0))
         }
         Action::IoPriority => {
-            priority(asm, IOPRIO_WHO_PROCESS, IOPRIO_WHO_USER);
+            priority(asm, IOPRIO_WHO_PROCESS, IOPRIO_WHO_USER, own_pids);
             asm.load(low(0))
         }
         Action::ModeSecond => mode(asm, 1, profile),
@@ -533,10 +557,16 @@ const fn check(asm: &mut Assembler, check: Action, profile: Profile) -> Label {
 }
 
 /// Not of init, and not of all processes of a user, of which init is one. Process groups need no check: init's is not in the
-/// payload's pid namespace, and the payload has a session of its own.
-const fn priority(asm: &mut Assembler, process: u32, user: u32) -> Label {
+/// payload's pid namespace, and the payload has a session of its own. Without one any number may be the pilot's: only the
+/// caller itself.
+const fn priority(asm: &mut Assembler, process: u32, user: u32, own_pids: bool) -> Label {
     let refuse = asm.end(errno(libc::EPERM));
     let allow = asm.end(ALLOW);
+    if !own_pids {
+        asm.branch(IF_EQUAL, ONESELF, allow, refuse);
+        let who = asm.load(low(1));
+        return asm.branch(IF_EQUAL, process, who, refuse);
+    }
     asm.branch(IF_EQUAL, INIT, refuse, allow);
     let who = asm.load(low(1));
     asm.branch(IF_EQUAL, process, who, allow);

@@ -7,7 +7,16 @@ use super::{Filter, QUESTION, filter, program};
 use crate::policy::rule::Profile;
 use libc::{EAFNOSUPPORT, ENOPROTOOPT, ENOSYS, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT, sock_filter};
 
-const PROFILES: [Profile; 3] = [Profile::Default, Profile::Nested, Profile::Strict];
+/// A profile, and whether the payload has a pid namespace.
+type Kind = (Profile, bool);
+
+const KINDS: [Kind; 5] = [
+    (Profile::Default, true),
+    (Profile::Default, false),
+    (Profile::Nested, true),
+    (Profile::Strict, true),
+    (Profile::Strict, false),
+];
 /// ABIs of a filter; the first is the machine's own.
 const ABIS: [&[Abi]; 3] = [&[Abi::X86_64], &[Abi::X86_64, Abi::I386], &[Abi::Aarch64]];
 
@@ -46,15 +55,15 @@ fn run(code: &[sock_filter], abi: u32, number: u32, arguments: [u64; 6]) -> (u32
     }
 }
 
-fn assemble(abis: &'static [Abi], profile: Profile) -> Vec<sock_filter> {
+fn assemble(abis: &'static [Abi], (profile, own_pids): Kind) -> Vec<sock_filter> {
     // The assembler is meant for the compiler; here it runs once for each of the filters.
-    let program = Program::new(abis, profile);
+    let program = Program::new(abis, profile, own_pids);
     program.to_vec()
 }
 
 /// Every program there is, those of other architectures included.
-fn all() -> impl Iterator<Item = (Profile, &'static [Abi], Vec<sock_filter>)> {
-    PROFILES.into_iter().flat_map(|profile| ABIS.map(|abis| (profile, abis, assemble(abis, profile))))
+fn all() -> impl Iterator<Item = (Kind, &'static [Abi], Vec<sock_filter>)> {
+    KINDS.into_iter().flat_map(|kind| ABIS.map(|abis| (kind, abis, assemble(abis, kind))))
 }
 
 fn rule_of(abi: Abi, number: u32) -> Option<Rule> {
@@ -64,7 +73,7 @@ fn rule_of(abi: Abi, number: u32) -> Option<Rule> {
 const AF_INET: u64 = 2;
 
 /// What the table means, written down once more and plainly.
-fn expected(rule: Option<Rule>, profile: Profile, a: [u64; 6]) -> u32 {
+fn expected(rule: Option<Rule>, (profile, own_pids): Kind, a: [u64; 6]) -> u32 {
     let strict = profile == Profile::Strict;
     let nested = profile == Profile::Nested;
     let refuse = |refused: bool, with: i32| if refused { errno(with) } else { ALLOW };
@@ -98,8 +107,11 @@ fn expected(rule: Option<Rule>, profile: Profile, a: [u64; 6]) -> u32 {
             _ => ALLOW,
         },
         Some(Rule::SocketOption) => refuse([(6, 31), (17, 100)].contains(&(second, third)), ENOPROTOOPT),
-        Some(Rule::Pid) => refuse(first == 1, EPERM),
-        Some(Rule::Priority) if first == QUESTION => errno(signature(profile)),
+        Some(Rule::Kill) => refuse(!own_pids && first == u32::MAX, EPERM),
+        Some(Rule::Pid) => refuse(if own_pids { first == 1 } else { first != 0 }, EPERM),
+        Some(Rule::Priority) if first == QUESTION => errno(signature(profile, own_pids)),
+        Some(Rule::Priority) if !own_pids => refuse(first != 0 || second != 0, EPERM),
+        Some(Rule::IoPriority) if !own_pids => refuse(first != 1 || second != 0, EPERM),
         Some(Rule::Priority) => refuse(first == 2 || first == 0 && second == 1, EPERM),
         Some(Rule::ModeSecond) => refuse(!nested && sets_id(second), EPERM),
         Some(Rule::ModeThird) => refuse(!nested && sets_id(third), EPERM),
@@ -127,12 +139,12 @@ fn arguments() -> Vec<u64> {
 
 #[test]
 fn every_number_of_every_abi_gets_what_the_table_says() {
-    for (profile, abis, code) in all() {
+    for (kind, abis, code) in all() {
         for abi in abis {
             for number in (0..2048).chain([0x4000_0000, 0x4000_0027, 0x4000_0200, 0x7fff_ffff, 0xffff_fffe]) {
-                let expected = expected(rule_of(*abi, number), profile, [0; 6]);
+                let expected = expected(rule_of(*abi, number), kind, [0; 6]);
                 let (got, _) = run(&code, abi.audit(), number, [0; 6]);
-                assert_eq!(got, expected, "{profile:?} {abi:?} {number}");
+                assert_eq!(got, expected, "{kind:?} {abi:?} {number}");
             }
             // What a tracer that skips a call leaves as its number.
             assert_eq!(run(&code, abi.audit(), u32::MAX, [0; 6]).0, ALLOW);
@@ -146,7 +158,7 @@ fn arguments_are_judged_by_the_words_that_the_kernel_reads() {
     // Two that must meet: every value beside a plain one.
     let plain: Vec<u64> =
         values.iter().copied().filter(|value| *value < 0x10_0000 && value.count_ones() < 4).collect();
-    for (profile, abis, code) in all() {
+    for (kind, abis, code) in all() {
         for abi in abis {
             for call in
                 CALLS.iter().filter(|call| !matches!(call.rule, Rule::Allow | Rule::Deny | Rule::Missing))
@@ -156,8 +168,8 @@ fn arguments_are_judged_by_the_words_that_the_kernel_reads() {
                     let (got, _) = run(&code, abi.audit(), number.into(), a);
                     assert_eq!(
                         got,
-                        expected(Some(call.rule), profile, a),
-                        "{profile:?} {abi:?} {} {a:x?}",
+                        expected(Some(call.rule), kind, a),
+                        "{kind:?} {abi:?} {} {a:x?}",
                         call.name
                     );
                 };
@@ -185,16 +197,15 @@ fn the_tree_is_the_table() {
         state ^= state << 17;
         state
     };
-    for (profile, abis, code) in all() {
+    for (kind, abis, code) in all() {
         for _ in 0..20_000 {
             let abi = abis[random() as usize % abis.len()];
             let number = if random() % 4 == 0 { random() as u32 } else { random() as u32 % 512 };
             let mut a = [0; 6].map(|_| random() >> (random() % 64));
             a[0] = if random() % 2 == 0 { random() % 64 } else { a[0] };
             let (got, _) = run(&code, abi.audit(), number, a);
-            let expected =
-                if number == u32::MAX { ALLOW } else { expected(rule_of(abi, number), profile, a) };
-            assert_eq!(got, expected, "{profile:?} {abi:?} {number} {a:x?}");
+            let expected = if number == u32::MAX { ALLOW } else { expected(rule_of(abi, number), kind, a) };
+            assert_eq!(got, expected, "{kind:?} {abi:?} {number} {a:x?}");
         }
     }
 }
@@ -203,14 +214,14 @@ fn the_tree_is_the_table() {
 fn calls_of_another_abi_are_not_there() {
     // AUDIT_ARCH_ARM, AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64, and one that no machine has.
     let known = [0x4000_0028, 0x4000_0003, 0xc000_003e, 0xc000_00b7, 0x1234_5678];
-    for (profile, abis, code) in all() {
+    for (kind, abis, code) in all() {
         let others = known.iter().filter(|audit| !abis.iter().any(|abi| abi.audit() == **audit));
         for audit in others {
             for number in 0..512 {
                 assert_eq!(
                     run(&code, *audit, number, [1; 6]).0,
                     errno(ENOSYS),
-                    "{profile:?} {audit:#x} {number}"
+                    "{kind:?} {audit:#x} {number}"
                 );
             }
         }
@@ -219,8 +230,8 @@ fn calls_of_another_abi_are_not_there() {
 
 #[test]
 fn the_programs_are_short_and_what_the_kernel_takes() {
-    for (profile, abis, code) in all() {
-        assert!(code.len() < 600, "{profile:?} {abis:?}: {} instructions", code.len());
+    for (kind, abis, code) in all() {
+        assert!(code.len() < 600, "{kind:?} {abis:?}: {} instructions", code.len());
         for (at, instruction) in code.iter().enumerate() {
             let ends = instruction.code == 0x06;
             let far = match u32::from(instruction.code) {
@@ -231,7 +242,7 @@ fn the_programs_are_short_and_what_the_kernel_takes() {
         }
         for number in 0..u32::from(NEWEST) {
             let (_, steps) = run(&code, abis[0].audit(), number, [0; 6]);
-            assert!(steps <= 22, "{profile:?}: {number} takes {steps} instructions");
+            assert!(steps <= 22, "{kind:?}: {number} takes {steps} instructions");
         }
     }
 }
@@ -239,10 +250,10 @@ fn the_programs_are_short_and_what_the_kernel_takes() {
 /// `seccomp_is_const_allow()` follows loads of number and ABI, comparisons, masks and jumps.
 #[test]
 fn the_kernel_can_see_that_most_calls_are_always_let_through() {
-    for (profile, abis, code) in all() {
+    for (kind, abis, code) in all() {
         for number in 0..=u32::from(NEWEST) {
             let Some(rule) = rule_of(abis[0], number) else { continue };
-            if action(rule, profile) != Action::Allow {
+            if action(rule, kind.0, kind.1) != Action::Allow {
                 continue;
             }
             let (mut at, mut loaded) = (0, 0);
@@ -256,7 +267,7 @@ fn the_kernel_can_see_that_most_calls_are_always_let_through() {
                     0x35 => at += usize::from(if loaded >= k { jt } else { jf }),
                     0x05 => at += k as usize,
                     0x06 => break k,
-                    _ => panic!("{profile:?} {number}: the kernel gives up at instruction {}", at - 1),
+                    _ => panic!("{kind:?} {number}: the kernel gives up at instruction {}", at - 1),
                 }
             };
             assert_eq!(verdict, ALLOW);
@@ -266,7 +277,7 @@ fn the_kernel_can_see_that_most_calls_are_always_let_through() {
 
 #[test]
 fn what_the_way_to_the_payload_needs_is_let_through() {
-    for (profile, abis, code) in all() {
+    for (kind, abis, code) in all() {
         for name in [
             "sendto",
             "sendmsg",
@@ -281,15 +292,17 @@ fn what_the_way_to_the_payload_needs_is_let_through() {
         ] {
             let call = CALLS.iter().find(|call| call.name == name).unwrap();
             let number = abis[0].number(call).unwrap();
-            assert_eq!(run(&code, abis[0].audit(), number.into(), [0; 6]).0, ALLOW, "{profile:?} {name}");
+            assert_eq!(run(&code, abis[0].audit(), number.into(), [0; 6]).0, ALLOW, "{kind:?} {name}");
         }
     }
 }
 
 #[test]
 fn the_built_in_filters_are_these_programs() {
-    let filters: Vec<&Filter> =
-        PROFILES.into_iter().flat_map(|profile| [filter(profile, false), filter(profile, true)]).collect();
+    let filters: Vec<&Filter> = KINDS
+        .into_iter()
+        .flat_map(|(profile, own)| [filter(profile, false, own), filter(profile, true, own)])
+        .collect();
     for filter in &filters {
         assert_eq!(filter.digest, program::digest(filter.code));
         let number = CALLS.iter().find(|call| call.name == "setpriority").unwrap();
@@ -307,8 +320,8 @@ fn the_built_in_filters_are_these_programs() {
     digests.sort_unstable();
     digests.dedup();
     // `strict` has no 32-bit programs in either case; on aarch64 no profile has.
-    assert_eq!(digests.len(), if cfg!(target_arch = "x86_64") { 5 } else { 3 });
-    assert!(filter(Profile::Default, true).describe().starts_with("on: default, with"));
+    assert_eq!(digests.len(), if cfg!(target_arch = "x86_64") { 8 } else { 5 });
+    assert!(filter(Profile::Default, true, true).describe().starts_with("on: default, with"));
 }
 
 #[test]
