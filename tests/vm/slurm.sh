@@ -259,16 +259,16 @@ job_limit_holds() {
 }
 side_by_side() {
     # shellcheck disable=SC2016 # the job's own
-    step 300M 'cd /sys/fs/cgroup/system.slice/*/job_$SLURM_JOB_ID/payloads
+    step 300M 'groups() { find /sys/fs/cgroup/system.slice/*/job_$SLURM_JOB_ID/payloads -name "bailey-*"; }
         for name in left right; do bailey exec --job $name --memory 64M -- /bin/sleep 1000 & done
         for turn in {1..200}; do
-            [ "$(find . -name "bailey-*" | wc -l)" -lt 2 ] || break
+            [ "$(groups | wc -l)" -lt 2 ] || break
             sleep 0.3
         done
-        find "$PWD" -name "bailey-*"
+        groups
         kill $(jobs -p)
         wait
-        [ -n "$(find . -name "bailey-*")" ] || echo gone' >/run/bed.side
+        [ -n "$(groups)" ] || echo gone' >/run/bed.side
     cat /run/bed.side
     holds left payload-launch '.grid.sandbox.cgroup | startswith("on: v2")'
     holds right payload-launch '.grid.sandbox.cgroup | startswith("on: v2")'
