@@ -195,7 +195,7 @@ fn a_setuid_program_gains_nothing() {
         let [holds, begins, new] = moments;
         format!(
             "(sleep {holds} | {su} $(id -un) >/dev/null 2>&1) & sleep {begins}; \
-                 for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = su ] && [ \"$(stat -c %Y $p)\" -ge $(($(date +%s)-{new})) ] \
+                 for p in /proc/[0-9]*; do {{ read name <$p/comm; }} 2>/dev/null; [ \"$name\" = su ] && [ \"$(stat -c %Y $p)\" -ge $(($(date +%s)-{new})) ] \
                  && grep -E '^(Uid|CapEff)' $p/status; done; true"
         )
     };

@@ -229,10 +229,10 @@ pub fn make_empty_file(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()
     .map(drop)
 }
 
-/// mknod(2) of the character device 0:0, which needs no right (a whiteout of overlayfs).
-pub fn make_whiteout(path: &CStr) -> Result<(), Errno> {
+/// mknod(2) of a block device, which needs a capability that nobody has here.
+pub fn make_block_device(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` is NUL-terminated.
-    check(libc::c_long::from(unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, 0) })).map(drop)
+    check(libc::c_long::from(unsafe { libc::mknod(path.as_ptr(), libc::S_IFBLK | 0o600, 0) })).map(drop)
 }
 
 /// openat(2) for the child's own files; adds `O_CLOEXEC` and `O_NOFOLLOW`.

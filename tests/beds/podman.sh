@@ -11,7 +11,7 @@
 #   tests/beds/podman.sh [--part ci] [--mode unmasked|masked] [PROGRAM[::TEST]...]
 #
 # --part ci: the test programs that are about walls, /proc and processes only; some minutes. Without names and options the numbers of tests
-# that ran are compared with tests/beds/podman.count and podman-defaults.count (--part ci: podman-ci.count), fewer is an error.
+# that ran are compared with tests/beds/podman.count and podman-defaults.count (--part ci: podman-ci.count, podman-defaults-ci.count), fewer is an error.
 # BAILEY_PODMAN_KEEP=DIR keeps what failing tests said. tests/beds/podman.skip names each test that cannot run there, with the reason.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
@@ -43,9 +43,10 @@ if is_root && [ -z "${BAILEY_PODMAN_INSIDE:-}" ]; then
     # shellcheck disable=SC2016 # the inner shell's own
     exec unshare --mount --propagation private bash -Eeuo pipefail -c '
         unified=/sys/fs/cgroup/unified/cgroup.controllers
-        if [ -s "$unified" ]; then
+        controllers=$(cat "$unified" 2>/dev/null || true) # the kernel says that its size is 0
+        if [ -n "$controllers" ]; then
             BAILEY_PODMAN_MADE=
-            for controller in $(cat "$unified"); do
+            for controller in $controllers; do
                 at=/sys/fs/cgroup/$controller
                 if [ ! -d "$at" ]; then
                     mkdir "$at"
