@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Boots Debian 12 with systemd and Slurm 22.05 (cgroup v2) in QEMU, and submits jobs as an ordinary user that start bailey: first
 # under Slurm as it comes, then with the Prolog and the Epilog of docs/cgroups.md (tests/vm/slurm.sh runs inside). Emulated: some
-# MINUTES minutes on two idle cores, after some two minutes for what is kept (tests/vm/lib.sh); 15 minutes at most.
+# six minutes on two cores that others use too, after some two minutes for what is kept (tests/vm/lib.sh); 15 minutes at most.
 #
 # BAILEY_PROGRAMS=DIR   the programs of that folder instead of a release build
 #

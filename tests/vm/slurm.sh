@@ -259,13 +259,16 @@ job_limit_holds() {
 }
 side_by_side() {
     # shellcheck disable=SC2016 # the job's own
-    step 300M 'for name in left right; do
-            bailey exec --job $name --memory 64M -- /bin/sh -c "sleep 4" &
+    step 300M 'groups() { find /sys/fs/cgroup/system.slice/*/job_$SLURM_JOB_ID/payloads -name "bailey-*"; }
+        for name in left right; do bailey exec --job $name --memory 64M -- /bin/sleep 1000 & done
+        for turn in {1..200}; do
+            [ "$(groups | wc -l)" -lt 2 ] || break
+            sleep 0.3
         done
-        sleep 2
-        ls -d /sys/fs/cgroup/system.slice/*/job_$SLURM_JOB_ID/payloads/bailey-*
-        wait -n && wait -n
-        ls -d /sys/fs/cgroup/system.slice/*/job_$SLURM_JOB_ID/payloads/bailey-* 2>/dev/null || echo gone' >/run/bed.side
+        groups
+        kill $(jobs -p)
+        wait
+        [ -n "$(groups)" ] || echo gone' >/run/bed.side
     cat /run/bed.side
     holds left payload-launch '.grid.sandbox.cgroup | startswith("on: v2")'
     holds right payload-launch '.grid.sandbox.cgroup | startswith("on: v2")'
@@ -294,7 +297,7 @@ leaves_nothing() {
     step 100M 'cd /sys/fs/cgroup/system.slice/*/job_$SLURM_JOB_ID/payloads
         mkdir -p a/b/c
         (echo $BASHPID >a/b/c/cgroup.procs; exec setsid sleep 1000 >/dev/null 2>&1) &
-        sleep 1; cat a/b/c/cgroup.procs' | grep -E '^[0-9]+$'
+        for turn in {1..100}; do grep . a/b/c/cgroup.procs && break; sleep 0.3; done' | grep -E '^[0-9]+$'
     at_rest
     [ -z "$(journalctl -t bailey-slurm -o cat --no-pager)" ]
     systemctl is-active slurmd slurmctld
