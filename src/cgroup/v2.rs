@@ -228,15 +228,19 @@ fn move_all(pids: &[i32], to: &Dir) -> Result<(), (i32, Errno)> {
 /// Takes the structure down, under the lock: controllers off, everybody back into the base, the leaf away. Does nothing while
 /// somebody has a group in it.
 fn put_back(base: &Dir) -> Result<(), Errno> {
-    let groups = base.groups()?;
-    if !groups.iter().any(|name| name == LEAF) {
-        return Ok(()); // nobody was moved
-    }
-    for name in &groups {
-        // What a launcher that was killed left; EBUSY: a payload lives in it. What somebody else made is not ours to judge.
-        if name != LEAF && !(name.starts_with(PREFIX) && base.remove(name).is_ok()) {
-            return Ok(());
+    let mut others = false;
+    let mut leaf = false;
+    for name in base.groups()? {
+        match name.as_str() {
+            LEAF => leaf = true,
+            // What a launcher that was killed left; EBUSY: a payload lives in it.
+            name if name.starts_with(PREFIX) => others |= base.remove(name).is_err(),
+            // What somebody else made is not ours to judge.
+            _ => others = true,
         }
+    }
+    if !leaf || others {
+        return Ok(()); // nobody was moved, or somebody is still here and will be the last
     }
     let enabled = words(&base.read(c"cgroup.subtree_control")?);
     let off: Vec<String> = enabled.iter().map(|name| format!("-{name}")).collect();
@@ -349,13 +353,10 @@ impl Group {
     /// Removes the group and, when it was the last, the structure around it.
     pub(super) fn remove(&self) -> Result<(), Errno> {
         let removed = self.base.remove_soon(&self.name);
-        if self.base.own_now() {
-            let put_back = put_back(&self.base);
-            self.base.let_go();
-            removed.and(put_back)
-        } else {
-            removed // somebody else is here, and will be the last
-        }
+        // Waited for: of two that end at one time the second must see that it is the last.
+        let put_back = self.base.own().and_then(|()| put_back(&self.base));
+        self.base.let_go();
+        removed.and(put_back)
     }
 }
 
