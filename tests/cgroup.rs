@@ -420,6 +420,40 @@ fn what_a_killed_launcher_left_the_next_one_removes() {
 }
 
 #[test]
+fn what_outlives_launcher_and_init_the_next_launch_ends() {
+    let Some(bed) = Bed::of_version("what_outlives_launcher_and_init_the_next_launch_ends", 2) else {
+        return;
+    };
+    let kills = fs::read_dir(bed.dir("")).unwrap().flatten().any(|entry| entry.file_name() == "cgroup.kill");
+    if !kills {
+        return support::skip(
+            "what_outlives_launcher_and_init_the_next_launch_ends",
+            "this kernel has no cgroup.kill",
+        );
+    }
+    let mark = format!("33{}", std::process::id());
+    let mut command = bed.exec(&["--no-pid"]);
+    command.env("BAILEY_CONFIG", bed.config("", "[sandbox]\npid_namespace = \"preferred\"\n"));
+    let mut payload = Started::new(command.args(["--", "/bin/sh", "-c", &format!("echo up; sleep {mark}")]));
+    assert_eq!(payload.line(), "up");
+    wait_for("it", || !alive_with(&mark).is_empty());
+    let launcher = payload.pid();
+    let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap();
+    let init = children.split_whitespace().next().unwrap().to_owned();
+    // Neither can act for the other.
+    for signal in ["-STOP", "-KILL"] {
+        assert!(
+            Command::new("kill").args([signal, &launcher.to_string(), &init]).status().unwrap().success()
+        );
+    }
+    let _ = payload.child.0.wait();
+    assert!(!alive_with(&mark).is_empty(), "without a pid namespace nobody is left to end it");
+    assert_eq!(code(&bed.exec(&[]).args(["--", "/bin/true"]).output().unwrap()), 0);
+    wait_for("the next launch to end it", || alive_with(&mark).is_empty());
+    bed.assert_as_before();
+}
+
+#[test]
 fn a_thousand_processes_end_in_half_a_second() {
     let Some(bed) = Bed::new("a_thousand_processes_end_in_half_a_second") else { return };
     let bind = bed.user();

@@ -115,6 +115,8 @@ impl Base {
         let dir = base.make(&name).map_err(|errno| {
             format!("cannot make the cgroup {path}/{name}: {}{}", errno_text(errno), hint(errno))
         })?;
+        // Nobody else may look for dead ones meanwhile: the base is shared with this launcher.
+        dir.own_now();
         let group = Group { base, dir, name, path: format!("{path}/{PREFIX}{id}") };
         let mut words = group.limit(limits, settings).inspect_err(|_| {
             let _ = group.remove(); // the next launch tries again
@@ -233,8 +235,7 @@ fn put_back(base: &Dir) -> Result<(), Errno> {
     for name in base.groups()? {
         match name.as_str() {
             LEAF => leaf = true,
-            // What a launcher that was killed left; EBUSY: a payload lives in it.
-            name if name.starts_with(PREFIX) => others |= base.remove(name).is_err(),
+            name if name.starts_with(PREFIX) => others |= !is_gone(base, name),
             // What somebody else made is not ours to judge.
             _ => others = true,
         }
@@ -258,7 +259,18 @@ fn put_back(base: &Dir) -> Result<(), Errno> {
     }
 }
 
-/// The payload's group.
+/// Whether a group is no more, or was one that a killed launcher left. Without a pid namespace its payload may have outlived it.
+fn is_gone(base: &Dir, name: &str) -> bool {
+    match base.remove(name) {
+        Ok(()) | Err(Errno::ENOENT) => return true,
+        Err(_) => {}
+    }
+    // Somebody lives in it. Its launcher holds its lock, as long as there is one; before Linux 5.14 it must wait.
+    let Ok(group) = base.below(name) else { return false };
+    group.own_now() && group.write(c"cgroup.kill", "1").is_ok() && base.remove_soon(name).is_ok()
+}
+
+/// The payload's group. Its directory's lock (flock(2)) is held as long as this is.
 #[derive(Debug)]
 pub(super) struct Group {
     base: Dir,
