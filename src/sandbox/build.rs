@@ -63,7 +63,7 @@ pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
     };
     let after = Afterwards { one_by_one, follows_host: tree.follows_host };
 
-    let mut proc = at(Stage::Proc, 0, proc(how))?;
+    let mut proc = at(Stage::Proc, 0, proc(how, one_by_one))?;
 
     // One private tmpfs holds everything that bailey makes. It is mounted over the host's /proc, which is not needed any more,
     // because the kernel copies mounts only from attached ones; it goes together with the old root, the copies stay. (Over
@@ -130,7 +130,10 @@ pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
     }
     if one_by_one {
         at(Stage::Pivot, 2, is_the_root(root.as_fd()))?;
-        older::restrict(tree)?;
+        older::restrict(tree, proc.outer)?;
+        if proc.outer {
+            at(Stage::Proc, 1, is_read_only(c"/proc"))?;
+        }
     }
     at(Stage::Pivot, 2, root_is(root.as_fd()))?;
     at(Stage::StartDir, 0, fs::change_dir(&tree.start_dir))?;
@@ -147,7 +150,7 @@ pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
 /// The proc of its own where the site can do without: tried before the outer one is covered, and that one copied, with all
 /// that masks parts of it, where it is refused. Read-only: files of the pilot's processes are as writable to the payload as to
 /// the pilot, whose uid it has. A proc that is a must is made in its turn.
-fn proc(how: How) -> Result<Proc, Errno> {
+fn proc(how: How, one_by_one: bool) -> Result<Proc, Errno> {
     let errno = match how.proc {
         Demand::Required => return Ok(Proc::default()),
         Demand::Preferred => match FsContext::open(c"proc").and_then(|new| new.mount(NO_EXEC, how.proc_attr))
@@ -160,11 +163,20 @@ fn proc(how: How) -> Result<Proc, Errno> {
         Demand::Off => -1,
     };
     let copy = mount::clone_tree(fs::cwd(), c"/proc", true)?;
-    mount::set_attributes(copy.as_fd(), Attr { read_only: true, no_dev: true, no_exec: true }, false)?;
+    if one_by_one {
+        return Ok(Proc { mount: Some(copy), outer: true, errno });
+    }
+    mount::set_attributes(copy.as_fd(), older::OUTER_PROC, false)?;
     if !nix::sys::statvfs::fstatvfs(&copy)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
         return Err(Errno::EROFS);
     }
     Ok(Proc { mount: Some(copy), outer: true, errno })
+}
+
+fn is_read_only(path: &CStr) -> Result<(), Errno> {
+    let mount = fs::open_at(fs::cwd(), path, libc::O_PATH, 0)?;
+    let flags = nix::sys::statfs::fstatfs(&mount)?.flags();
+    if flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY) { Ok(()) } else { Err(Errno::EROFS) }
 }
 
 /// What is left to do when the tree stands.

@@ -11,7 +11,7 @@
 use super::build::at;
 use super::mountinfo;
 use super::protocol::{Stage, Trouble};
-use super::tree::{DEVICE, Tree};
+use super::tree::{DEVICE, Source, Tree};
 use crate::sys::mount::{self, Attr};
 use crate::sys::{Errno, fs};
 use nix::sys::statvfs::FsFlags;
@@ -20,9 +20,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// The pilot's own /proc, for the payload to read.
+pub(super) const OUTER_PROC: Attr = Attr { read_only: true, no_dev: true, no_exec: true };
+
 /// Gives every mount what its step of the plan wants, beside what it has: the step whose mount point it is, or below whose mount
 /// point it came along.
-pub(super) fn restrict(tree: &Tree) -> Result<(), Trouble> {
+/// `outer_proc`: /proc is a copy of the host's.
+pub(super) fn restrict(tree: &Tree, outer_proc: bool) -> Result<(), Trouble> {
     mountinfo::each_line(Stage::Attributes, |line| {
         let bad = Trouble { stage: Stage::Attributes, index: 0, errno: Errno::EBADMSG };
         let mut fields = line.split(|byte| *byte == b' ');
@@ -41,8 +45,10 @@ pub(super) fn restrict(tree: &Tree) -> Result<(), Trouble> {
             .enumerate()
             .filter(|(_, step)| point.starts_with(&step.target))
             .max_by_key(|(_, step)| step.target.as_os_str().len());
-        let (index, attr, follow_host) =
-            step.map_or((0, DEVICE, false), |(index, step)| (index, step.attr, step.follow_host));
+        let (index, attr, follow_host) = step.map_or((0, DEVICE, false), |(index, step)| {
+            let copied = outer_proc && matches!(step.source, Source::Proc);
+            (index, if copied { OUTER_PROC } else { step.attr }, step.follow_host)
+        });
         let path = CStr::from_bytes_until_nul(&path).map_err(|_| bad)?;
         at(Stage::Attributes, index, one(path, number, attr, options, follows && !follow_host))
     })
