@@ -5,15 +5,20 @@
 use crate::audit::Timestamp;
 use crate::config::{self, Config, Place};
 use crate::failure::{Failure, io_text};
+use crate::frontend::apptainer::{self, messages};
 use crate::frontend::bailey::{self, Parsed};
 use crate::host::Caller;
-use crate::pipeline;
+use crate::pipeline::{self, Exit};
 use crate::policy::store;
 use crate::probe;
-use crate::report::{Desk, print, say};
+use crate::report::{Desk, print, say, voice};
+use crate::request::container::{Runtime, Start};
 use crate::request::{LaunchId, Request};
+use crate::sys::terminal;
 use crate::uids;
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,6 +31,7 @@ const HELP: &str = "\
 bailey runs one user's payload for a pilot job: walls around it, and a durable record of who it is before it runs.
 
   bailey exec [OPTIONS] -- COMMAND [ARG...]   run a payload; bailey exec --help
+  bailey apptainer | singularity ...          the same from Apptainer's command line, as under these names
   bailey check [--health] [--json]            would a payload run here, behind which walls; bailey check --help
   bailey trace --at TIME [...]                who ran here then; bailey trace --help
   bailey verify [DIR...]                      is the log whole
@@ -42,11 +48,18 @@ bailey runs one user's payload for a pilot job: walls around it, and a durable r
 
 /// The launcher's main; returns the exit code.
 pub fn main() -> u8 {
-    let mut args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os();
+    let name = args.next();
+    if let Some(runtime) = name.as_deref().and_then(apptainer::runtime) {
+        return container(runtime, &args.collect::<Vec<_>>());
+    }
     let first = args.next();
     let rest: Vec<OsString> = args.collect();
     let result = match first.as_deref().and_then(OsStr::to_str) {
         Some("exec") => exec(&rest),
+        Some("apptainer") => return container(Runtime::Apptainer, &rest),
+        Some("singularity") => return container(Runtime::Singularity, &rest),
+        Some(probe::NOTHING) => return 0,
         Some(probe::COMMAND) => Ok(probe::run(&rest)),
         Some("--version" | "-V") => {
             print(concat!("bailey ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -73,39 +86,95 @@ pub fn main() -> u8 {
     }
 }
 
+/// `bailey exec`.
 fn exec(args: &[OsString]) -> Result<u8, Failure> {
-    let mut caller = Caller::look();
-    let mut parsed = bailey::parse(args, caller.var("BAILEY_IDENTITY"));
-    if let Ok(Parsed::Help(text)) = &parsed {
-        print(text);
-        return Ok(0);
+    let caller = Caller::look();
+    let asked = match bailey::parse(args, caller.var("BAILEY_IDENTITY")) {
+        Ok(Parsed::Help(text)) => {
+            print(&text);
+            return Ok(0);
+        }
+        Ok(Parsed::Request(request)) => Ok(request),
+        Err(failure) => Err((Box::default(), failure)),
+    };
+    launch(asked, caller).map(|exit| exit.code)
+}
+
+/// Called as a container runtime, with its exit codes and its way to say that something failed.
+fn container(runtime: Runtime, args: &[OsString]) -> u8 {
+    voice::avoid(messages::AVOIDED);
+    let caller = Caller::look();
+    let call = apptainer::parse(runtime, args, &caller);
+    for warning in &call.warnings {
+        voice::tell(&messages::warning(warning));
     }
+    let asked = match (call.parsed, call.begun) {
+        (Ok(apptainer::Parsed::Print(text)), _) => {
+            // What an image says of itself drives nobody's terminal.
+            let at_a_terminal = std::io::stdout().is_terminal();
+            print(&if at_a_terminal { messages::shown(&text) } else { text });
+            return 0;
+        }
+        (Ok(apptainer::Parsed::Request(mut request)), _) => {
+            request.terminal = has_terminal(&request);
+            Ok(request)
+        }
+        (Err(failure), Some(begun)) => Err((begun, failure)),
+        // Nothing was to be run.
+        (Err(failure), None) => return fatal(&failure),
+    };
+    match launch(asked, caller) {
+        Ok(exit) => messages::exit_code(exit.code, exit.from_bailey),
+        Err(failure) => fatal(&failure),
+    }
+}
+
+/// Whether a person sits before it, who wants to hold and to continue jobs. One who started it in the background sees their
+/// shell's prompt, and the terminal is the shell's.
+fn has_terminal(request: &Request) -> bool {
+    let starts = request.container.as_ref().map(|container| container.start);
+    starts.is_some_and(|start| start != Start::Test)
+        && std::io::stdin().is_terminal()
+        && std::io::stdout().is_terminal()
+        && terminal::is_in_foreground(std::io::stdin().as_fd())
+}
+
+fn fatal(failure: &Failure) -> u8 {
+    let (code, line) = messages::fatal(failure);
+    voice::tell(&line);
+    code
+}
+
+/// Runs what was asked for, or records that it could not be understood: why, and what is known of it.
+fn launch(
+    mut asked: Result<Box<Request>, (Box<Request>, Failure)>,
+    mut caller: Caller,
+) -> Result<Exit, Failure> {
     let (id, no_id) = match new_id() {
         Ok(id) => (id, None),
         Err(failure) => (stopgap_id(), Some(failure)),
     };
     // Root becomes another before anything else is done; the uid is held until bailey ends.
-    let _lent = match &mut parsed {
-        Ok(Parsed::Request(request)) if caller.uid == 0 => lend(request, &mut caller, id)?,
+    let _lent = match &mut asked {
+        Ok(request) if caller.uid == 0 => lend(request, &mut caller, id)?,
         _ => None,
     };
     let (config, policy) = match store::open(&Place::system(), caller.uid, Timestamp::now()) {
         Ok(opened) => opened,
         Err(failure) => {
-            return Err(match &parsed {
-                Ok(Parsed::Request(request)) => refuse_unconfigured(request, &caller, id, failure),
+            return Err(match &asked {
+                Ok(request) => refuse_unconfigured(request, &caller, id, failure),
                 _ => failure,
             });
         }
     };
-    if let (Some(failure), Ok(Parsed::Request(request))) = (no_id, &parsed) {
+    if let (Some(failure), Ok(request)) = (no_id, &asked) {
         return Err(if request.dry_run { failure } else { refuse(&config, &caller, request, id, failure) });
     }
-    match parsed {
-        Ok(Parsed::Request(request)) => pipeline::launch(&request, &config, &policy, &caller, id),
-        Ok(Parsed::Help(_)) => Ok(0),
+    match asked {
+        Ok(request) => pipeline::launch(&request, &config, &policy, &caller, id),
         // Somebody wanted to run something: it leaves a record as well.
-        Err(failure) => Err(refuse(&config, &caller, &Request::default(), id, failure)),
+        Err((begun, failure)) => Err(refuse(&config, &caller, &begun, id, failure)),
     }
 }
 

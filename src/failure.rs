@@ -82,6 +82,8 @@ impl fmt::Display for Incident {
     }
 }
 
+const TOO_LARGE: &str = "cannot make the record of this launch";
+
 impl Failure {
     /// A failure that the caller can cure by asking for something else. Exit code 125.
     pub fn usage(what: impl Into<String>, why: impl Into<String>, next: impl Into<String>) -> Self {
@@ -96,6 +98,20 @@ impl Failure {
     /// The record could not be made durable. Exit code 122.
     pub fn record(what: impl Into<String>, why: impl Into<String>, next: impl Into<String>) -> Self {
         Self::new(Code::RecordFailed, Fault::Site, what, why, next)
+    }
+
+    /// What is asked for makes a record that no log takes, and without one nothing runs. Exit code 125.
+    pub fn too_large(length: usize, what: &str, most: usize) -> Self {
+        Self::usage(
+            TOO_LARGE,
+            format!("it has {length} {what}, {most} are allowed"),
+            "use fewer or shorter binds, groups and arguments",
+        )
+    }
+
+    /// It is [`Failure::too_large`].
+    pub fn is_too_large(&self) -> bool {
+        self.code == Code::Setup && self.fault == Fault::User && self.what == TOO_LARGE
     }
 
     /// Refused by policy or identity. Exit code 120.

@@ -10,8 +10,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::process::parent_id;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The caller and its surroundings.
 #[derive(Debug, Clone)]
@@ -61,16 +62,43 @@ impl Caller {
     /// The account's name, without any name service: what USER says if that is a plain name, else `u` and the uid. A uid that was
     /// lent has no name, least of all root's.
     pub fn account(&self) -> String {
-        let plain = |name: &&str| {
-            !name.is_empty()
-                && name.len() <= 32
-                && !name.starts_with('-')
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-        };
         let named = if self.lent.is_some() { None } else { self.var("USER") };
-        let named = named.and_then(OsStr::to_str).filter(plain);
+        let named = named.and_then(OsStr::to_str).filter(|name| is_account_name(name));
         named.map_or_else(|| format!("u{}", self.uid), ToOwned::to_owned)
     }
+}
+
+/// The parent is HTCondor's starter: what it starts is the job itself, and **bailey's own environment is what the job's user wrote**;
+/// of it only what the starter sets over it can be believed. The name is the kernel's (proc_pid_comm(5)); a process of the same account
+/// could take it too, and gain nothing: less is believed then. Asked once, so that all who ask hear the same.
+pub(crate) fn starter_is_parent() -> bool {
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(|| {
+        std::fs::read(format!("/proc/{}/comm", parent_id())).is_ok_and(|name| name == b"condor_starter\n")
+    })
+}
+
+/// Whether it can stand in a passwd file, and in a variable.
+pub(crate) fn is_account_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 32
+        && !name.starts_with('-')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
+/// The local accounts; no name service is asked.
+pub(crate) fn passwd() -> String {
+    std::fs::read_to_string("/etc/passwd").unwrap_or_default()
+}
+
+/// Name and home directory of the first line with this uid.
+pub(crate) fn listed(passwd: &str, uid: u32) -> Option<(&str, Option<&str>)> {
+    let uid = uid.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1) == Some(uid.as_str())).then(|| (name, fields.nth(2)))
+    })
 }
 
 /// The node, as every record names it.
@@ -150,6 +178,20 @@ pub fn cgroup() -> record::Cgroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_is_found_by_its_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\npilot:x:1000:100::/home/pilot:/bin/sh\nother:x:1000:1::/:\nshort:x:7\n";
+        assert_eq!(listed(passwd, 1000), Some(("pilot", Some("/home/pilot"))));
+        assert_eq!(listed(passwd, 7), Some(("short", None)));
+        assert_eq!(listed(passwd, 100), None);
+        assert_eq!(listed("", 0), None);
+    }
+
+    #[test]
+    fn a_test_is_no_child_of_a_starter() {
+        assert!(!starter_is_parent());
+    }
 
     #[test]
     fn account_names_are_plain() {

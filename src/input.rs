@@ -96,7 +96,7 @@ pub(crate) mod tests {
             let path = self.0.join(name);
             let parent = path.parent().unwrap();
             if !parent.exists() {
-                std::fs::create_dir(parent).unwrap();
+                std::fs::create_dir_all(parent).unwrap();
                 self.mode(&parent.to_string_lossy(), 0o755);
             }
             std::fs::write(&path, bytes).unwrap();

@@ -22,6 +22,15 @@ use crate::supervisor::{Cause, Deadline, End, Signals, signal_name, supervise};
 use crate::uids;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+/// How a launch ends for whoever called bailey.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code.
+    pub code: u8,
+    /// It is one of bailey's own, and not the payload's.
+    pub from_bailey: bool,
+}
+
 /// The whole of one launch. What went wrong is recorded where the log can be reached, and returned to be printed.
 pub fn launch(
     request: &Request,
@@ -29,16 +38,17 @@ pub fn launch(
     policy: &Policy,
     caller: &Caller,
     id: LaunchId,
-) -> Result<u8, Failure> {
+) -> Result<Exit, Failure> {
     let mut desk = Desk::new(config, caller, request, id);
     match story(request, config, policy, caller, &mut desk) {
         Ok(Told::Planned(text)) => {
             report::print(&text);
-            Ok(0)
+            Ok(Exit { code: 0, from_bailey: false })
         }
         Ok(Told::Ended(outcome)) => {
             desk.write_status(&outcome.status);
-            Ok(outcome.status.exit_code)
+            let Status { exit_code, from_bailey, .. } = outcome.status;
+            Ok(Exit { code: exit_code, from_bailey })
         }
         // A question leaves no trace, whatever its answer is.
         Err(failure) if request.dry_run => Err(failure),
@@ -114,21 +124,28 @@ impl Decided {
         if let Some(reason) = drain::look(&drain::flag(&config.audit.socket))? {
             return Err(drain::refusal(reason));
         }
-        let identity = identity::declare_read(
-            &request.identity,
-            request.identity_file.as_deref().or(request.identity_env.as_deref()),
-            request.identity_read.as_deref(),
-            config.identity.undeclared,
-        )?;
+        let identity = identity::establish(request, &config.identity, caller)?;
         desk.learn_identity(&identity);
-        let opened = plan::open(request, policy, caller)?;
+        identity.allowed(&config.identity)?;
+        let opened = plan::open(request, policy, config, caller)?;
         let facts = plan::facts(&identity, &opened, request, config, caller)?;
         // An early no as well; how many payloads live is counted when the launch is recorded.
         let verdict = policy.decide(&facts, None, Timestamp::now())?;
         desk.learn_verdict(&verdict, facts, policy);
-        let verdict = verdict.into_result()?;
+        let mut verdict = verdict.into_result()?;
+        if identity.is_free_probe(&config.identity) {
+            verdict.obligations.hold_a_probe();
+        }
         let obligations = &verdict.obligations;
-        let plan = plan::decide(desk.id(), request, opened, obligations, config, caller, &desk.log_dir()?)?;
+        let plan = plan::decide(
+            desk.id(),
+            request,
+            opened,
+            obligations,
+            config,
+            caller,
+            desk.own_log()?.as_deref(),
+        )?;
         desk.learn_facts(plan.facts.clone());
         Ok(Self { identity, verdict, plan, signals })
     }

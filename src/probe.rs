@@ -34,6 +34,10 @@ use crate::sys::probe;
 
 /// The launcher's word for it. Not for people: `bailey check` is.
 pub const COMMAND: &str = "probe";
+
+/// What this program is asked where it stands in for an image's test: nothing.
+pub const NOTHING: &str = "test-of-nothing";
+
 /// Leaves out what only a person wants to know.
 const QUICK: &str = "--quick";
 /// How long the log is waited for, when `audit.wait` is longer.
@@ -239,8 +243,8 @@ fn prepare(
     request: &Request,
     desk: &Desk<'_>,
 ) -> Result<Plan, Failure> {
-    let opened = plan::open(request, policy, caller)?;
-    plan::decide(id, request, opened, &Obligations::default(), config, caller, &desk.log_dir()?)
+    let opened = plan::open(request, policy, config, caller)?;
+    plan::decide(id, request, opened, &Obligations::default(), config, caller, desk.own_log()?.as_deref())
 }
 
 /// The kernel's parts one by one: what could be had, whatever the configuration says.

@@ -16,7 +16,7 @@ use crate::audit::sign::PublicKey;
 use crate::audit::wire::{Identity, Message, Query};
 use crate::audit::{Timestamp, place};
 use crate::config::{self, Config};
-use crate::failure::{Failure, Printable};
+use crate::failure::{Failure, Printable, io_text};
 use crate::trace::person::{self, Person};
 use crate::trace::{self, Answer, Question, Resolved, Settings, Told, vo, when};
 
@@ -330,7 +330,26 @@ fn default_log(config: &Config) -> Result<PathBuf, Failure> {
         return Ok(recorders.clone());
     }
     let uid = nix::unistd::Uid::effective().as_raw();
-    place::place(&config.audit, uid, &|name| std::env::var_os(name), &crate::host::id()?)
+    let id = crate::host::id()?;
+    let own = place::place(&config.audit, uid, &|name| std::env::var_os(name), &id)?;
+    // What HTCondor's starter started has written where the environment has no say.
+    let account = place::place(&config.audit, uid, &|_| None, &id).ok();
+    if let Some(account) = account.filter(|account| *account != own && account.is_dir()) {
+        if let Err(error) = std::fs::read_dir(&own) {
+            return Err(Failure::usage(
+                format!("cannot read the log {}", own.display()),
+                io_text(&error),
+                format!("name the directory of a log: this account has one in {}", account.display()),
+            ));
+        }
+        let path = account.to_string_lossy();
+        let _ = writeln!(
+            std::io::stderr(),
+            "bailey-admin: this account has another log, which is not asked: name {} to ask it",
+            Printable(&path)
+        );
+    }
+    Ok(own)
 }
 
 /// Leaves a record of the question with the recorder. An answer is not withheld because nobody noted the question.

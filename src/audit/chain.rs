@@ -95,11 +95,7 @@ fn unserialisable(error: &serde_json::Error) -> Failure {
 
 fn fits(length: usize) -> Result<(), Failure> {
     if length + 512 > MAX_LINE {
-        return Err(Failure::record(
-            "cannot write the audit record",
-            format!("it has {length} bytes, {MAX_LINE} are allowed in a line"),
-            "use fewer binds, groups or arguments",
-        ));
+        return Err(Failure::too_large(length, "bytes", MAX_LINE));
     }
     Ok(())
 }

@@ -1,40 +1,59 @@
-//! Where the embedded log is.
+//! Where the embedded log is, and other state of an account.
+//!
+//! 1. Where HTCondor's starter is the parent, the environment is the job's user's: whoever is recorded would choose where. It
+//!    names no place then.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
 
 use super::segment::io_failure;
 use crate::config;
 use crate::failure::Failure;
+use crate::host;
 
 /// The directory of the embedded log: `audit.dir`; else `/var/lib/bailey/embedded/UID` where the site made it; else
-/// `${XDG_STATE_HOME:-$HOME/.local/state}/bailey/HOSTID`. `env` looks a variable up.
+/// `${XDG_STATE_HOME:-$HOME/.local/state}/bailey/HOSTID`, with the home directory of passwd(5) where HOME is not set, and below
+/// HTCondor's starter in any case. `env` looks a variable up.
 pub fn place(
     config: &config::Audit,
     uid: u32,
-    env: &dyn Fn(&str) -> Option<std::ffi::OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
     host_id: &str,
 ) -> Result<PathBuf, Failure> {
-    place_under(Path::new("/var/lib/bailey/embedded"), config, uid, env, host_id)
+    let site = Path::new("/var/lib/bailey/embedded");
+    let (env, home) = (|name: &str| believed(env, name), || home_of(uid));
+    place_under(site, config, uid, &Account { env: &env, home: &home }, host_id)
 }
 
 /// Where `bailey stop --preserve` keeps a payload's private files: below `/var/lib/bailey/preserved/UID` where the site made
 /// it, else below the account's own state directory.
-pub fn preserved(uid: u32, env: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Result<PathBuf, Failure> {
+pub fn preserved(uid: u32, env: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, Failure> {
     let made = Path::new("/var/lib/bailey/preserved").join(uid.to_string());
     if made.is_dir() {
         return Ok(made);
     }
-    let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    let (env, home) = (|name: &str| believed(env, name), || home_of(uid));
+    let base = Account { env: &env, home: &home }.state();
     base.map(|base| base.join("bailey/preserved")).ok_or_else(|| {
         Failure::site(
             "cannot keep the payload's private files",
-            "neither XDG_STATE_HOME nor HOME is an absolute path",
+            format!("{NOWHERE}, and the account has no home in /etc/passwd"),
             format!("make {}, owned by uid {uid}", made.display()),
         )
     })
+}
+
+const NOWHERE: &str = "neither XDG_STATE_HOME nor HOME is an absolute path of the pilot's own";
+
+/// A variable, where the environment is not the job's user's (rule 1).
+fn believed(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<OsString> {
+    if host::starter_is_parent() { None } else { env(name) }
+}
+
+fn home_of(uid: u32) -> Option<PathBuf> {
+    host::listed(&host::passwd(), uid).and_then(|(_, home)| home.map(PathBuf::from))
 }
 
 fn is_file_name(id: &str) -> bool {
@@ -42,11 +61,27 @@ fn is_file_name(id: &str) -> bool {
     !id.is_empty() && !id.starts_with('.') && id.len() < 256 && id.bytes().all(plain)
 }
 
+/// What an account's own directory is found by.
+struct Account<'a> {
+    env: &'a dyn Fn(&str) -> Option<OsString>,
+    home: &'a dyn Fn() -> Option<PathBuf>,
+}
+
+impl Account<'_> {
+    /// The XDG base directory specification: a relative path is invalid and counts as unset.
+    fn state(&self) -> Option<PathBuf> {
+        let is_absolute = |path: &PathBuf| path.is_absolute();
+        let absolute = |name: &str| (self.env)(name).map(PathBuf::from).filter(is_absolute);
+        let home = || absolute("HOME").or_else(|| (self.home)().filter(is_absolute));
+        absolute("XDG_STATE_HOME").or_else(|| home().map(|home| home.join(".local/state")))
+    }
+}
+
 fn place_under(
     site: &Path,
     config: &config::Audit,
     uid: u32,
-    env: &dyn Fn(&str) -> Option<std::ffi::OsString>,
+    account: &Account<'_>,
     host_id: &str,
 ) -> Result<PathBuf, Failure> {
     if let Some(dir) = &config.dir {
@@ -60,11 +95,8 @@ fn place_under(
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => {}
         Err(error) => return Err(io_failure("look for the audit log's directory", &made, &error)),
     }
-    // The XDG base directory specification: a relative path is invalid and counts as unset.
-    let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     let plain = is_file_name(host_id);
-    match base {
+    match account.state() {
         Some(base) if plain => Ok(base.join("bailey").join(host_id)),
         Some(_) => Err(Failure::record(
             "cannot place the audit log",
@@ -73,15 +105,14 @@ fn place_under(
         )),
         None => Err(Failure::record(
             "cannot place the audit log",
-            "neither XDG_STATE_HOME nor HOME is an absolute path",
-            format!("set HOME, set audit.dir in /etc/bailey/bailey.toml, or make {}", made.display()),
+            format!("{NOWHERE}, and the account has no home in /etc/passwd"),
+            format!("set audit.dir in /etc/bailey/bailey.toml, make {}, or set HOME", made.display()),
         )),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::time::Duration;
 
     use super::*;
@@ -104,7 +135,8 @@ mod tests {
         };
         let look =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        place_under(Path::new(site), &audit, 7, &look, host)
+        let home = || Some(PathBuf::from("/of/passwd")).filter(|_| host != "homeless");
+        place_under(Path::new(site), &audit, 7, &Account { env: &look, home: &home }, host)
     }
 
     #[test]
@@ -118,6 +150,7 @@ mod tests {
             at(None, "/nowhere", &[("XDG_STATE_HOME", "rel"), ("HOME", "/h")]),
             PathBuf::from("/h/.local/state/bailey/id")
         );
+        assert_eq!(at(None, "/nowhere", &[]), PathBuf::from("/of/passwd/.local/state/bailey/id"));
         let site = std::env::temp_dir().join(format!("bailey-place-{}", std::process::id()));
         std::fs::create_dir_all(site.join("7")).unwrap();
         let got = at(None, site.to_str().unwrap(), &both);
@@ -126,8 +159,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_preserved_has_a_place_without_home() {
+        let kept = preserved(0, &|_| None).unwrap();
+        assert!(
+            kept.is_absolute() && kept.to_string_lossy().contains("bailey/preserved"),
+            "{}",
+            kept.display()
+        );
+        let nobody = u32::MAX - 1;
+        let failure = preserved(nobody, &|_| None).unwrap_err();
+        assert!(failure.next.contains(&nobody.to_string()), "{failure}");
+        let kept = preserved(nobody, &|name| (name == "HOME").then(|| "/h".into())).unwrap();
+        assert_eq!(kept, PathBuf::from("/h/.local/state/bailey/preserved"));
+    }
+
+    #[test]
     fn no_place_is_an_error_with_a_next_step() {
-        let failure = place_with(None, "/nowhere", &[], "id").unwrap_err();
+        let failure = place_with(None, "/nowhere", &[], "homeless").unwrap_err();
         assert_eq!(failure.code.exit_code(), 122);
         assert!(failure.next.contains("audit.dir"), "{failure}");
         for host in ["", "../x", "a/b", "."] {

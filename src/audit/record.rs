@@ -63,6 +63,7 @@ macro_rules! objects {
 }
 
 mod grid;
+mod short;
 
 pub use grid::*;
 

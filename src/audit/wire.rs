@@ -407,11 +407,11 @@ pub fn encode(version: u16, serial: u32, message: &Message) -> Result<Vec<u8>, F
     let wrote = message.write(&mut out);
     let length = out.len() - HEADER;
     if wrote.is_err() || length > MAX_BODY {
-        return Err(Failure::record(
-            "cannot send the audit record to the recorder",
-            format!("it has {length} bytes, {MAX_BODY} are allowed in a message"),
-            "use fewer binds, groups or arguments",
-        ));
+        return Err(Failure::too_large(length, "bytes", MAX_BODY));
+    }
+    let commas = commas(out.get(HEADER..).unwrap_or_default());
+    if commas > MAX_COMMAS {
+        return Err(Failure::too_large(commas, "commas", MAX_COMMAS));
     }
     let header = [
         &MAGIC[..],
@@ -458,11 +458,15 @@ pub fn decode(packet: &[u8]) -> Result<Packet, (u32, Malformed)> {
     if !(OLDEST..=NEWEST).contains(&version) && kind != 1 {
         return Err((serial, Malformed::Version(version)));
     }
-    if body.iter().filter(|byte| **byte == b',').count() > MAX_COMMAS {
+    if commas(body) > MAX_COMMAS {
         return Err((serial, Malformed::Body(format!("it has more than {MAX_COMMAS} members"))));
     }
     let message = Message::read(kind, body).map_err(|malformed| (serial, malformed))?;
     Ok(Packet { version, serial, message })
+}
+
+fn commas(body: &[u8]) -> usize {
+    body.iter().filter(|byte| **byte == b',').count()
 }
 
 /// The newest version that both speak.

@@ -1,6 +1,8 @@
 //! What a payload may use of the host.
 #![forbid(unsafe_code)]
 
+use super::cpuset::CpuSet;
+
 /// What a payload may use of the host; `None`: no limit of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -10,4 +12,6 @@ pub struct Limits {
     pub cpus_milli: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// The cores that it runs on.
+    pub cpuset: Option<CpuSet>,
 }

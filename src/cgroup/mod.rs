@@ -14,6 +14,7 @@
 //! 3. No process of ours stays in a group that the caller was given, and that can be removed afterwards as before.
 #![forbid(unsafe_code)]
 
+pub mod cpuset;
 mod dir;
 mod gauge;
 pub mod limits;
@@ -52,17 +53,20 @@ pub struct Offers {
     pub pids: bool,
     /// CPU time.
     pub cpu: bool,
+    /// Which cores.
+    pub cpuset: bool,
 }
 
 impl Offers {
     /// Of these limits what it can hold a payload to, and the rest.
     pub fn share(&self, limits: &Limits) -> (Limits, Limits) {
-        let of = |memory, cpu, pids| Limits {
-            memory: limits.memory.filter(|_| memory),
-            cpus_milli: limits.cpus_milli.filter(|_| cpu),
-            pids: limits.pids.filter(|_| pids),
+        let of = |offered: bool| Limits {
+            memory: limits.memory.filter(|_| self.memory == offered),
+            cpus_milli: limits.cpus_milli.filter(|_| self.cpu == offered),
+            pids: limits.pids.filter(|_| self.pids == offered),
+            cpuset: limits.cpuset.filter(|_| self.cpuset == offered),
         };
-        (of(self.memory, self.cpu, self.pids), of(!self.memory, !self.cpu, !self.pids))
+        (of(true), of(false))
     }
 }
 
@@ -128,10 +132,13 @@ impl Place {
     /// For `--dry-run` and `bailey check`.
     pub fn describe(&self) -> String {
         let offers = self.offers();
-        let with: Vec<&str> = [("memory", offers.memory), ("pids", offers.pids), ("cpu", offers.cpu)]
-            .into_iter()
-            .filter_map(|(name, has)| has.then_some(name))
-            .collect();
+        let all = [
+            ("memory", offers.memory),
+            ("pids", offers.pids),
+            ("cpu", offers.cpu),
+            ("cpuset", offers.cpuset),
+        ];
+        let with: Vec<&str> = all.into_iter().filter_map(|(name, has)| has.then_some(name)).collect();
         let with = if with.is_empty() { "no controller".to_owned() } else { with.join(", ") };
         match &self.0 {
             Kind::V2(base) => format!("on: v2, a group of its own below {}, with {with}", base.path()),
@@ -205,8 +212,14 @@ pub fn without(mode: Demand, limits: &Limits, why: String) -> Result<Words, Fail
     ];
     let asked = asked.into_iter().filter(|(_, asked)| *asked);
     let mut words: Words = asked.map(|(name, _)| (name, "not enforced: no cgroup".to_owned())).collect();
+    words.extend(limits.cpuset.map(|cpus| ("limit_cpuset", by_affinity(cpus))));
     words.insert("cgroup", format!("off: {why}"));
     Ok(words)
+}
+
+/// Cores, where no control group holds a payload to them.
+pub fn by_affinity(cpus: cpuset::CpuSet) -> String {
+    format!("affinity: {cpus}, which the payload may change for itself")
 }
 
 /// What the site requires, and this place does not have.

@@ -18,7 +18,7 @@ use crate::sys::Errno;
 use std::ffi::CStr;
 
 /// The controllers of which a payload gets a group, in the order in which the record names one.
-const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
 
 /// One hierarchy: some controllers are mounted together.
 #[derive(Debug)]
@@ -82,7 +82,12 @@ impl Base {
     }
 
     pub(super) fn offers(&self) -> Offers {
-        Offers { memory: self.has("memory"), pids: self.has("pids"), cpu: self.has("cpu") }
+        Offers {
+            memory: self.has("memory"),
+            pids: self.has("pids"),
+            cpu: self.has("cpu"),
+            cpuset: self.has("cpuset"),
+        }
     }
 
     pub(super) fn path(&self) -> &str {
@@ -104,8 +109,14 @@ impl Base {
                 .share()
                 .map_err(|errno| format!("cannot lock {}: {}", first.path, errno_text(errno)))?;
         }
+        // Each costs two directories: of this one only if it is asked for.
+        let hierarchies = self
+            .0
+            .into_iter()
+            .filter(|hierarchy| limits.cpuset.is_some() || hierarchy.controllers != ["cpuset"]);
+        let hierarchies: Vec<Hierarchy> = hierarchies.collect();
         let mut words =
-            groups.fill(self.0).and_then(|()| groups.limit(limits, settings)).inspect_err(|_| {
+            groups.fill(hierarchies).and_then(|()| groups.limit(limits, settings)).inspect_err(|_| {
                 let _ = groups.remove(); // the next launch tries again
             })?;
         let all: Vec<&str> = groups.of.iter().flat_map(|group| group.controllers.iter().copied()).collect();
@@ -228,6 +239,24 @@ impl Groups {
                 }
             };
             words.insert("limit_cpus", state);
+        }
+        if let Some(group) = self.of.iter().find(|group| group.controllers.contains(&"cpuset")) {
+            // A new group of this controller has neither, and takes no process before it has both.
+            let parents = |file: &CStr| {
+                group.base.read(file).map_err(|errno| {
+                    format!("{} of {}: {}", file.to_string_lossy(), group.path, errno_text(errno))
+                })
+            };
+            set(&group.dir, c"cpuset.mems", parents(c"cpuset.mems")?.trim())?;
+            let cpus = limits.cpuset.map_or_else(|| parents(c"cpuset.cpus"), |cpus| Ok(cpus.to_string()))?;
+            set(&group.dir, c"cpuset.cpus", cpus.trim())?;
+        }
+        if let Some(cpus) = limits.cpuset {
+            let state = match self.of("cpuset") {
+                None => super::by_affinity(cpus),
+                Some(_) => format!("on: cpuset.cpus {cpus}"),
+            };
+            words.insert("limit_cpuset", state);
         }
         Ok(words)
     }

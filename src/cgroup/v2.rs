@@ -30,6 +30,8 @@ pub(super) const LEAF: &str = "bailey-pilot";
 pub(super) const PREFIX: &str = "bailey-";
 /// What a payload's group needs of its parent: limits of the first three, and block I/O told.
 const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
+/// And of this one, if it is asked for: it costs every group in the base.
+const CPUSET: &str = "cpuset";
 /// How long the processes of a base may go on making children while they are moved.
 const MOVING: Duration = Duration::from_secs(2);
 
@@ -89,7 +91,7 @@ impl Base {
 
     pub(super) fn offers(&self) -> Offers {
         let has = |name: &str| self.available.iter().any(|available| available == name);
-        Offers { memory: has("memory"), pids: has("pids"), cpu: has("cpu") }
+        Offers { memory: has("memory"), pids: has("pids"), cpu: has("cpu"), cpuset: has(CPUSET) }
     }
 
     pub(super) fn path(&self) -> &str {
@@ -105,8 +107,11 @@ impl Base {
     ) -> Result<(Group, Words), String> {
         let Self { dir: base, path, available } = self;
         base.share().map_err(|errno| locked(&path, errno))?;
-        let wanted: Vec<&str> =
-            CONTROLLERS.into_iter().filter(|name| available.iter().any(|has| has == name)).collect();
+        let wanted: Vec<&str> = CONTROLLERS
+            .into_iter()
+            .chain(limits.cpuset.map(|_| CPUSET))
+            .filter(|name| available.iter().any(|has| has == name))
+            .collect();
         let mut state = "on: v2, a group of its own".to_owned();
         if let Err(why) = enable(&base, &path, &wanted) {
             state = format!("on: v2, a group of its own without controllers: {why}");
@@ -353,6 +358,22 @@ impl Group {
                 absent("--cpus")?
             };
             words.insert("limit_cpus", state);
+        }
+        if let Some(cpus) = limits.cpuset {
+            let state = if self.dir.has(c"cpuset.cpus") {
+                set(c"cpuset.cpus", &cpus.to_string())?;
+                // The kernel takes what lies beyond the parent's, and goes by what is left.
+                let held = self.dir.read(c"cpuset.cpus.effective").unwrap_or_default();
+                if held.trim() != cpus.to_string() {
+                    return Err(format!("{} gives the cores {} only", self.path, held.trim()));
+                }
+                format!("on: cpuset.cpus {cpus}")
+            } else if settings.mode == Demand::Required {
+                absent("--cpuset")?
+            } else {
+                super::by_affinity(cpus)
+            };
+            words.insert("limit_cpuset", state);
         }
         Ok(words)
     }

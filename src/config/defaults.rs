@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::overuse::default_until;
 use super::{
-    Abi32, Args, Audit, Cgroup, Config, Cpus, Demand, Environment, ForeignConfig, Identity, Journald, Limits,
-    Oom, Recorder, Retention, Root, RootCaller, Sandbox, Site, Swap, Uid, UidMode, Undeclared,
+    Abi32, Apptainer, Args, Audit, Cgroup, Config, Cpus, Demand, Discover, Environment, ForeignConfig,
+    Identity, Journald, Limits, Oom, Probes, Recorder, Retention, Root, RootCaller, Sandbox, Site, Swap, Uid,
+    UidMode, Undeclared,
 };
 use crate::overuse::{Bound, Metric, Milli, Rule, Step};
+use crate::policy::group::GroupPattern;
 
 /// SHA-256 of no bytes at all (FIPS 180-4): the hash of "no file was there", spared at every start.
 pub(crate) const HASH_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -98,7 +100,15 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             site: Site { name: String::new(), public_ip: Vec::new() },
-            identity: Identity { undeclared: Undeclared::Record },
+            identity: Identity {
+                undeclared: Undeclared::Record,
+                discover: Discover::ALL.to_vec(),
+                discover_always: false,
+                job_ad_user: false,
+                pilots: Vec::new(),
+                pilot_groups: GroupPattern::parse("/*/Role=pilot").into_iter().collect(),
+                probes: Probes::AsPayloads,
+            },
             audit: Audit {
                 dir: None,
                 recorder: Demand::Preferred,
@@ -137,6 +147,7 @@ impl Default for Config {
                 pass: PASS.map(str::to_owned).to_vec(),
                 path: "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".to_owned(),
             },
+            apptainer: Apptainer::default(),
             // Required throughout: every kernel that can run bailey at all has these (cgroup namespaces since 4.6), and all but
             // `proc` work in rootless podman with its default options. Where one is missing, the site says so here.
             sandbox: Sandbox {

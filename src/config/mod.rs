@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod apptainer;
 mod cgroup;
 mod defaults;
 pub(crate) mod diagnose;
@@ -21,6 +22,7 @@ mod show;
 mod tests;
 mod values;
 
+pub use apptainer::{Apptainer, CurrentDirectory, HostVariables, Sharing};
 pub use cgroup::{Cgroup, Cpus, Oom, Swap};
 pub(crate) use file::{LIMIT, load_stamped, merge, stamps};
 pub use file::{Place, load};
@@ -66,6 +68,8 @@ pub struct Config {
     pub root: Root,
     /// `[environment]`
     pub environment: Environment,
+    /// `[apptainer]`
+    pub apptainer: Apptainer,
     /// `[sandbox]`
     pub sandbox: Sandbox,
     /// `[uid]`
@@ -102,6 +106,47 @@ pub struct Site {
 pub struct Identity {
     /// `undeclared = "deny" | "record"`.
     pub undeclared: Undeclared,
+    /// `discover`: where it is looked for when nobody says who it is.
+    pub discover: Vec<Discover>,
+    /// `discover_for = "containers" | "all"`: also for `bailey exec`.
+    pub discover_always: bool,
+    /// `job_ad_user`: the account at HTCondor's access point, or in a VO's DIRAC, is a user, where there is no better name.
+    pub job_ad_user: bool,
+    /// `pilots`: names of pilots and robots, which are nobody's user.
+    pub pilots: Vec<crate::policy::rule::Named>,
+    /// `pilot_groups`: whose primary group is one of these is a pilot.
+    pub pilot_groups: Vec<crate::policy::group::GroupPattern>,
+    /// `probes = "as-payloads" | "allow"`.
+    pub probes: Probes,
+}
+
+/// Where identities and ids are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Discover {
+    /// HTCondor's job ad.
+    JobAd,
+    /// The environment of PanDA's pilot.
+    Panda,
+    /// That of DIRAC's.
+    Dirac,
+    /// That of ALICE's.
+    Alice,
+    /// Ids of batch systems and pilot factories.
+    Batch,
+}
+
+impl Discover {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::JobAd, Self::Panda, Self::Dirac, Self::Alice, Self::Batch];
+}
+
+/// What holds for a probe that names nobody, where payloads must name somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probes {
+    /// What holds for payloads.
+    AsPayloads,
+    /// It runs: without network, and not for long.
+    Allow,
 }
 
 /// What happens to a payload that nobody vouches for.

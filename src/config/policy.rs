@@ -591,7 +591,7 @@ impl Value for Line {
 }
 
 /// A name of a person.
-struct User(Named);
+pub(super) struct User(pub(super) Named);
 
 impl Value for User {
     const EXPECTED: &'static str = "a DN, or an issuer and a subject with a blank between them, as text";

@@ -7,14 +7,18 @@ use std::time::Duration;
 use crate::request::Stdio;
 use serde::Deserialize;
 
+use super::apptainer;
 use super::cgroup::{Cpus, Oom, Parent, Swap};
 use super::overuse::{Id, OveruseKeys};
-use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, VoKeys};
+use super::policy::{Bans, Image, PersonKeys, Policy, RuleKeys, TrustKeys, User, VoKeys};
 use super::values::{
-    Cores, Count, EtcName, ImageEtc, LogDir, Memory, Metrics, OomScore, Pass, Place, Processes, Read,
-    SearchPath, Shown, SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
+    Cores, Count, DiscoverFor, EtcName, ImageEtc, LogDir, Memory, Metrics, OomScore, Pass, Place, Processes,
+    Read, SearchPath, Shown, SiteName, Size, SysDir, Uids, Umask, Unless, WallTime,
 };
-use super::{Abi32, Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared, set};
+use super::{
+    Abi32, Args, Config, Demand, Discover, ForeignConfig, Journald, Probes, UidMode, Undeclared, set,
+};
+use crate::policy::group::GroupPattern;
 
 type List<T> = Option<Vec<Read<T>>>;
 type One<T> = Option<Read<T>>;
@@ -30,6 +34,7 @@ pub(super) struct Keys {
     retention: Retention,
     root: Root,
     environment: Environment,
+    apptainer: apptainer::Keys,
     sandbox: Sandbox,
     uid: Uid,
     root_caller: RootCaller,
@@ -56,6 +61,12 @@ struct Site {
 #[serde(deny_unknown_fields, default, expecting = "a section, written [identity]")]
 struct Identity {
     undeclared: One<Undeclared>,
+    discover: List<Discover>,
+    discover_for: One<DiscoverFor>,
+    job_ad_user: Option<bool>,
+    pilots: List<User>,
+    pilot_groups: List<GroupPattern>,
+    probes: One<Probes>,
 }
 
 #[derive(Deserialize, Default)]
@@ -180,7 +191,8 @@ impl Keys {
         // Taken apart in full: a key that is added above and forgotten here does not compile quietly.
         let Self {
             site: Site { name, public_ip },
-            identity: Identity { undeclared },
+            identity:
+                Identity { undeclared, discover, discover_for, job_ad_user, pilots, pilot_groups, probes },
             audit: Audit { dir, recorder, socket, wait, network_filesystem, journald, args, user_name },
             recorder:
                 Recorder {
@@ -200,6 +212,7 @@ impl Keys {
             retention: Retention { days, size },
             root: Root { host, host_etc, image_etc, always, late_mounts, sys, scratch_size },
             environment: Environment { pass, path },
+            apptainer,
             sandbox:
                 Sandbox {
                     pid_namespace,
@@ -245,6 +258,7 @@ impl Keys {
         for rule in overuse {
             rule.apply(&mut config.overuse);
         }
+        apptainer.apply(&mut config.apptainer);
         policy.apply(config);
         image.apply(config);
         bans.apply(config);
@@ -257,6 +271,12 @@ impl Keys {
         set(&mut config.site.name, name.map(|v| v.0.0));
         set(&mut config.site.public_ip, list(public_ip, |v| v));
         set(&mut config.identity.undeclared, undeclared.map(|v| v.0));
+        set(&mut config.identity.discover, list(discover, |v| v));
+        set(&mut config.identity.discover_always, discover_for.map(|v| v.0 == DiscoverFor::All));
+        set(&mut config.identity.job_ad_user, job_ad_user);
+        set(&mut config.identity.pilots, list(pilots, |v| v.0));
+        set(&mut config.identity.pilot_groups, list(pilot_groups, |v| v));
+        set(&mut config.identity.probes, probes.map(|v| v.0));
         set(&mut config.audit.dir, dir.map(|v| v.0.0));
         set(&mut config.audit.recorder, recorder.map(|v| v.0));
         set(&mut config.audit.socket, socket.map(|v| v.0.0));

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::overuse::amount_text;
-use super::{Abi32, Args, Config, Demand, ForeignConfig, Journald, UidMode, Undeclared};
+use super::values::DiscoverFor;
+use super::{Abi32, Args, Config, Demand, Discover, ForeignConfig, Journald, Probes, UidMode, Undeclared};
 use crate::overuse;
 use crate::policy::rule::{Named, NetworkGrant, Parallel, Rule};
 use crate::policy::settings::{Settings, Tables};
@@ -21,6 +22,7 @@ pub fn show(config: &Config) -> String {
         retention,
         root,
         environment,
+        apptainer,
         sandbox,
         uid,
         root_caller,
@@ -47,6 +49,13 @@ pub fn show(config: &Config) -> String {
 
     out.section("identity");
     out.text("undeclared", identity.undeclared.as_str());
+    out.list("discover", identity.discover.iter().map(|source| source.as_str().to_owned()));
+    let always = if identity.discover_always { DiscoverFor::All } else { DiscoverFor::Containers };
+    out.text("discover_for", always.as_str());
+    out.line(format_args!("job_ad_user = {}", identity.job_ad_user));
+    out.list("pilots", identity.pilots.iter().map(|name| name.text.clone()));
+    out.list("pilot_groups", identity.pilot_groups.iter().map(ToString::to_string));
+    out.text("probes", identity.probes.as_str());
 
     out.section("audit");
     let dir = audit.dir.as_ref().map(|dir| dir.to_string_lossy());
@@ -90,6 +99,12 @@ pub fn show(config: &Config) -> String {
     out.section("environment");
     out.list("pass", environment.pass.iter().cloned());
     out.text("path", &environment.path);
+
+    out.section("apptainer");
+    out.text("environment", apptainer.environment.as_str());
+    out.text("home", apptainer.home.as_str());
+    out.text("tmp", apptainer.tmp.as_str());
+    out.text("cwd", apptainer.cwd.as_str());
 
     out.section("sandbox");
     out.text("pid_namespace", sandbox.pid_namespace.as_str());
@@ -343,6 +358,29 @@ impl Undeclared {
         match self {
             Self::Deny => "deny",
             Self::Record => "record",
+        }
+    }
+}
+
+impl Discover {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JobAd => "job-ad",
+            Self::Panda => "panda",
+            Self::Dirac => "dirac",
+            Self::Alice => "alice",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+impl Probes {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AsPayloads => "as-payloads",
+            Self::Allow => "allow",
         }
     }
 }

@@ -81,6 +81,12 @@ const EVERYTHING: &str = r#"
 site = { name = "CERN \"X\" \\ é", public_ip = ["192.0.2.1", "2001:db8::1"] }
 [identity]
 undeclared = "deny"
+discover = ["panda", "job-ad", "panda"]
+discover_for = "all"
+job_ad_user = true
+pilots = ["/DC=org/CN=Robot", "https://iam.example.org/ 77"]
+pilot_groups = ["/cms/Role=pilot"]
+probes = "allow"
 [audit]
 dir = "/data//bailey/./log/"
 recorder = "required"
@@ -117,6 +123,11 @@ scratch_size = "1025"
 [environment]
 pass = ["A*", "B"]
 path = "/bin:/usr/bin"
+[apptainer]
+environment = "clean"
+home = "host"
+tmp = "host"
+cwd = "off"
 [sandbox]
 pid_namespace = "preferred"
 proc = "off"
@@ -254,7 +265,11 @@ fn every_key_is_read_and_shown() {
     let config = from_text(EVERYTHING).unwrap();
     assert_eq!(config.site.name, "CERN \"X\" \\ é");
     assert_eq!(config.site.public_ip.len(), 2);
-    assert_eq!(config.identity.undeclared, Undeclared::Deny);
+    let identity = &config.identity;
+    assert_eq!((identity.undeclared, identity.probes), (Undeclared::Deny, Probes::Allow));
+    assert_eq!(identity.discover, [Discover::Panda, Discover::JobAd]);
+    assert!(identity.discover_always && identity.job_ad_user);
+    assert_eq!((identity.pilots.len(), identity.pilot_groups.len()), (2, 1));
     assert_eq!(config.audit.dir, Some(PathBuf::from("/data/bailey/log")));
     assert_eq!(config.audit.wait, Duration::from_secs(5400));
     assert!(config.audit.network_filesystem && config.audit.user_name);
@@ -347,6 +362,10 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[audit]\nuser_name = \"yes\"\n", "line 2, column 13", "expected a boolean", ""),
     ("[audit]\nargs = \"ful\"\n", "line 2, column 8", "unknown value `ful`", "did you mean 'full'?"),
     ("[identity]\nundeclared = true\n", "line 2, column 14", "boolean `true`, expected \"deny\" or \"record\"", ""),
+    ("[identity]\ndiscover = [\"panda\", \"condor\"]\n", "line 2, column 22", "unknown value `condor`", ""),
+    ("[identity]\npilots = [\"\"]\n", "line 2, column 11", "the name is empty", ""),
+    ("[identity]\npilot_groups = [\"cms\"]\n", "line 2, column 17", "'cms'", ""),
+    ("[identity]\nprobes = \"deny\"\n", "line 2, column 10", "unknown value `deny`", ""),
     ("[identity]\nundeclared = { deny = {} }\n", "line 2, column 14", "invalid type: map", ""),
     ("[audit]\nwait = \"soon\"\n", "line 2, column 8", "'soon' is not a time span", ""),
     ("[cgroup]\nparent = \"grid\"\n", "line 2, column 10", "is no cgroup", ""),

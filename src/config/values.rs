@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::{Abi32, Args, Demand, ForeignConfig, Journald, UidMode, Undeclared};
+use super::{Abi32, Args, Demand, Discover, ForeignConfig, Journald, Probes, UidMode, Undeclared};
 use crate::request::{
     EnvName, LEAST_MEMORY, Stdio, UidRange, parse_cpus, parse_duration, parse_pids, parse_size,
 };
@@ -70,6 +70,47 @@ impl Value for Undeclared {
     const EXPECTED: &'static str = "\"deny\" or \"record\"";
     fn read(text: &str) -> Result<Self, String> {
         word(text, &[Self::Deny, Self::Record], Self::as_str)
+    }
+}
+
+impl Value for Discover {
+    const EXPECTED: &'static str =
+        "a source as text: \"job-ad\", \"panda\", \"dirac\", \"alice\" or \"batch\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &Self::ALL, Self::as_str)
+    }
+}
+
+/// `identity.discover_for`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiscoverFor {
+    /// Launches by the command line of a container runtime.
+    Containers,
+    /// Every launch.
+    All,
+}
+
+impl DiscoverFor {
+    /// The word in the file.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Containers => "containers",
+            Self::All => "all",
+        }
+    }
+}
+
+impl Value for DiscoverFor {
+    const EXPECTED: &'static str = "\"containers\" or \"all\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::Containers, Self::All], Self::as_str)
+    }
+}
+
+impl Value for Probes {
+    const EXPECTED: &'static str = "\"as-payloads\" or \"allow\"";
+    fn read(text: &str) -> Result<Self, String> {
+        word(text, &[Self::AsPayloads, Self::Allow], Self::as_str)
     }
 }
 

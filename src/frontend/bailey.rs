@@ -1,6 +1,7 @@
 //! `bailey exec [OPTIONS] -- COMMAND [ARG...]`.
 #![forbid(unsafe_code)]
 
+use crate::cgroup::cpuset::CpuSet;
 use crate::cgroup::limits::Limits;
 use crate::failure::Failure;
 use crate::request::{
@@ -90,6 +91,9 @@ struct Exec {
     /// Cores at most, such as 8 or 0.5
     #[arg(long, value_name = "N", value_parser = parse_cpus, allow_hyphen_values = true, help_heading = "Walls and limits")]
     cpus: Option<u64>,
+    /// Cores to run on, such as 0-3,8
+    #[arg(long, value_name = "LIST", value_parser = CpuSet::parse, allow_hyphen_values = true, help_heading = "Walls and limits")]
+    cpuset: Option<CpuSet>,
     /// Memory at most, such as 2G
     #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "Walls and limits")]
     memory: Option<u64>,
@@ -158,6 +162,7 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         nested,
         no_pid,
         cpus,
+        cpuset,
         memory,
         pids,
         wall_time,
@@ -180,14 +185,18 @@ pub fn parse(args: &[OsString], identity_env: Option<&OsStr>) -> Result<Parsed, 
         pass_env,
         network,
         stdio,
+        terminal: false,
         nested,
         no_pid,
         scratch_size,
-        limits: Limits { memory, cpus_milli: cpus, pids },
+        limits: Limits { memory, cpus_milli: cpus, pids, cpuset },
         wall_time,
         grace,
         status_file,
+        status_new: false,
         dry_run,
+        container: None,
+        probe: false,
     })))
 }
 
@@ -228,6 +237,7 @@ fn plain(args: &[OsString]) -> Option<Exec> {
                     "--scratch-size" => set(&mut exec.scratch_size, parse_size(text()?).ok()?)?,
                     "--memory" => set(&mut exec.memory, parse_size(text()?).ok()?)?,
                     "--cpus" => set(&mut exec.cpus, parse_cpus(text()?).ok()?)?,
+                    "--cpuset" => set(&mut exec.cpuset, CpuSet::parse(text()?).ok()?)?,
                     "--pids" => set(&mut exec.pids, parse_pids(text()?).ok()?)?,
                     "--wall-time" => set(&mut exec.wall_time, parse_duration(text()?).ok()?)?,
                     "--grace" => set(&mut exec.grace, parse_duration(text()?).ok()?)?,
@@ -396,7 +406,7 @@ mod tests {
     /// What both read is the same, and what only clap reads is left to it.
     #[test]
     fn the_plain_reader_reads_what_clap_reads() {
-        const WORDS: [&str; 65] = [
+        const WORDS: [&str; 66] = [
             "--user",
             "--issuer",
             "--vo",
@@ -417,6 +427,7 @@ mod tests {
             "--nested",
             "--no-pid",
             "--cpus",
+            "--cpuset",
             "--memory",
             "--pids",
             "--wall-time",
@@ -475,6 +486,7 @@ mod tests {
             "--network" => "none",
             "--stdio" => "relay",
             "--cpus" | "--pids" => "7",
+            "--cpuset" => "0-3,8",
             "--scratch-size" | "--memory" => "512M",
             "--wall-time" | "--grace" => "90s",
             _ => "x",
@@ -483,17 +495,17 @@ mod tests {
         for round in 0..20_000 {
             let mut args: Vec<OsString> = Vec::new();
             for _ in 0..next(6) {
-                let word = WORDS[next(26)];
+                let word = WORDS[next(27)];
                 args.push(word.into());
                 if !matches!(word, "--writable" | "--nested" | "--no-pid" | "--dry-run") {
-                    args.push(if round % 3 == 0 { WORDS[next(65)].into() } else { valued(word).into() });
+                    args.push(if round % 3 == 0 { WORDS[next(66)].into() } else { valued(word).into() });
                 }
             }
             if round % 5 == 0 {
-                args.push(WORDS[next(65)].into());
+                args.push(WORDS[next(66)].into());
             }
             if round % 7 != 0 {
-                args.extend(["--".into(), WORDS[next(65)].into(), WORDS[next(65)].into()]);
+                args.extend(["--".into(), WORDS[next(66)].into(), WORDS[next(66)].into()]);
             }
             let clap = Exec::try_parse_from(&args);
             match (plain(&args), clap) {

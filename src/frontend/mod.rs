@@ -1,6 +1,8 @@
-//! A command line → a [`crate::request::Request`]. No effects but the wiping of secrets from argv.
+//! A command line → a [`crate::request::Request`]. No effects but the wiping of secrets from argv and the reading of files that the
+//! line names.
 #![forbid(unsafe_code)]
 
+pub mod apptainer;
 pub mod bailey;
 
 use crate::failure::Failure;

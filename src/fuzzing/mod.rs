@@ -22,7 +22,7 @@ pub use random::{Random, mutate};
 pub type Target = fn(&[u8]) -> bool;
 
 /// All of them, by the names of their programs in `fuzz/fuzz_targets/` and of their folders in `fuzz/seeds/`.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 24] = [
     ("accounts", crate::recorder::accounts::fuzz),
     ("bans", policy::bans),
     ("child", launcher::child),
@@ -34,12 +34,14 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("identity", crate::identity::document::fuzz),
     ("image", launcher::image),
     ("index", crate::trace::index::fuzz::index),
+    ("job_ad", crate::identity::job_ad::fuzz),
     ("line", records::line),
     ("live", crate::audit::live::fuzz),
     ("name", policy::name),
     ("pattern", policy::pattern),
     ("proc", launcher::proc),
     ("redact", records::redact),
+    ("runtime", crate::frontend::apptainer::fuzz),
     ("segment", crate::trace::index::fuzz::segment),
     ("systems", crate::image::end_of_life::fuzz),
     ("values", launcher::values),

@@ -56,21 +56,39 @@ pub fn declare_read(
         name,
         assurance: match source {
             Source::None => Assurance::Undeclared,
-            Source::CommandLine | Source::File => Assurance::Declared,
+            _ => Assurance::Declared,
         },
         source,
         pilot: one("pilot", &cli.pilot, pilot)?,
         job: one("job", &cli.job, job)?,
         task: one("task", &cli.task, task)?,
+        ..Identity::default()
     };
     if identity.assurance == Assurance::Undeclared && undeclared == Undeclared::Deny {
-        return Err(Failure::refused(
-            "cannot run this payload",
-            "nobody said whose it is, and this site runs no payload without a user",
-            "name the user with --user, or an identity document with --identity FILE",
-        ));
+        return Err(nobody());
     }
     Ok(identity)
+}
+
+/// The site wants a user, and there is none.
+pub(super) fn nobody() -> Failure {
+    Failure::refused(
+        "cannot run this payload",
+        "nobody said whose it is, and this site runs no payload without a user",
+        "name the user with --user, or an identity document with --identity FILE",
+    )
+}
+
+/// The site wants a user, and there is only a pilot.
+pub(super) fn only_a_pilot(pilot: &str) -> Failure {
+    Failure::refused(
+        "cannot run this payload",
+        format!(
+            "only its pilot is known ({}), and this site runs no payload without a user",
+            syntax::shorten(pilot)
+        ),
+        "name the user with --user, or an identity document with BAILEY_IDENTITY or --identity FILE",
+    )
 }
 
 fn check_command_line(cli: &DeclaredIdentity) -> Result<(), Failure> {
@@ -215,6 +233,7 @@ mod tests {
                 pilot: text("p"),
                 job: text("j"),
                 task: text("t"),
+                ..Identity::default()
             }
         );
         assert_eq!(identity.source.as_str(), "command-line");

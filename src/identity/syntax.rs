@@ -36,7 +36,8 @@ pub(super) struct Fault {
 /// Reason and next step.
 type Check = Result<(), (String, String)>;
 
-const MOST_GROUPS: usize = 128;
+/// The most groups of one identity.
+pub(super) const MOST_GROUPS: usize = 128;
 
 impl Said<'_> {
     /// The first fault, in the order of the fields.
@@ -64,6 +65,31 @@ impl Said<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether it may be an id: a job's, a pilot's.
+pub(super) fn is_plain(value: &str) -> bool {
+    plain(value, 255).is_ok()
+}
+
+/// Why it is no user's name.
+pub(super) fn user_fault(value: &str) -> Option<String> {
+    user(value).err().map(|(why, _)| why)
+}
+
+/// Whether it is a token's issuer.
+pub(super) fn is_issuer(value: &str) -> bool {
+    issuer(value).is_ok()
+}
+
+/// Whether it is a VO's name.
+pub(super) fn is_vo(value: &str) -> bool {
+    vo(value).is_ok()
+}
+
+/// Whether it is a group.
+pub(super) fn is_group(value: &str) -> bool {
+    group(value).is_ok()
 }
 
 fn no(why: impl Into<String>, next: impl Into<String>) -> Check {

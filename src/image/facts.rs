@@ -125,7 +125,7 @@ fn take(root: BorrowedFd<'_>, path: &CStr, told: &mut Told) -> Option<Vec<u8>> {
 }
 
 /// Looks first (`O_PATH` opens no device and waits for no writer), then opens what was looked at, by its descriptor.
-fn read_inside(root: BorrowedFd<'_>, path: &CStr) -> Result<Vec<u8>, Trouble> {
+pub(crate) fn read_inside(root: BorrowedFd<'_>, path: &CStr) -> Result<Vec<u8>, Trouble> {
     let system = |errno: Errno| Trouble::System(errno.into());
     let found = open_how(root, path, libc::O_PATH, 0, Resolve::InRoot).map_err(system)?;
     let stat = stat_at(found.as_fd(), c"").map_err(system)?;

@@ -9,6 +9,7 @@ pub mod sif;
 
 use crate::config;
 use crate::failure::{Failure, errno_text};
+use crate::input::Trouble;
 use crate::sandbox::tree::{Builder, HostObject, Origin, READ_ONLY, cannot_open, is_absent, unseen};
 use crate::sys::{Errno, fs};
 use facts::Told;
@@ -58,8 +59,7 @@ pub fn open(path: &Path) -> Result<HostObject, Failure> {
         return Err(Failure::usage(&what, why, next));
     }
     if let Some(why) = object.refusal() {
-        let next =
-            "name a root directory; without --image the host's system is shown read-only, as root.host says";
+        let next = "name a directory that holds a root file system; bailey exec without --image shows the host's, as root.host says";
         return Err(Failure::usage(&what, why, next));
     }
     Ok(object)
@@ -70,6 +70,24 @@ pub fn told(object: &HostObject, look: Look) -> Told {
     match look {
         Look::Inside => facts::of_directory(object.as_fd()),
         Look::Not => Told::default(),
+    }
+}
+
+/// A small text file of the image; empty where there is none.
+///
+/// # Errors
+/// It cannot be read, and why.
+pub fn text_file(object: &HostObject, path: &CStr) -> Result<Vec<u8>, String> {
+    match facts::read_inside(object.as_fd(), path) {
+        Err(Trouble::System(error))
+            if error
+                .raw_os_error()
+                .map(Errno::from_raw)
+                .is_some_and(|errno| matches!(errno, Errno::ENOENT | Errno::ENOTDIR)) =>
+        {
+            Ok(Vec::new())
+        }
+        read => read.map_err(|trouble| trouble.to_string()),
     }
 }
 

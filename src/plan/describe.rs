@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use super::{HandedOver, Plan};
 use crate::failure::{Failure, Printable, errno_text};
-use crate::identity::Identity;
+use crate::identity::{Identity, Role};
 use crate::policy::verdict::Verdict;
 use crate::request::{Bytes, Cores, LaunchId, Request, Stdio};
 use crate::sys::fs;
@@ -16,7 +16,7 @@ use crate::sys::fs;
 ///
 /// # Errors
 /// One of them is a directory of the host: openat(2) goes anywhere from there, past every wall of paths.
-pub(super) fn streams(stdio: Stdio) -> Result<String, Failure> {
+pub(super) fn streams(stdio: Stdio, terminal: bool) -> Result<String, Failure> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [
         ("stdin", "standard input (descriptor 0)", stdin.as_fd()),
@@ -45,6 +45,7 @@ pub(super) fn streams(stdio: Stdio) -> Result<String, Failure> {
         }
     }
     Ok(match stdio {
+        _ if terminal => "relay: a terminal of its own".to_owned(),
         Stdio::Relay => "relay".to_owned(),
         Stdio::Pass if files.is_empty() => "pass".to_owned(),
         Stdio::Pass => format!("{CAN_OPEN}{} again", files.join(", ")),
@@ -86,12 +87,22 @@ pub fn describe(
     if let Some(person) = &verdict.person {
         put("person", person);
     }
+    if identity.role != Role::Payload {
+        put("role", identity.role.as_str());
+    }
+    for other in &identity.others {
+        put("also", &other.to_string());
+    }
+    for name in &identity.pilot_names {
+        put("pilot", &name.to_string());
+    }
     put("rule", verdict.rule.as_deref().unwrap_or("(none applies)"));
     put("profile", verdict.obligations.profile.as_str());
     for remark in &verdict.remarks {
         put("remark", remark);
     }
-    let command: Vec<String> = request.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let words = if facts.words.is_empty() { &request.command } else { &facts.words };
+    let command: Vec<String> = words.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     put("command", &command.join(" "));
     put(
         "image",
@@ -130,12 +141,18 @@ pub fn describe(
     ] {
         put(name, most.as_deref().unwrap_or("no limit"));
     }
+    if let Some(cpus) = facts.limits.cpuset {
+        put("cpuset", &format!("the cores {cpus}"));
+    }
     match plan.deadline.wall_time {
         Some(limit) => put(
             "wall time",
             &format!("{} s, then SIGTERM, {} s, SIGKILL", limit.as_secs(), plan.deadline.grace.as_secs()),
         ),
         None => put("wall time", "no limit"),
+    }
+    for unheeded in &facts.unheeded {
+        put("unheeded", unheeded);
     }
     for (wall, state) in &facts.walls {
         put("wall", &format!("{wall}: {state}"));

@@ -6,10 +6,13 @@
 //!    which it is recorded.
 #![forbid(unsafe_code)]
 
+use crate::cgroup::by_affinity;
+use crate::cgroup::cpuset::CpuSet;
 use crate::cgroup::limits::Limits;
 use crate::config;
-use crate::failure::Failure;
+use crate::failure::{Failure, errno_text};
 use crate::request::{Bytes, Cores, LEAST_MEMORY};
+use crate::sys::kernel;
 use crate::sys::process::Ceiling;
 use std::collections::BTreeMap;
 
@@ -28,7 +31,11 @@ pub fn limits(asked: &Limits, site: &config::Limits, rule: &Limits) -> Result<Li
         memory: memory.holds(asked.memory, site.memory, site.most_memory, rule.memory)?,
         cpus_milli: cpus.holds(asked.cpus_milli, site.cpus_milli, site.most_cpus_milli, rule.cpus_milli)?,
         pids: processes.holds(asked.pids, site.pids, site.most_pids, rule.pids)?,
+        cpuset: asked.cpuset,
     };
+    if let Some(asked) = asked.cpuset {
+        cores_are_the_pilots(asked)?;
+    }
     if let Some(memory) = limits.memory.filter(|memory| *memory < LEAST_MEMORY) {
         return Err(Failure::usage(
             format!("cannot run anything in {} of memory", Bytes(memory)),
@@ -46,6 +53,21 @@ pub fn limits(asked: &Limits, site: &config::Limits, rule: &Limits) -> Result<Li
         }
     }
     Ok(limits)
+}
+
+/// No payload runs on a core that the pilot may not use.
+fn cores_are_the_pilots(asked: CpuSet) -> Result<(), Failure> {
+    let own = CpuSet::of_this_process().map_err(|errno| {
+        Failure::site("cannot see which cores the pilot may use", errno_text(errno), "leave out --cpuset")
+    })?;
+    match asked.beyond(own) {
+        None => Ok(()),
+        Some(beyond) => Err(Failure::usage(
+            format!("cannot run on the cores {beyond}"),
+            format!("the pilot itself may use {own}"),
+            "name some of these (--cpuset)",
+        )),
+    }
 }
 
 /// One of the three, for its messages.
@@ -113,6 +135,7 @@ fn weaker_on(limits: &Limits, counts_by_namespace: bool) -> (Vec<Ceiling>, BTree
     if limits.cpus_milli.is_some() {
         words.insert("limit_cpus", "not enforced: needs a control group".to_owned());
     }
+    words.extend(limits.cpuset.map(|cpus| ("limit_cpuset", by_affinity(cpus))));
     (ceilings, words)
 }
 
@@ -122,12 +145,7 @@ fn weaker_on(limits: &Limits, counts_by_namespace: bool) -> (Vec<Ceiling>, BTree
 /// By the kernel's version: by doing, only a fork inside the new namespace could show it, when what is recorded is long
 /// decided. The error is on the safe side: an older kernel to which it was ported back is said to be weaker than it is.
 fn counts_by_namespace() -> bool {
-    nix::sys::utsname::uname().is_ok_and(|host| is_since_5_14(&host.release().to_string_lossy()))
-}
-
-fn is_since_5_14(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(5), Some(14))
+    kernel::is_at_least(&kernel::release(), (5, 14))
 }
 
 #[cfg(test)]
@@ -135,7 +153,7 @@ mod tests {
     use super::*;
 
     fn all(of: Option<u64>) -> Limits {
-        Limits { memory: of.map(|n| n << 30), cpus_milli: of.map(|n| n * 1000), pids: of }
+        Limits { memory: of.map(|n| n << 30), cpus_milli: of.map(|n| n * 1000), pids: of, cpuset: None }
     }
 
     /// `[limits]` with these defaults and maxima.
@@ -218,13 +236,13 @@ mod tests {
                 );
             }
         }
-        let least = Limits { memory: Some(LEAST_MEMORY), cpus_milli: Some(1), pids: Some(1) };
+        let least = Limits { memory: Some(LEAST_MEMORY), cpus_milli: Some(1), pids: Some(1), cpuset: None };
         assert_eq!(limits(&least, &site, &Limits::default()).unwrap(), least);
     }
 
     #[test]
     fn what_setrlimit_can_hold() {
-        let limits = Limits { memory: Some(2 << 30), cpus_milli: Some(500), pids: Some(5) };
+        let limits = Limits { memory: Some(2 << 30), cpus_milli: Some(500), pids: Some(5), cpuset: None };
         let ceiling = |resource, most| Ceiling { resource: resource as libc::c_int, most };
         let data = ceiling(libc::RLIMIT_DATA, 2 << 30);
         let (ceilings, words) = weaker_on(&limits, true);
@@ -237,19 +255,5 @@ mod tests {
         assert_eq!(ceilings, [data]);
         assert!(words["limit_pids"].starts_with("not enforced: "), "{words:?}");
         assert_eq!(weaker_on(&Limits::default(), true), (Vec::new(), BTreeMap::new()));
-        for (release, since) in [
-            ("5.14.0-427.el9.x86_64", true),
-            ("6.1.0-13-amd64", true),
-            ("10.0", true),
-            ("6", true),
-            ("5.13.19", false),
-            ("5.10.0-28-amd64", false),
-            ("4.18.0-553.el8", false),
-            ("2.6.78.44", false),
-            ("", false),
-            ("x.y", false),
-        ] {
-            assert_eq!(is_since_5_14(release), since, "{release}");
-        }
     }
 }

@@ -10,13 +10,10 @@ use crate::host::Caller;
 use crate::image::{self, facts::Told};
 use crate::overuse::{self, Requests, Selection, Tells, sample};
 use crate::policy::rule::Profile;
-use crate::policy::store;
 use crate::policy::verdict::Obligations;
 use crate::request::{LaunchId, Network, Request, Stdio};
-use crate::sandbox::layout::{self, Account, Protected};
 use crate::sandbox::seccomp::{self, Filter};
-use crate::sandbox::tree::{Origin, canonical};
-use crate::sandbox::{Blueprint, environment, landlock};
+use crate::sandbox::{Blueprint, landlock};
 use crate::supervisor::Deadline;
 use crate::sys::process::{Ceiling, ExecArrays};
 use std::borrow::Cow;
@@ -26,17 +23,22 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod container;
 mod describe;
 mod limits;
 mod opened;
 mod pids;
+mod room;
+mod unheeded;
 
 pub use describe::describe;
 pub(crate) use describe::streams_behind_rules;
 pub use limits::{limits, weaker};
+use opened::Asked;
 pub use opened::{Opened, facts, open};
 pub(crate) use pids::OUTER_PROC;
 use pids::Pids;
+use room::Room;
 
 /// What will be done.
 pub struct Plan {
@@ -87,6 +89,10 @@ pub struct Facts {
     pub wall_time: Option<Duration>,
     /// Each wall: `on`, `off`, or why not.
     pub walls: BTreeMap<&'static str, String>,
+    /// The command with its arguments, once it is known: an image's script where that was asked for.
+    pub words: Vec<OsString>,
+    /// What was asked for, or is the custom of the runtime that bailey stands in for, and is not done.
+    pub unheeded: Vec<String>,
 }
 
 /// Decides. `log_dir` is where the embedded log is, so that no bind hands it over. `obligations`: what the site's policy holds
@@ -98,9 +104,11 @@ pub fn decide(
     obligations: &Obligations,
     config: &Config,
     caller: &Caller,
-    log_dir: &Path,
+    log_dir: Option<&Path>,
 ) -> Result<Plan, Failure> {
-    let (request, config) = (&obliged(request, obligations), &*walled(config, obligations.profile));
+    let readonly = opened.readonly(request, obligations);
+    let (request, config) =
+        (&obliged(request, obligations, &readonly), &*walled(config, obligations.profile));
     if request.nested && !config.sandbox.allow_nested {
         return Err(nested());
     }
@@ -124,53 +132,27 @@ pub fn decide(
         ));
     }
 
-    // The root, then what every payload has, then what the site shows, then what was handed over; what must stay hidden last.
-    let Opened { image, told, end_of_life, workdir, binds } = opened;
+    let Opened { ref image, .. } = opened;
     let abi_32bit = match config.sandbox.abi_32bit {
         Abi32::Auto => image::runs_32bit_programs(image.as_ref())?,
         fixed => fixed == Abi32::On,
     };
-    let image = match image {
-        Some(object) => image::root(object, request.writable),
-        None => image::host(&config.root)?,
-    };
-    let (image_path, image_ids) = (image.path, image.content_ids);
-    let mut builder = image.builder;
-    let has_workdir = workdir.is_some();
-    let home =
-        workdir.as_ref().map_or_else(|| PathBuf::from(layout::PRIVATE_WORKDIR), |dir| dir.path.clone());
-    let user = caller.account();
-    let account = Account { name: &user, uid: caller.uid, gid: caller.gid, home: &home };
-    layout::add_private_parts(&mut builder, &account, &config.root)?;
-    if image_path.is_some() {
-        image::bind_over(&mut builder, &config.root.image_etc)?;
-    }
-    image::bind_always(&mut builder, &config.root)?;
-    let start_dir = layout::add_workdir(&mut builder, workdir)?;
-    for (bind, object) in request.binds.iter().zip(binds) {
-        layout::add_bind(&mut builder, bind, object, &config.root.late_mounts)?;
-    }
-    let mounts = builder
-        .shown()
-        .filter(|shown| shown.origin == Origin::Handed)
-        .map(|shown| HandedOver {
-            source: shown.host.into(),
-            target: shown.inside.into(),
-            mode: if shown.writable { "rw" } else { "ro" },
-        })
-        .collect();
-    layout::protect(&mut builder, &protected(request, caller, &home, has_workdir, log_dir)?)?;
-
-    let own = environment::Own { id: id.as_str(), home: &start_dir, user: &user };
-    let env = environment::build(
-        &config.environment,
-        &own,
-        &caller.env,
-        &request.pass_env,
-        &request.env,
-        &|path| builder.is_handed(path),
-    )?;
-    let commands = commands(request, &env)?;
+    let (told, end_of_life) = (opened.told.clone(), opened.end_of_life);
+    let of = room::For { id, request, obligations, config, caller, log_dir, readonly: &readonly };
+    let Room {
+        builder,
+        image,
+        image_ids,
+        mounts,
+        start_dir,
+        env,
+        commands,
+        behind,
+        argv,
+        words,
+        unheeded,
+        hostname,
+    } = room::build(opened, of)?;
     let namespaces = namespaces(request, config, pids);
     let tree = builder.finish(scratch, &start_dir)?;
     // File-system rules forbid every later mount, so never where the payload may mount.
@@ -181,7 +163,7 @@ pub fn decide(
         second_wall && request.network == Network::None,
     );
     let filter = filter(request, config, obligations.profile, abi_32bit, pids);
-    let mut walls = walls(request, config, image_path.is_some());
+    let mut walls = walls(request, config, image.is_some());
     walls.extend(pids.walls(config.sandbox.proc));
     if obligations.profile == Profile::Nested {
         walls.insert("nested_namespaces_forbidden", "off: a rule of the site grants them".to_owned());
@@ -203,7 +185,7 @@ pub fn decide(
     walls.insert("overuse", watch.describe());
     walls.extend(limit_walls);
     deadline.overuse = watch.watched;
-    walls.insert("stdio", describe::streams(stdio)?);
+    walls.insert("stdio", describe::streams(stdio, request.terminal)?);
     walls.insert("profile", obligations.profile.as_str().to_owned());
 
     let blueprint = Blueprint {
@@ -216,6 +198,7 @@ pub fn decide(
         gid_map: line(&format!("{0} {0} 1\n", caller.gid)),
         cgroup_mode: config.cgroup.mode,
         limits: by_group,
+        cores: limits.cpuset,
         moved_late: place.as_ref().is_ok_and(Place::is_late),
         cgroup: place.ok().map(|place| Planned { place, limits: by_group, settings: config.cgroup.clone() }),
         namespaces,
@@ -227,18 +210,25 @@ pub fn decide(
         ceilings: ceilings(&config.limits, weaker),
         oom_score_adj: config.sandbox.oom_score_adj,
         loopback: request.network == Network::None,
+        hostname,
         stdio,
-        umask: config.sandbox.umask,
+        terminal: request.terminal,
+        umask: request
+            .container
+            .as_deref()
+            .map_or(config.sandbox.umask, |container| container::umask(container, config)),
         proc: if pids.are_own() { config.sandbox.proc } else { Demand::Off },
         proc_attr: proc_attr(),
         commands,
-        argv: ExecArrays::new(strings(request.command.iter().cloned(), "an argument")?),
+        behind,
+        show_program: !mounts.is_empty(),
+        argv: ExecArrays::new(strings(argv.into_iter(), "an argument")?),
         envp: ExecArrays::new(strings(env.iter().map(|(k, v)| pair(k, v)), "a variable")?),
         title: line(&format!("bailey-init {id}")),
     };
     let wall_time = deadline.wall_time;
     let facts = Facts {
-        image: image_path,
+        image,
         image_ids,
         told,
         end_of_life,
@@ -249,6 +239,8 @@ pub fn decide(
         limits,
         wall_time,
         walls,
+        words,
+        unheeded,
     };
     Ok(Plan { blueprint, deadline, facts })
 }
@@ -268,12 +260,14 @@ pub(crate) fn refusals() -> Vec<Failure> {
 }
 
 /// The request as far as the site's policy grants it.
-fn obliged(request: &Request, obligations: &Obligations) -> Request {
+fn obliged(request: &Request, obligations: &Obligations, readonly: &[Asked]) -> Request {
     let mut request = request.clone();
     request.network = obligations.network;
     request.nested |= obligations.profile == Profile::Nested;
-    for at in &obligations.readonly_binds {
-        if let Some(bind) = request.binds.get_mut(*at) {
+    for asked in readonly {
+        if let Asked::Bind(at) = asked
+            && let Some(bind) = request.binds.get_mut(*at)
+        {
             bind.writable = false;
         }
     }
@@ -290,6 +284,7 @@ fn walled(config: &Config, profile: Profile) -> Cow<'_, Config> {
             let config = config.to_mut();
             config.environment.pass.clear();
             config.root.sys.clear();
+            config.apptainer = config::Apptainer::contained();
             config.sandbox.allow_nested = false;
         }
     }
@@ -371,6 +366,7 @@ fn place(settings: &config::Cgroup, limits: &Limits) -> Result<Result<Place, Str
         ("--memory", limits.memory.is_some() && !offers.memory),
         ("--pids", limits.pids.is_some() && !offers.pids),
         ("--cpus", limits.cpus_milli.is_some() && !offers.cpu),
+        ("--cpuset", limits.cpuset.is_some() && !offers.cpuset),
     ] {
         if lacks {
             return Err(cgroup::missing(
@@ -395,42 +391,6 @@ pub fn absolute(path: &Path, caller: &Caller, option: &str) -> Result<PathBuf, F
             "give an absolute path, or start from a directory that exists",
         )),
     }
-}
-
-fn protected(
-    request: &Request,
-    caller: &Caller,
-    home: &Path,
-    has_workdir: bool,
-    log_dir: &Path,
-) -> Result<Protected, Failure> {
-    let mut credentials: Vec<PathBuf> = Vec::new();
-    for path in environment::credential_files(&caller.env) {
-        credentials.extend(canonical(path)?);
-    }
-    if has_workdir || !request.binds.is_empty() {
-        credentials.extend(layout::well_known_credentials(caller.uid)?);
-    }
-    if has_workdir {
-        credentials.extend(layout::pilot_files(home)?);
-    }
-    let mut status_file = None;
-    if let Some(path) = &request.status_file {
-        let path = absolute(path, caller, "--status-file")?;
-        if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
-            status_file = canonical(dir)?.map(|dir| dir.join(name));
-        }
-    }
-    // A log that does not exist yet is made below a directory that does: that one must not be handed over writable.
-    let mut log = None;
-    for existing in log_dir.ancestors() {
-        if let Some(found) = canonical(existing)? {
-            log = log_dir.strip_prefix(existing).ok().map(|rest| found.join(rest));
-            break;
-        }
-    }
-    let [_, copy] = store::places(caller.uid);
-    Ok(Protected { log_dir: log, status_file, credentials, copy })
 }
 
 fn namespaces(request: &Request, config: &Config, pids: Pids) -> libc::c_int {
@@ -575,8 +535,8 @@ fn proc_attr() -> u64 {
 }
 
 /// The paths to try for the command: itself when it has a slash, else each directory of PATH, as execvp(3) does.
-fn commands(request: &Request, env: &BTreeMap<OsString, OsString>) -> Result<Vec<CString>, Failure> {
-    let Some(name) = request.command.first().filter(|name| !name.is_empty()) else {
+fn commands(name: Option<&OsString>, env: &BTreeMap<OsString, OsString>) -> Result<Vec<CString>, Failure> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
         return Err(Failure::usage(
             "there is no command to run",
             "nothing follows the options",

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::absolute;
+use super::container::{self, Place, Places};
 use crate::audit::time::Timestamp;
 use crate::config::Config;
 use crate::failure::{Failure, Fault};
@@ -9,11 +10,13 @@ use crate::host::Caller;
 use crate::identity::Identity;
 use crate::image::facts::Told;
 use crate::image::{self, Look};
-use crate::policy::facts::{self, Asks, Facts, Who};
+use crate::policy::facts::{self, Also, Asks, Facts, Who};
 use crate::policy::store::Policy;
+use crate::policy::verdict::Obligations;
 use crate::request::Request;
 use crate::sandbox::tree::{HostObject, canonical};
 use crate::sandbox::{environment, layout};
+use std::path::PathBuf;
 
 /// Image, working directory and binds.
 #[derive(Debug)]
@@ -28,13 +31,69 @@ pub struct Opened {
     pub workdir: Option<HostObject>,
     /// The sources of `--bind`, in order.
     pub binds: Vec<HostObject>,
+    /// Where Apptainer's manner puts what, when that was called for.
+    pub(super) places: Option<Places>,
+}
+
+/// One of the things that [`facts`] lists as binds, in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// By its number among `Request::binds`.
+    Bind(usize),
+    /// By its number among `Places::handed`.
+    Place(usize),
+}
+
+impl Opened {
+    /// What policy judges as binds, the directory that the payload works in among them.
+    pub(super) fn asked(&self, request: &Request) -> Vec<Asked> {
+        let binds = (0..request.binds.len()).map(Asked::Bind);
+        let places = (0..self.places.as_ref().map_or(0, |places| places.handed.len())).map(Asked::Place);
+        binds.chain(places).collect()
+    }
+
+    /// Of these what may only be read. Under the profile `strict`, which makes every bind such, the payload still writes where it
+    /// works, as in the `--workdir` of `bailey exec`; but not where a rule lists that place itself.
+    pub(super) fn readonly(&self, request: &Request, obligations: &Obligations) -> Vec<Asked> {
+        let asked = self.asked(request);
+        let held = |at: &usize| {
+            let asked = asked.get(*at).copied()?;
+            (obligations.listed_binds.contains(at) || !self.is_work(request, asked)).then_some(asked)
+        };
+        obligations.readonly_binds.iter().filter_map(held).collect()
+    }
+
+    fn is_work(&self, request: &Request, asked: Asked) -> bool {
+        let Some(places) = &self.places else { return false };
+        let target = match asked {
+            Asked::Bind(at) => request.binds.get(at).map(|bind| &bind.target),
+            Asked::Place(at) => places.handed.get(at).map(|place| &place.target),
+        };
+        target.is_some_and(|target| places.is_start(target))
+    }
+
+    fn source(&self, asked: Asked) -> Option<PathBuf> {
+        match asked {
+            Asked::Bind(at) => self.binds.get(at).map(|object| object.path.clone()),
+            Asked::Place(at) => self.places.as_ref()?.handed.get(at).map(Place::path),
+        }
+    }
+
+    fn workdir(&self, request: &Request) -> Option<PathBuf> {
+        if let Some(object) = &self.workdir {
+            return Some(object.path.clone());
+        }
+        let places = (0..self.places.as_ref()?.handed.len()).map(Asked::Place);
+        let mut all = (0..request.binds.len()).map(Asked::Bind).chain(places);
+        all.find(|asked| self.is_work(request, *asked)).and_then(|asked| self.source(asked))
+    }
 }
 
 /// Opens everything.
 ///
 /// # Errors
 /// The caller is root; something is not there, or is never shown to a payload.
-pub fn open(request: &Request, policy: &Policy, caller: &Caller) -> Result<Opened, Failure> {
+pub fn open(request: &Request, policy: &Policy, config: &Config, caller: &Caller) -> Result<Opened, Failure> {
     if caller.uid == 0 {
         return Err(by_root());
     }
@@ -59,7 +118,11 @@ pub fn open(request: &Request, policy: &Policy, caller: &Caller) -> Result<Opene
         None => None,
     };
     let binds = request.binds.iter().map(layout::open_bind).collect::<Result<_, _>>()?;
-    Ok(Opened { image, told, end_of_life, workdir, binds })
+    let places = match &request.container {
+        Some(container) => Some(container::open(container, request, config, caller)?),
+        None => None,
+    };
+    Ok(Opened { image, told, end_of_life, workdir, binds, places })
 }
 
 /// Nothing runs for root.
@@ -85,7 +148,6 @@ pub fn facts(
     config: &Config,
     caller: &Caller,
 ) -> Result<Facts, Failure> {
-    let binds = request.binds.iter().zip(&opened.binds);
     Ok(Facts {
         who: Who {
             user: identity.user.clone(),
@@ -95,6 +157,16 @@ pub fn facts(
             pilot: identity.pilot.clone(),
             uid: caller.uid,
             assurance: identity.assurance.as_str().to_owned(),
+            also: identity
+                .others
+                .iter()
+                .chain(&identity.pilot_names)
+                .map(|other| Also {
+                    user: other.user.clone(),
+                    issuer: other.issuer.clone(),
+                    groups: other.groups.clone(),
+                })
+                .collect(),
         },
         image: match &opened.image {
             Some(object) => facts::Image {
@@ -111,8 +183,19 @@ pub fn facts(
             network: request.network,
             nested: request.nested,
             writable: request.writable,
-            binds: binds.map(|(bind, object)| (object.path.clone(), bind.writable)).collect(),
-            workdir: opened.workdir.as_ref().map(|object| object.path.clone()),
+            binds: opened
+                .asked(request)
+                .into_iter()
+                .filter_map(|asked| {
+                    let writable = match asked {
+                        Asked::Bind(at) => request.binds.get(at)?.writable,
+                        Asked::Place(_) => true,
+                    };
+                    Some((opened.source(asked)?, writable))
+                })
+                .collect(),
+            // One of Apptainer's places is among the binds, and can be shown for reading only.
+            workdir: opened.workdir(request).map(|path| (path, opened.workdir.is_some())),
             wall_time: request.wall_time,
             scratch: request.scratch_size,
             limits: request.limits,

@@ -48,6 +48,17 @@ impl Pids {
 }
 
 pub(super) fn decide(request: &Request, config: &Config, caller: &Caller) -> Result<Pids, Failure> {
+    // Called as a container runtime, `--no-pid` is leave to do without, which the site need not give.
+    if request.container.is_some() && request.no_pid {
+        return of(request, config, caller).or_else(|_| {
+            let without = Request { no_pid: false, ..request.clone() };
+            of(&without, config, caller)
+        });
+    }
+    of(request, config, caller)
+}
+
+fn of(request: &Request, config: &Config, caller: &Caller) -> Result<Pids, Failure> {
     let why = match config.sandbox.pid_namespace {
         Demand::Required if request.no_pid => return Err(not_granted()),
         Demand::Required => return Ok(Pids::Own),

@@ -47,8 +47,9 @@ pub fn decide(
         },
         wall_time: grant.wall_time,
         scratch: grant.scratch,
-        limits: Limits { memory: grant.memory, cpus_milli: grant.cpus_milli, pids: grant.pids },
+        limits: Limits { memory: grant.memory, cpus_milli: grant.cpus_milli, pids: grant.pids, cpuset: None },
         readonly_binds: readonly(&facts.asks, grant, strict),
+        listed_binds: readonly(&facts.asks, grant, false),
         profile,
         parallel: grant.parallel.or(settings.parallel),
         overuse_exempt: rule.map(|rule| rule.overuse_exempt.clone()).unwrap_or_default(),
@@ -83,8 +84,17 @@ pub fn banned(facts: &Facts, relevant: &Relevant, now: Timestamp) -> Option<Hit>
     bans(facts, relevant, now).next()
 }
 
-/// Every ban that holds for whoever asks, in the order of lists and lines.
+/// Every ban that holds for whoever asks, in the order of lists and lines; then those that hold for another of the names.
 pub fn bans<'a>(
+    facts: &'a Facts,
+    relevant: &'a Relevant,
+    now: Timestamp,
+) -> impl Iterator<Item = Hit> + use<'a> {
+    let also = relevant.also.iter().flat_map(move |(facts, relevant)| of_one(facts, relevant, now));
+    of_one(facts, relevant, now).chain(also)
+}
+
+fn of_one<'a>(
     facts: &'a Facts,
     relevant: &'a Relevant,
     now: Timestamp,
@@ -104,8 +114,14 @@ pub fn bans<'a>(
     })
 }
 
+/// Whether a ban means whoever asks, under any of the names.
+pub(crate) fn means_any(whom: &Whom, facts: &Facts, relevant: &Relevant) -> bool {
+    let also = relevant.also.iter().any(|(facts, relevant)| means(whom, facts, &relevant.known));
+    also || means(whom, facts, &relevant.known)
+}
+
 /// Whether a ban means whoever asks.
-pub(crate) fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
+fn means(whom: &Whom, facts: &Facts, known: &Known) -> bool {
     let who = &facts.who;
     match whom {
         Whom::Name(name) => known.keys.contains(&name.key()),
@@ -330,11 +346,19 @@ fn of_asks(asks: &Asks, rule: Option<&Rule>, grant: &Grant, strict: bool) -> Opt
             "leave out the bind or variable that names it, or ask the site",
         );
     }
-    for path in asks.binds.iter().map(|(path, _)| path).chain(&asks.workdir) {
+    for (path, _) in asks.binds.iter().chain(&asks.workdir) {
         let meets = |listed: &Path| path.starts_with(listed) || listed.starts_with(path);
         if grant.binds_deny.iter().any(|listed| meets(listed)) {
             return no(&format!("a bind of {}", path.display()), "leave it out, or ask the site");
         }
+    }
+    if let Some((path, true)) = &asks.workdir
+        && grant.binds_readonly.iter().any(|listed| path.starts_with(listed))
+    {
+        return no(
+            &format!("writing to {}, the working directory,", path.display()),
+            "work elsewhere, or ask the site",
+        );
     }
     for (path, _) in &asks.binds {
         if !grant.binds_allow.is_empty() && !grant.binds_allow.iter().any(|listed| path.starts_with(listed)) {

@@ -41,9 +41,33 @@ pub struct Who {
     pub uid: u32,
     /// `grid.identity.assurance`: `undeclared`, `declared`, `checked`, `verified`.
     pub assurance: String,
+    /// Other names, of the user or of the pilot. They let nobody in: only bans are held against them.
+    pub also: Vec<Also>,
+}
+
+/// One more name, with what belongs to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Also {
+    /// DN or token's subject.
+    pub user: String,
+    /// The token's issuer.
+    pub issuer: Option<String>,
+    /// Groups.
+    pub groups: Vec<String>,
 }
 
 impl Who {
+    /// Whoever asks, under each of the other names.
+    pub fn others(&self) -> impl Iterator<Item = Self> + '_ {
+        self.also.iter().map(|also| Self {
+            user: Some(also.user.clone()),
+            issuer: also.issuer.clone(),
+            groups: also.groups.clone(),
+            also: Vec::new(),
+            ..self.clone()
+        })
+    }
+
     /// The user as a name that can be compared; a token's subject together with its issuer.
     pub fn name(&self) -> Option<Name> {
         let user = self.user.as_deref()?;
@@ -87,8 +111,8 @@ pub struct Asks {
     pub writable: bool,
     /// Source on the host, resolved, and whether writes to it are asked for.
     pub binds: Vec<(PathBuf, bool)>,
-    /// The working directory on the host, resolved.
-    pub workdir: Option<PathBuf>,
+    /// The working directory on the host, resolved, and whether it cannot but be written.
+    pub workdir: Option<(PathBuf, bool)>,
     /// The wall time.
     pub wall_time: Option<Duration>,
     /// Bytes of scratch.

@@ -230,6 +230,8 @@ pub struct Relevant {
     pub trusted: Vec<Trust>,
     /// Whom to ask.
     pub vo: Option<Vo>,
+    /// The same for each of the other names, for bans.
+    pub also: Vec<(Facts, Relevant)>,
 }
 
 /// Looks everything up.
@@ -318,6 +320,11 @@ pub fn gather(facts: &Facts, source: &dyn Source, now: Timestamp) -> Result<Rele
     relevant.rules.dedup_by_key(|(number, _)| *number);
     relevant.bans.sort_by_cached_key(|(list, ban)| (list.clone(), ban.line, ban.whom.key()));
     relevant.bans.dedup();
+    for who in facts.who.others() {
+        let facts = Facts { who, ..facts.clone() };
+        let other = gather(&facts, source, now)?;
+        relevant.also.push((facts, other));
+    }
     Ok(relevant)
 }
 

@@ -402,6 +402,47 @@ fn a_ban_on_one_name_holds_for_all() {
     }
 }
 
+/// Names that are found beside the user's, or are the pilot's: a ban on one holds, and no rule grants anything for it.
+#[test]
+fn other_names_are_for_bans_only() {
+    use super::facts::Also;
+    let person =
+        Person { id: "jane".into(), names: vec![named("/DC=org/CN=Jane"), named("jane@example.org")] };
+    let rule = Rule {
+        id: "jane's".into(),
+        when: Conditions { user: vec![named("/DC=org/CN=Jane")], ..Conditions::default() },
+        ..Rule::default()
+    };
+    let tables = Tables { persons: vec![person], rules: vec![rule], ..Tables::default() };
+    let mut facts = Facts::default();
+    facts.who.also = vec![
+        Also { user: "5f2c".into(), issuer: Some("https://iam.example.org/".into()), groups: vec![] },
+        Also { user: "/DC=org/CN=Jane/CN=proxy".into(), issuer: None, groups: vec!["/cms/de".into()] },
+    ];
+    for (key, value, hits) in [
+        ("user", "https://iam.example.org/ 5f2c", true),
+        ("user", "/DC=org/CN=Jane", true),
+        ("user", "jane@example.org", true),
+        ("group", "/cms/de", true),
+        ("user", "https://other.example.org/ 5f2c", false),
+        ("user", "/DC=org/CN=Joan", false),
+        ("group", "/cms/fr", false),
+    ] {
+        let list = format!("[[ban]]\n{key} = \"{value}\"\nreason = \"x\"\n");
+        let ban = parse(list.as_bytes(), Format::Ours).unwrap().bans.remove(0);
+        let memory = Memory::new(&tables, [("l".to_owned(), ban)], []);
+        assert_eq!(banned(&facts, &look(&facts, &memory), now()).is_some(), hits, "{value}");
+    }
+    let memory = Memory::new(&tables, [], []);
+    let verdict = |facts: &Facts| {
+        let relevant = look(facts, &memory);
+        decide(facts, &relevant, &Lists::default(), &Settings::defaults(), None, now())
+    };
+    assert_eq!((verdict(&facts).rule, verdict(&facts).person), (None, None));
+    facts.who.user = Some("/DC=org/CN=Jane".into());
+    assert_eq!(verdict(&facts).rule.as_deref(), Some("jane's"), "a control");
+}
+
 fn denial(
     facts: &Facts,
     tables: &Tables,

@@ -42,12 +42,25 @@ pub struct Obligations {
     pub limits: Limits,
     /// Which of the binds that were asked for writing are for reading only, by their position.
     pub readonly_binds: Vec<usize>,
+    /// Of these the ones that a rule lists; the others are only the profile `strict`'s, which lets the payload write where it works.
+    pub listed_binds: Vec<usize>,
     /// How tight the walls are.
     pub profile: Profile,
     /// Payloads at one time.
     pub parallel: Parallel,
     /// Overuse rules that do not look at it.
     pub overuse_exempt: Vec<String>,
+}
+
+impl Obligations {
+    /// How long a probe that names nobody may take. HTCondor gives its own questions two minutes.
+    const PROBE: Duration = Duration::from_secs(120);
+
+    /// What a probe needs at most: no network, and not long. Calling work a probe gains nothing then.
+    pub fn hold_a_probe(&mut self) {
+        self.network = Network::None;
+        self.wall_time = Some(self.wall_time.map_or(Self::PROBE, |most| most.min(Self::PROBE)));
+    }
 }
 
 /// Why not.

@@ -11,9 +11,12 @@ use std::time::Duration;
 use crate::audit::record::{Assurance, Record};
 use crate::audit::time::{Timestamp, parse_date};
 use crate::cgroup::limits::Limits;
-use crate::policy::facts::{Asks, Facts, Image, Who};
+use crate::policy::facts::{Also, Asks, Facts, Image, Who};
 use crate::policy::verdict::Obligations;
 use crate::request::{Bytes, Cores, Network};
+
+/// Other names that are looked up: a launcher finds a handful, and each costs as much as a launch.
+const MOST_NAMES: usize = 16;
 
 /// What the policy decides about.
 pub(super) fn facts(record: &Record, uid: u32, nested: bool) -> Facts {
@@ -37,6 +40,19 @@ pub(super) fn facts(record: &Record, uid: u32, nested: bool) -> Facts {
             pilot: record.grid.pilot.id.clone(),
             uid,
             assurance: assurance.to_owned(),
+            also: identity
+                .others
+                .iter()
+                .chain(&record.grid.pilot.names)
+                .take(MOST_NAMES)
+                .filter_map(|other| {
+                    Some(Also {
+                        user: other.subject.clone()?,
+                        issuer: other.issuer.clone(),
+                        groups: other.groups.clone(),
+                    })
+                })
+                .collect(),
         },
         image: Image {
             path: record.container.image.name.as_ref().map(PathBuf::from),
@@ -60,12 +76,9 @@ pub(super) fn facts(record: &Record, uid: u32, nested: bool) -> Facts {
                     (source, mount.mode.as_deref() == Some("rw"))
                 })
                 .collect(),
-            workdir: record
-                .grid
-                .mounts
-                .iter()
-                .find(|mount| is_workdir(mount.target.as_deref()))
-                .and_then(|mount| mount.source.as_ref().map(PathBuf::from)),
+            workdir: record.grid.mounts.iter().find(|mount| is_workdir(mount.target.as_deref())).and_then(
+                |mount| Some((PathBuf::from(mount.source.as_ref()?), mount.mode.as_deref() == Some("rw"))),
+            ),
             wall_time: record.grid.limits.wall_time.map(Duration::from_secs),
             scratch: record.grid.limits.scratch,
             limits: limits(record),
@@ -122,5 +135,6 @@ pub(super) fn unkept(record: &Record, facts: &Facts, obligations: &Obligations) 
 /// What the launcher says holds.
 fn limits(record: &Record) -> Limits {
     let claimed = &record.grid.limits;
-    Limits { memory: claimed.memory, cpus_milli: claimed.cpus_milli, pids: claimed.pids }
+    // Which cores is nobody's rule.
+    Limits { memory: claimed.memory, cpus_milli: claimed.cpus_milli, pids: claimed.pids, cpuset: None }
 }

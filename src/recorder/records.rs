@@ -35,7 +35,7 @@ impl Asker {
 /// What is kept of a launch record for as long as the payload lives.
 pub(super) fn base(launch: &Record, id: LaunchId) -> Box<Record> {
     let mut base = Box::new(launch.about(Action::PayloadLaunch, id));
-    shorten(&mut base);
+    base.shorten();
     base.grid.launcher.start_ticks = launch.grid.launcher.start_ticks;
     base
 }
@@ -319,7 +319,7 @@ pub(super) fn identity(
         ..Identity::default()
     };
     record.grid.peer = asker.field();
-    shorten(&mut record);
+    record.shorten();
     record
 }
 
@@ -365,79 +365,11 @@ fn small(claim: &Record) -> Record {
         return claim.clone();
     }
     let mut record = claim.about(claim.event.action, LaunchId::from_parts(0, [0; 10]));
-    shorten(&mut record);
+    record.shorten();
     record.event.id.clone_from(&claim.event.id);
     record.event.created = claim.event.created;
     record.grid.fault = claim.grid.fault;
     record
-}
-
-/// Cuts what a record says of who and where, so that it is at most some tens of kilobytes.
-fn shorten(record: &mut Record) {
-    const MOST: usize = 64;
-    let user = &mut record.user;
-    let identity = &mut record.grid.identity;
-    identity.others.truncate(16);
-    let lists = [
-        &mut user.roles,
-        &mut record.related.user,
-        &mut record.container.image.hash.all,
-        &mut identity.groups,
-        &mut record.grid.pilot.batch_job_id,
-    ];
-    for list in lists {
-        list.truncate(MOST);
-        for text in list.iter_mut() {
-            cut(text, 256);
-        }
-    }
-    let image = &mut record.grid.image;
-    image.remarks.truncate(MOST);
-    image.remarks.iter_mut().for_each(|remark| cut(remark, 256));
-    image.labels = std::mem::take(&mut image.labels)
-        .into_iter()
-        .filter(|(name, _)| name.len() <= 256)
-        .take(MOST)
-        .collect();
-    image.labels.values_mut().for_each(|value| cut(value, 1024));
-    record.related.ip.truncate(MOST);
-    record.grid.site.public_ip.truncate(MOST);
-    let texts = [
-        &mut user.id,
-        &mut user.domain,
-        &mut user.name,
-        &mut record.process.executable,
-        &mut record.process.entity_id,
-        &mut record.process.real_user.id,
-        &mut record.process.real_group.id,
-        &mut record.process.user.id,
-        &mut record.container.image.name,
-        &mut image.created_by,
-        &mut image.os,
-        &mut image.end_of_life,
-        &mut record.grid.vo,
-        &mut record.grid.job.id,
-        &mut record.grid.job.task,
-        &mut record.grid.pilot.id,
-        &mut record.grid.pilot.subject,
-        &mut record.grid.site.name,
-        &mut record.grid.parent_launch,
-        &mut record.grid.policy.rule,
-        &mut record.grid.policy.bans_version,
-        &mut record.grid.policy.config_hash,
-        &mut identity.issuer,
-        &mut identity.subject,
-        &mut identity.jti,
-        &mut identity.person,
-    ];
-    texts.into_iter().flatten().for_each(|text| cut(text, 1024));
-}
-
-fn cut(text: &mut String, most: usize) {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
 }
 
 /// Text from outside, at most 1 KiB of it.

@@ -17,7 +17,7 @@ use crate::audit::record::StopBy;
 use crate::audit::wire;
 use crate::failure::Failure;
 use crate::policy::bans::{self, Format, Measure};
-use crate::policy::decide::means;
+use crate::policy::decide::means_any;
 use crate::policy::facts::{Counts, Facts};
 use crate::policy::name::Name;
 use crate::policy::verdict::Hit;
@@ -184,7 +184,7 @@ impl Server {
             let known = site.policy.look_up(&live.facts, at).ok();
             live.exited.is_none()
                 && known.is_some_and(|relevant| {
-                    bans.iter().any(|ban| ban.holds_at(at) && means(&ban.whom, &live.facts, &relevant.known))
+                    bans.iter().any(|ban| ban.holds_at(at) && means_any(&ban.whom, &live.facts, &relevant))
                 })
         });
         self.answer_rows(token, serial, asker.uid, &rows);

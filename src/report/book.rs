@@ -111,7 +111,9 @@ impl Book {
             }),
         };
         self.launched = result.is_ok();
-        self.refused = matches!((&self.kind, &result), (Kind::Recorder(_), Err(_)));
+        // What no log takes the recorder has not seen.
+        self.refused =
+            matches!((&self.kind, &result), (Kind::Recorder(_), Err(failure)) if !failure.is_too_large());
         self.copy(record);
         result
     }

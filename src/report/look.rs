@@ -32,7 +32,9 @@ pub fn look(
         namespaces: frozen.namespace_inodes().to_vec(),
         cgroup: frozen.group().map(Group::record),
         limits,
-        executable_hash: handed_over_hash(&executable, mounts),
+        executable_hash: frozen
+            .program()
+            .and_then(|(program, path)| handed_over_hash(program, &path, mounts)),
         executable,
     })
 }

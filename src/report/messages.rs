@@ -228,6 +228,7 @@ fn by_others() -> Vec<Failure> {
     std::fs::write(&document, r#"{"user":"/CN=Bob"}"#).unwrap();
     let alice = DeclaredIdentity { user: Some("/CN=Alice".to_owned()), ..DeclaredIdentity::default() };
     all.push(declare(&alice, Some(&document), None, crate::config::Undeclared::Record).unwrap_err());
+    all.extend(crate::identity::refusals());
     all.extend(crate::plan::refusals());
     all.extend(crate::uids::refusals());
     all.extend(crate::recorder::refusals_of_accounts());

@@ -11,6 +11,7 @@ mod messages;
 pub mod overuse;
 mod records;
 mod status;
+pub mod voice;
 pub mod words;
 
 pub use look::look;
@@ -22,7 +23,7 @@ use crate::audit::log::Durability;
 use crate::audit::record::{self, Record};
 use crate::audit::time::Timestamp;
 use crate::audit::{CheckReceipt, Receipt, place};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Demand};
 use crate::failure::{Code, Failure, Fault, Incident, Printable};
 use crate::host::{self, Caller};
 use crate::identity::Identity;
@@ -165,6 +166,15 @@ impl<'a> Desk<'a> {
         place::place(&self.config.audit, self.caller.uid, &env, &host::id()?)
     }
 
+    /// Where the embedded log is, so that no payload gets at it. None where only a recorder will do and the account has no place:
+    /// batch systems start jobs without HOME, and name services are not asked.
+    pub fn own_log(&self) -> Result<Option<PathBuf>, Failure> {
+        match self.log_dir() {
+            Err(_) if self.config.audit.recorder == Demand::Required => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     /// Opens the log and makes what all records have in common. Meant for the time in which the child builds its root.
     pub fn open_log(&mut self) -> Result<(), Failure> {
         if self.book.is_some() {
@@ -285,7 +295,11 @@ impl<'a> Desk<'a> {
         if !owed && (failure.code == Code::RecordFailed || told) || self.open_log().is_err() {
             return;
         }
-        let record = records::failure(self, failure);
+        let mut record = records::failure(self, failure);
+        if failure.is_too_large() {
+            record.shorten();
+            record.grid.unheeded.clear();
+        }
         let durability =
             if failure.code == Code::RecordFailed { Durability::Written } else { Durability::Synced };
         if let Some(book) = &mut self.book {
@@ -311,8 +325,8 @@ impl<'a> Desk<'a> {
         if self.lent_status_file().is_some() {
             return Ok(());
         }
-        let checked =
-            crate::plan::absolute(path, self.caller, "--status-file").and_then(|path| status::check(&path));
+        let checked = crate::plan::absolute(path, self.caller, "--status-file")
+            .and_then(|path| status::check(&path, self.request.status_new));
         self.status_file_refused = checked.is_err();
         checked
     }
@@ -330,10 +344,11 @@ impl<'a> Desk<'a> {
         if self.status_file_refused {
             return; // that is the failure, and its one line is enough
         }
+        let content = status::File::new(&self.id, status, &self.facts.unheeded);
         let written = match self.lent_status_file() {
-            Some(file) => status::write_open(file, path, self.id, status),
+            Some(file) => status::write_open(file, path, &content),
             None => crate::plan::absolute(path, self.caller, "--status-file")
-                .and_then(|path| status::write(&path, self.id, status)),
+                .and_then(|path| status::write(&path, &content, self.request.status_new)),
         };
         // Of a launch that came to nothing the reason is what the user must read, in one line.
         if let Err(failure) = written
@@ -444,7 +459,7 @@ fn no_log() -> Failure {
 
 /// One line on stderr, in one write, so that it stays whole among the lines of others. A closed stderr is no reason to fail.
 pub fn say(text: &str) {
-    let _ = std::io::stderr().write_all(format!("bailey: {}\n", Printable(text)).as_bytes());
+    voice::tell(&format!("bailey: {}", Printable(text)));
 }
 
 /// Text for stdout, written at once. A closed stdout is no reason to fail.

@@ -13,6 +13,7 @@ use crate::audit::wire::Stop;
 use crate::audit::{record, redact::Args};
 use crate::config::Journald;
 use crate::failure::{Code, Failure};
+use crate::identity;
 use crate::plan::HandedOver;
 use crate::policy::lists::Lists;
 use crate::policy::verdict::{By, Denial, Verdict};
@@ -25,6 +26,7 @@ use crate::sys::elf;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// What is known of the payload while it is frozen.
@@ -62,10 +64,11 @@ pub(super) fn base(desk: &Desk<'_>, node: Host) -> Record {
     record.process.parent.pid = Some(i64::from(std::process::id()));
     record.process.parent.executable =
         std::env::current_exe().ok().map(|path| redact::text(path.as_os_str().as_encoded_bytes()));
-    let Args { list, info } = redact::args(&desk.request.command, desk.config.audit.args);
+    let words = if desk.facts.words.is_empty() { &desk.request.command } else { &desk.facts.words };
+    let Args { list, info } = redact::args(words, desk.config.audit.args);
     record.process.args = list;
     record.grid.args = info;
-    record.grid.role = Some(Role::Payload);
+    record.grid.role = Some(if desk.request.probe { Role::Probe } else { Role::Payload });
     // The payload is where its launcher is: nothing between here and the fork moves it.
     record.grid.cgroup = crate::host::cgroup();
     record.grid.launcher.version = Some(env!("CARGO_PKG_VERSION").to_owned());
@@ -95,7 +98,7 @@ fn set_identity(record: &mut Record, desk: &Desk<'_>) {
         record.user.name.clone_from(&identity.name);
     }
     record.related.user = identity.user.iter().cloned().collect();
-    for name in &desk.names {
+    for name in desk.names.iter().chain(identity.others.iter().map(|other| &other.user)) {
         if !record.related.user.contains(name) {
             record.related.user.push(name.clone());
         }
@@ -103,19 +106,42 @@ fn set_identity(record: &mut Record, desk: &Desk<'_>) {
     record.grid.vo.clone_from(&identity.vo);
     record.grid.identity = Identity {
         assurance: Some(match identity.assurance {
-            crate::identity::Assurance::Undeclared => record::Assurance::Undeclared,
-            crate::identity::Assurance::Declared => record::Assurance::Declared,
+            identity::Assurance::Undeclared => record::Assurance::Undeclared,
+            identity::Assurance::Declared => record::Assurance::Declared,
         }),
         source: Some(identity.source.as_str().to_owned()).filter(|source| source != "none"),
         issuer: identity.issuer.clone(),
         subject: identity.user.clone(),
         groups: identity.groups.clone(),
+        jti: identity.jti.clone(),
         person: desk.person.clone(),
+        others: identity.others.iter().map(other).collect(),
+        remarks: identity.remarks.iter().map(|remark| redact::text(remark.as_bytes())).collect(),
         ..Identity::default()
     };
+    record.grid.role = Some(match identity.role {
+        identity::Role::Payload => Role::Payload,
+        identity::Role::Pilot => Role::Pilot,
+        identity::Role::Probe => Role::Probe,
+    });
+    record.grid.pilot.subject = identity.pilot_names.first().map(ToString::to_string);
+    record.grid.pilot.names = identity.pilot_names.iter().map(other).collect();
+    record.grid.pilot.batch_job_id.clone_from(&identity.batch);
     record.grid.pilot.id.clone_from(&identity.pilot);
     record.grid.job.id.clone_from(&identity.job);
     record.grid.job.task.clone_from(&identity.task);
+}
+
+/// A name beside the user's.
+fn other(name: &identity::Other) -> record::OtherIdentity {
+    record::OtherIdentity {
+        assurance: Some(record::Assurance::Declared),
+        source: Some(name.source.as_str().to_owned()),
+        issuer: name.issuer.clone(),
+        subject: Some(name.user.clone()),
+        groups: name.groups.clone(),
+        jti: name.jti.clone(),
+    }
 }
 
 fn set_facts(record: &mut Record, desk: &Desk<'_>) {
@@ -150,9 +176,11 @@ fn set_facts(record: &mut Record, desk: &Desk<'_>) {
     record.grid.limits.memory = facts.limits.memory;
     record.grid.limits.cpus_milli = facts.limits.cpus_milli;
     record.grid.limits.pids = facts.limits.pids;
+    record.grid.limits.cpuset = facts.limits.cpuset.map(|cpus| cpus.to_string());
     record.grid.limits.wall_time = facts.wall_time.map(|limit| limit.as_secs());
     record.grid.sandbox =
         facts.walls.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect();
+    record.grid.unheeded = facts.unheeded.iter().map(text).collect();
     if desk.config.audit.journald != Journald::Off {
         record.grid.sandbox.insert("journald".to_owned(), journal::state());
     }
@@ -197,16 +225,16 @@ fn of_action(desk: &Desk<'_>, action: Action) -> Record {
 
 /// SHA-256 of an executable that lies on something that was handed over: the image's own are known by the image. `None`
 /// for those, and for a file too large to be read before every launch.
-pub(super) fn handed_over_hash(executable: &str, mounts: &[HandedOver]) -> Option<String> {
+///
+/// The payload's process opened it, so that no name is looked up out here, where another file could answer to it.
+pub(super) fn handed_over_hash(
+    program: BorrowedFd<'_>,
+    inside: &Path,
+    mounts: &[HandedOver],
+) -> Option<String> {
     const LARGEST: u64 = 256 << 20;
-    let inside = Path::new(executable);
-    let mount = mounts
-        .iter()
-        .filter(|mount| inside.starts_with(&mount.target))
-        .max_by_key(|mount| mount.target.components().count())?;
-    let rest = inside.strip_prefix(&mount.target).ok()?;
-    let host = if rest.as_os_str().is_empty() { mount.source.clone() } else { mount.source.join(rest) };
-    let mut file = std::fs::File::open(host).ok()?;
+    mounts.iter().find(|mount| inside.starts_with(&mount.target))?;
+    let mut file = std::fs::File::from(program.try_clone_to_owned().ok()?);
     let meta = file.metadata().ok()?;
     if !meta.is_file() || meta.len() > LARGEST {
         return None;

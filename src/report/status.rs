@@ -65,17 +65,34 @@ impl Status {
     }
 }
 
+/// What the file says.
 #[derive(Serialize)]
-struct File<'a> {
+pub(super) struct File<'a> {
     version: u32,
     id: &'a str,
     bailey: &'static str,
     #[serde(flatten)]
     status: &'a Status,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    unheeded: &'a [String],
 }
 
-/// Writes the file whole or not at all: a new file beside it, then a rename over it.
-pub(super) fn write(path: &Path, id: LaunchId, status: &Status) -> Result<(), Failure> {
+impl<'a> File<'a> {
+    /// Of one launch. `unheeded`: what was asked for and not done.
+    pub(super) fn new(id: &'a LaunchId, status: &'a Status, unheeded: &'a [String]) -> Self {
+        Self { version: 1, id: id.as_str(), bailey: env!("CARGO_PKG_VERSION"), status, unheeded }
+    }
+
+    fn text(&self) -> Result<Vec<u8>, String> {
+        let mut text = serde_json::to_vec(self).map_err(|error| error.to_string())?;
+        text.push(b'\n');
+        Ok(text)
+    }
+}
+
+/// Writes the file whole or not at all: a new file beside it, then a rename over it; or, where it is to be `new`, a second name
+/// for it, which replaces nothing.
+pub(super) fn write(path: &Path, content: &File<'_>, new: bool) -> Result<(), Failure> {
     let cannot = |why: String| {
         Failure::usage(
             format!("cannot write the status file {}", path.display()),
@@ -86,28 +103,23 @@ pub(super) fn write(path: &Path, id: LaunchId, status: &Status) -> Result<(), Fa
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(cannot("it names no file".to_owned()));
     };
-    let text = text(id, status).map_err(cannot)?;
-    let aside = dir.join(format!(".{}.{id}", name.to_string_lossy()));
+    let text = content.text().map_err(cannot)?;
+    let aside = dir.join(format!(".{}.{}", name.to_string_lossy(), content.id));
     let result = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(&aside)
         .and_then(|mut file| file.write_all(&text))
-        .and_then(|()| std::fs::rename(&aside, path));
-    result.map_err(|error| {
+        .and_then(|()| if new { std::fs::hard_link(&aside, path) } else { std::fs::rename(&aside, path) });
+    if new || result.is_err() {
         let _ = std::fs::remove_file(&aside);
-        cannot(io_text(&error))
-    })
+    }
+    result.map_err(|error| cannot(io_text(&error)))
 }
 
 /// Writes it into a file that was opened, and emptied, while bailey was root: the uid that it has now may not make one there.
-pub(super) fn write_open(
-    mut file: &std::fs::File,
-    path: &Path,
-    id: LaunchId,
-    status: &Status,
-) -> Result<(), Failure> {
-    let written = text(id, status).and_then(|text| file.write_all(&text).map_err(|error| io_text(&error)));
+pub(super) fn write_open(mut file: &std::fs::File, path: &Path, content: &File<'_>) -> Result<(), Failure> {
+    let written = content.text().and_then(|text| file.write_all(&text).map_err(|error| io_text(&error)));
     written.map_err(|why| {
         Failure::usage(
             format!("cannot write the status file {}", path.display()),
@@ -117,15 +129,8 @@ pub(super) fn write_open(
     })
 }
 
-fn text(id: LaunchId, status: &Status) -> Result<Vec<u8>, String> {
-    let file = File { version: 1, id: id.as_str(), bailey: env!("CARGO_PKG_VERSION"), status };
-    let mut text = serde_json::to_vec(&file).map_err(|error| error.to_string())?;
-    text.push(b'\n');
-    Ok(text)
-}
-
 /// Refuses a status file that could not be written later, before anything runs.
-pub(super) fn check(path: &Path) -> Result<(), Failure> {
+pub(super) fn check(path: &Path, new: bool) -> Result<(), Failure> {
     let cannot = |why: &str| {
         Err(Failure::usage(
             format!("cannot use the status file {}", path.display()),
@@ -135,6 +140,9 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
     };
     if path.is_dir() {
         return cannot("it is a directory");
+    }
+    if new && path.symlink_metadata().is_ok() {
+        return cannot("it is there already, and BAILEY_STATUS_FILE replaces nothing");
     }
     let Some(dir) = path.parent().filter(|_| path.file_name().is_some()) else {
         return cannot("it names no file");

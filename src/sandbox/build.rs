@@ -45,6 +45,9 @@ struct Proc {
     errno: i32,
 }
 
+/// Where the payload's root is in the private tmpfs.
+pub(super) const NEW_ROOT: &CStr = c"new-root";
+
 /// Makes the tree, changes into it and lets go of the host's. Returns what the kernel said to a proc of the sandbox's own
 /// ([`super::protocol::Ready::proc`]).
 pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
@@ -85,7 +88,7 @@ pub(super) fn build(tree: &Tree, how: How) -> Result<i32, Trouble> {
             }
         };
         let attached = match (&step.place, &root) {
-            (Place::Root, _) => mount::attach(source.as_fd(), base.as_fd(), c"new-root"),
+            (Place::Root, _) => mount::attach(source.as_fd(), base.as_fd(), NEW_ROOT),
             (Place::InRoot(name), Some(root)) => mount::attach(source.as_fd(), root.as_fd(), name),
             (Place::Under(parent, path), _) => {
                 let parent = parents.iter().flatten().find(|(number, _)| number == parent);

@@ -5,12 +5,13 @@
 //! 3. Nothing is handed on: whatever fails is reported with its place and errno, and the whole tree ends.
 #![forbid(unsafe_code)]
 
-use super::protocol::{Ended, Held, Message, Ready, Stage, Trouble};
+use super::protocol::{BEHIND, Ended, Held, Message, Ready, Stage, Trouble};
 use super::seccomp::QUESTION;
+use super::streams::Inside;
 use super::{Blueprint, build, landlock, orphans};
 use crate::config::Demand;
 use crate::sys::clone::Stack;
-use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, seccomp, socket};
+use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, seccomp, socket, terminal};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -38,11 +39,11 @@ const LIMIT_FILES: [&CStr; 3] = [
 /// Milliseconds after which a payload counts as one that runs for long.
 const SETTLED_MS: i32 = 100;
 
+/// How the program is opened that was a regular file a moment ago: nothing here waits for a FIFO or takes a terminal.
+const TO_READ: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+
 /// Exit code of a child that reported its trouble; nobody reads it.
 const REPORTED: i32 = 1;
-
-/// Ends of pipes, by the number of the descriptor whose place they take.
-type Streams = [Option<OwnedFd>; 3];
 
 fn at<T>(stage: Stage, index: usize, result: Result<T, Errno>) -> Result<T, Trouble> {
     result.map_err(|errno| Trouble { stage, index: index as u32, errno })
@@ -55,7 +56,7 @@ pub(super) fn init(
     stack: &mut Stack,
     control: &OwnedFd,
     gate: &OwnedFd,
-    streams: Option<&Streams>,
+    streams: Option<&Inside>,
 ) -> ! {
     let (ready, io) = match set_up(plan, control.as_fd(), gate.as_fd(), streams) {
         Ok(done) => done,
@@ -67,7 +68,7 @@ pub(super) fn init(
         give_up(control.as_fd(), trouble);
     }
     // The payload's process is as this one now is: no capability, no way back to the host's files.
-    let run = || -> () { payload(plan, gate.as_fd(), ready) };
+    let run = || -> () { payload(plan, gate.as_fd(), streams, ready) };
     match clone::spawn_sharing_memory(stack, &run) {
         Ok(pid) => reap(pid, plan.has_own_pids(), control.as_fd(), gate, io),
         Err(errno) => give_up(control.as_fd(), Trouble { stage: Stage::Fork, index: 0, errno }),
@@ -93,10 +94,10 @@ fn set_up(
     plan: &Blueprint,
     control: BorrowedFd<'_>,
     gate: BorrowedFd<'_>,
-    streams: Option<&Streams>,
+    streams: Option<&Inside>,
 ) -> Result<(Ready, Option<OwnedFd>), Trouble> {
     // Before anything else, so that no process in here ever holds the pilot's own.
-    for (number, stream) in streams.into_iter().flatten().enumerate() {
+    for (number, stream) in streams.into_iter().flat_map(|inside| &inside.ends).enumerate() {
         if let Some(stream) = stream {
             at(Stage::Descriptors, 2, process::duplicate_to(stream.as_fd(), number as RawFd))?;
         }
@@ -142,6 +143,9 @@ fn set_up(
     send_namespaces(control)?;
     if plan.loopback {
         at(Stage::Loopback, 0, process::raise_loopback())?;
+    }
+    if let Some(name) = &plan.hostname {
+        at(Stage::Hostname, 0, process::set_hostname(name))?;
     }
 
     fs::set_umask(0);
@@ -288,14 +292,21 @@ fn send_namespaces(control: BorrowedFd<'_>) -> Result<(), Trouble> {
 
 /// The payload's process: last preparations, report, wait for the release, execve. It still lives in init's memory, so what it
 /// changes there it changes for init: nothing but its own stack.
-fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> ! {
-    let ready = match prepare_payload(plan, gate, ready) {
+fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, streams: Option<&Inside>, ready: Ready) -> ! {
+    let (ready, shown) = match prepare_payload(plan, gate, streams, ready) {
         Ok(ready) => ready,
         Err(trouble) => give_up(gate, trouble),
     };
-    if socket::send(gate, &Message::Ready(ready).encode(), &[]).is_err() {
+    let send = |fds: &[RawFd]| socket::send(gate, &Message::Ready(ready).encode(), fds);
+    let sent = match (&shown.master, &shown.program) {
+        (None, None) => send(&[]),
+        (Some(one), None) | (None, Some(one)) => send(&[one.as_raw_fd()]),
+        (Some(master), Some(program)) => send(&[master.as_raw_fd(), program.as_raw_fd()]),
+    };
+    if sent.is_err() {
         process::exit_now(REPORTED);
     }
+    drop(shown);
     // Frozen. Only the launcher's one byte goes on from here; the end of the socket means that it died.
     let mut release = [0_u8; 1];
     if socket::receive_plain(gate, &mut release) != Ok(1) {
@@ -308,9 +319,18 @@ fn payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> ! {
     give_up(gate, Trouble { stage: Stage::Exec, index: ready.command, errno })
 }
 
-fn prepare_payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> Result<Ready, Trouble> {
+fn prepare_payload(
+    plan: &Blueprint,
+    gate: BorrowedFd<'_>,
+    streams: Option<&Inside>,
+    ready: Ready,
+) -> Result<(Ready, Shown), Trouble> {
     // A session of its own: no controlling terminal to type into, and the pilot's kill(0) does not reach it.
     at(Stage::Session, 0, process::new_session())?;
+    let master = match streams.filter(|inside| inside.has_terminal()) {
+        Some(inside) => Some(make_terminal(inside)?),
+        None => None,
+    };
     // One that would stay open shows whether what is said of all of them was done.
     let probe = at(Stage::Descriptors, 1, process::duplicate(gate))?;
     at(Stage::Descriptors, 1, process::close_on_exec_from(3))?;
@@ -328,10 +348,39 @@ fn prepare_payload(plan: &Blueprint, gate: BorrowedFd<'_>, ready: Ready) -> Resu
         return Err(Trouble { stage: Stage::ReadBack, index: 3, errno: Errno::EPERM });
     }
     let command = find_command(&plan.commands)?;
+    if let Some(behind) = &plan.behind {
+        find_command(std::slice::from_ref(behind)).map_err(|trouble| Trouble { index: BEHIND, ..trouble })?;
+    }
+    // As the payload will see it, links and mounts and all. One that may be executed and not read has no digest.
+    let program = match plan.commands.get(command as usize) {
+        Some(path) if plan.show_program => fs::open_following(path, TO_READ).ok(),
+        _ => None,
+    };
     let vpid = process::pid();
     // Last of all: from here on only what the filter lets through, which is what the way to the execve needs.
     let seccomp = set_filter(plan)?;
-    Ok(Ready { command, securebits, vpid, seccomp, held, landlock, ..ready })
+    Ok((Ready { command, securebits, vpid, seccomp, held, landlock, ..ready }, Shown { master, program }))
+}
+
+/// What goes to the launcher with the report.
+struct Shown {
+    /// Of the payload's terminal.
+    master: Option<OwnedFd>,
+    /// What it will execute, to be read.
+    program: Option<OwnedFd>,
+}
+
+/// A terminal of the payload's own devpts on its standard streams, with the pilot's nowhere in sight: a shell needs one to hold
+/// and to continue jobs. Its master is the launcher's.
+fn make_terminal(inside: &Inside) -> Result<OwnedFd, Trouble> {
+    let (master, own) = at(Stage::Session, 1, terminal::open())?;
+    for (number, on_terminal) in inside.on_terminal.iter().enumerate() {
+        if *on_terminal {
+            at(Stage::Session, 2, process::duplicate_to(own.as_fd(), number as RawFd))?;
+        }
+    }
+    at(Stage::Session, 3, terminal::control_by_stdin())?;
+    Ok(master)
 }
 
 /// The filter of system calls, and a question to it that only this filter answers in this way.
@@ -405,6 +454,7 @@ fn reap(payload: i32, own_pids: bool, control: BorrowedFd<'_>, gate: &OwnedFd, i
     let _ = process::close_range(0, 2);
     // A payload that is still there after this time will be for long, and this process then only waits.
     if !process::ends_within(payload, SETTLED_MS) {
+        memory::drop_unused_stack();
         memory::drop_own_file_pages();
     }
     let status = if own_pids { wait(payload) } else { orphans::wait(payload, control) };

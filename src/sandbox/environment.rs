@@ -115,6 +115,8 @@ const CREDENTIAL_PATHS: &[&str] = &[
     "PANDA_AUTH_TOKEN_KEY",
     "OIDC_AUTH_TOKEN",
     "OIDC_REFRESHED_AUTH_TOKEN",
+    // No credential, but the pilot's configuration; DIRAC's container element hands a copy over and names that.
+    "DIRACSYSCONFIG",
     "KRB5CCNAME",
     "KRB5_KTNAME",
     "VAULT_TOKEN_FILE",
@@ -135,22 +137,73 @@ const CREDENTIAL_PATHS: &[&str] = &[
 pub fn is_withheld(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     WITHHELD.contains(&name)
-        || ["TOKEN", "SECRET", "PASSW", "CREDENTIAL"].iter().any(|part| upper.contains(part))
-        || upper.ends_with("_KEY")
+        || ["TOKEN", "SECRET", "PASSW", "PASSPHRASE", "CREDENTIAL", "APIKEY"]
+            .iter()
+            .any(|part| upper.contains(part))
+        || ["_KEY", "_PASS", "SSHPASS"].iter().any(|end| upper.ends_with(end))
+        || upper.split('_').any(|part| matches!(part, "AUTH" | "AUTHORIZATION"))
         || upper.starts_with("SSH_")
         || upper.starts_with("_CONDOR_")
         || (upper.starts_with("CONDOR_") && upper.contains("INHERIT"))
 }
 
-/// Does a value look like a credential: PEM, or a JSON Web Token?
-fn is_secret_value(value: &OsStr) -> bool {
+/// The same with the value at hand: `_PWD` ends the names of passwords, and of directories.
+pub fn is_withheld_with(name: &str, value: &OsStr) -> bool {
+    let is_password = name.to_ascii_uppercase().ends_with("_PWD") && !value.as_bytes().starts_with(b"/");
+    is_password || is_withheld(name)
+}
+
+/// Does a value carry a credential: PEM, a JSON Web Token, or a URL with a password, anywhere in it?
+pub fn is_secret_value(name: &str, value: &OsStr) -> bool {
     let bytes = value.as_bytes();
-    bytes.starts_with(b"-----BEGIN")
-        || (bytes.starts_with(b"eyJ") && bytes.iter().filter(|b| **b == b'.').count() >= 2)
+    find(bytes, b"-----BEGIN").is_some()
+        || bytes.split(|byte| !is_of_token(*byte)).any(is_token)
+        || has_password(bytes)
+        || is_proxy(name) && is_login(bytes)
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+const fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// What begins first has the most dots behind it.
+fn is_token(run: &[u8]) -> bool {
+    let token = find(run, b"eyJ").and_then(|at| run.get(at..)).unwrap_or_default();
+    token.iter().filter(|byte| **byte == b'.').count() >= 2
+}
+
+/// A `scheme://user:password@host`.
+fn has_password(mut text: &[u8]) -> bool {
+    while let Some(at) = find(text, b"://") {
+        text = text.get(at + 3..).unwrap_or_default();
+        let is_end = |byte: &u8| matches!(byte, b'/' | b'?' | b'#') || byte.is_ascii_whitespace();
+        let end = text.iter().position(is_end).unwrap_or(text.len());
+        if text.get(..end).is_some_and(is_login) {
+            return true;
+        }
+    }
+    false
+}
+
+/// `user:password@host`, as proxies are written without a scheme, too.
+fn is_login(authority: &[u8]) -> bool {
+    let text = find(authority, b"://").and_then(|at| authority.get(at + 3..)).unwrap_or(authority);
+    let user = text.iter().rposition(|byte| *byte == b'@').and_then(|at| text.get(..at)).unwrap_or_default();
+    user.iter().position(|byte| *byte == b':').is_some_and(|at| at + 1 < user.len())
+}
+
+/// A variable that programs take the address of a web proxy from.
+fn is_proxy(name: &str) -> bool {
+    const NAMES: [&str; 4] = ["http_proxy", "https_proxy", "all_proxy", "ftp_proxy"];
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The file that a credential variable names, if its value is a path.
-fn credential_path<'a>(name: &str, value: &'a OsStr) -> Option<&'a Path> {
+pub fn credential_path<'a>(name: &str, value: &'a OsStr) -> Option<&'a Path> {
     if !CREDENTIAL_PATHS.contains(&name) {
         return None;
     }
@@ -188,10 +241,10 @@ pub fn build(
     for (name, value) in pilot {
         let Some(text) = name.to_str() else { continue };
         let listed = site.pass.iter().any(|rule| match rule.strip_suffix('*') {
-            Some(prefix) => text.starts_with(prefix) && !is_withheld(text),
+            Some(prefix) => text.starts_with(prefix) && !is_withheld_with(text, value),
             None => rule == text,
         });
-        if listed && !is_secret_value(value) && credential_path(text, value).is_none_or(is_handed) {
+        if listed && !is_secret_value(text, value) && credential_path(text, value).is_none_or(is_handed) {
             inside.insert(name.clone(), value.clone());
         }
     }
@@ -287,9 +340,21 @@ mod tests {
             "SSH_TTY",
             "_CONDOR_X",
             "CONDOR_FOO_INHERIT",
+            "DB_PASS",
+            "SSHPASS",
+            "GPG_PASSPHRASE",
+            "AUTH_HEADER",
+            "HTTP_AUTHORIZATION",
+            "BasicAuth_AUTH",
+            "OPENAI_APIKEY",
         ] {
             assert!(is_withheld(name), "{name}");
         }
+        for name in ["AUTHOR", "XAUTHORITY", "COMPASS", "PASSIVE", "PWD", "OLDPWD", "KEYBOARD", "TOKYO"] {
+            assert!(!is_withheld_with(name, OsStr::new("x")), "{name}");
+        }
+        let pwd = |value: &str| is_withheld_with("MYSQL_PWD", OsStr::new(value));
+        assert!(pwd("hunter2") && !pwd("/work/dir"));
     }
 
     #[test]
@@ -307,6 +372,44 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_found_anywhere_in_a_value() {
+        let is = |name: &str, value: &str| is_secret_value(name, OsStr::new(value));
+        for value in [
+            "Bearer eyJhbGciOi.eyJzdWIi.sig",
+            "https://x/?t=eyJhbGciOi.eyJzdWIi.sig&u=1",
+            "seyJhbGciOi.eyJzdWIi.sig",
+            "{\"key\": \"-----BEGIN PRIVATE KEY-----\"}",
+            "http://u:pw@squid:3128",
+            "direct://a, http://u:p@b@squid/x",
+            "jdbc:mysql://db/x mysql://root:hunter2@db",
+        ] {
+            assert!(is("NOTE", value), "{value}");
+        }
+        for value in [
+            "http://squid:3128",
+            "ssh://git@host:22/a:b@c",
+            "http://u:@squid",
+            "a.b.c",
+            "eyJ.a",
+            "eyJ a.b.c",
+            "u:pw@host",
+            "12:30@noon",
+            "",
+        ] {
+            assert!(!is("NOTE", value), "{value}");
+        }
+        assert!(is("https_proxy", "u:pw@squid:3128") && is("ALL_PROXY", "http://u:p/w@squid:3128"));
+        assert!(!is("http_proxy", "squid:3128") && !is("X509_USER_PROXY", "/tmp/a:b@c"));
+        // A user's own: it must not take long.
+        let long = "eyJ.".repeat(32 << 10);
+        assert!(
+            is("NOTE", &long)
+                && !is("NOTE", &"eyJ:".repeat(32 << 10))
+                && !is("NOTE", &"://".repeat(40 << 10))
+        );
+    }
+
+    #[test]
     fn a_credential_path_enters_only_with_its_file() {
         let pilot = [("X509_USER_PROXY", "/tmp/x509up_u1")];
         assert!(run(&[], &pilot, &["X509_USER_PROXY"], &[], &[]).is_err());
@@ -314,6 +417,11 @@ mod tests {
         assert!(env.contains_key(OsStr::new("X509_USER_PROXY")));
         assert!(run(&[], &[], &[], &[("KRB5CCNAME", "FILE:/tmp/krb5cc_1")], &[]).is_err());
         assert!(run(&[], &[], &["ABSENT"], &[], &[]).is_ok());
+        for (handed, enters) in [(&["/tmp/pilot.cfg"][..], true), (&[], false)] {
+            let pilot = [("DIRACSYSCONFIG", "/tmp/pilot.cfg")];
+            let env = run(&["DIRACSYSCONFIG"], &pilot, &[], &[], handed).unwrap();
+            assert_eq!(env.contains_key(OsStr::new("DIRACSYSCONFIG")), enters);
+        }
         // Named in the site's list as well: without its file it stays outside.
         let env = run(&["X509_USER_PROXY"], &pilot, &[], &[], &[]).unwrap();
         assert!(!env.contains_key(OsStr::new("X509_USER_PROXY")));

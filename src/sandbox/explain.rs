@@ -2,10 +2,19 @@
 #![forbid(unsafe_code)]
 
 use super::Explainer;
-use super::protocol::{Stage, Trouble};
+use super::protocol::{BEHIND, Stage, Trouble};
 use super::tree::Source;
 use crate::failure::{Code, Failure, Fault, errno_text};
-use crate::sys::Errno;
+use crate::sys::{Errno, kernel};
+
+/// What stands before the reason where namespaces could not be made.
+const NO_NAMESPACES: &str = "cannot make the payload's namespaces (clone3)";
+
+/// Whether a text says that the host gives no user namespace: not that it lacks memory, processes or descriptors.
+pub fn is_without_user_namespace(text: &str) -> bool {
+    text.split_once(NO_NAMESPACES)
+        .is_some_and(|(_, why)| ["(EPERM)", "(ENOSPC)", "(EUSERS)"].iter().any(|errno| why.contains(errno)))
+}
 
 /// A clone3 that failed: which limit or which policy of the host forbids user namespaces.
 pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
@@ -14,7 +23,7 @@ pub fn clone_failure(errno: Errno, namespaces: libc::c_int) -> Failure {
 
 /// `sysctl` reads a file below /proc/sys; empty when there is none.
 fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> String) -> Failure {
-    let what = "cannot make the payload's namespaces (clone3)";
+    let what = NO_NAMESPACES;
     let why = errno_text(errno);
     match errno {
         Errno::ENOSPC | Errno::EUSERS => {
@@ -66,7 +75,7 @@ fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> 
                 "run bailey outside the chroot, or let the outer container allow user namespaces",
             )
         }
-        Errno::ENOSYS => no_such_call("cannot make the payload's namespaces", "unshare and clone3", "5.3"),
+        Errno::ENOSYS => no_such_call("cannot make the payload's namespaces", "unshare and clone3", (5, 3)),
         Errno::EAGAIN => Failure::site(
             what,
             format!("{why}: the limit on processes (RLIMIT_NPROC, pids.max) is reached"),
@@ -78,28 +87,41 @@ fn why_no_clone(errno: Errno, namespaces: libc::c_int, sysctl: &dyn Fn(&str) -> 
 
 /// The calls of a step that some kernel or outer container does not have, and the kernel since which they are. Steps that may do
 /// without have words of their own.
-const fn newest_call(stage: Stage) -> Option<(&'static str, &'static str)> {
+const fn newest_call(stage: Stage) -> Option<(&'static str, (u32, u32))> {
     Some(match stage {
-        Stage::Descriptors => ("close_range", "5.9"),
-        Stage::Propagation | Stage::Attributes => ("mount_setattr", "5.12"),
-        Stage::Scratch | Stage::Overlay => ("fsopen, fsconfig, fsmount or move_mount", "5.2"),
+        Stage::Descriptors => ("close_range", (5, 9)),
+        Stage::Propagation | Stage::Attributes => ("mount_setattr", (5, 12)),
+        Stage::Scratch | Stage::Overlay => ("fsopen, fsconfig, fsmount or move_mount", (5, 2)),
         // Or a copy of the outer one.
-        Stage::Proc => ("fsopen, fsconfig, fsmount, open_tree or mount_setattr", "5.12"),
-        Stage::Source => ("open_tree or openat2", "5.6"),
-        Stage::Attach => ("move_mount", "5.2"),
-        Stage::Target | Stage::Changed => ("openat2", "5.6"),
-        Stage::Hidden => ("openat2, open_tree or mount_setattr", "5.12"),
-        Stage::ReadBack => ("unshare or prctl", "3.5"),
+        Stage::Proc => ("fsopen, fsconfig, fsmount, open_tree or mount_setattr", (5, 12)),
+        Stage::Source => ("open_tree or openat2", (5, 6)),
+        Stage::Attach => ("move_mount", (5, 2)),
+        Stage::Target | Stage::Changed => ("openat2", (5, 6)),
+        Stage::Hidden => ("openat2, open_tree or mount_setattr", (5, 12)),
+        Stage::ReadBack => ("unshare or prctl", (3, 5)),
         _ => return None,
     })
 }
 
-/// A call that is missing; an outer container's filter says so of calls that it does not know.
-pub(crate) fn no_such_call(what: &str, calls: &str, kernel: &str) -> Failure {
+/// A call that is missing, `since` which kernel there is one; an outer container's filter says so too, of calls that it does not
+/// know or, as ours, of those whose flags it cannot see.
+pub(crate) fn no_such_call(what: &str, calls: &str, since: (u32, u32)) -> Failure {
+    let why = errno_text(Errno::ENOSYS);
+    let release = kernel::release();
+    if kernel::is_at_least(&release, since) {
+        let why = format!(
+            "{why}: this kernel ({release}) has {calls}, so a filter of system calls around bailey refuses"
+        );
+        let next = format!(
+            "let the outer container's seccomp policy pass {calls}; around a bailey in a payload of bailey, that is a [[rule]] with profile = \"nested\""
+        );
+        return Failure::site(what, why, next);
+    }
+    let (major, minor) = since;
     let next = format!(
-        "bailey needs {calls} (kernel {kernel} or later), and an outer container's seccomp policy must let it through"
+        "bailey needs {calls} (kernel {major}.{minor} or later), and an outer container's seccomp policy must let it through"
     );
-    Failure::site(what, errno_text(Errno::ENOSYS), next)
+    Failure::site(what, why, next)
 }
 
 /// Every step opens files, so that the limit on them shows anywhere.
@@ -130,8 +152,8 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
     if matches!(errno, Errno::EMFILE | Errno::ENFILE) {
         return no_descriptors("cannot set up the sandbox", errno);
     }
-    if let Some((calls, kernel)) = (errno == Errno::ENOSYS).then(|| newest_call(stage)).flatten() {
-        return no_such_call("cannot set up the sandbox", calls, kernel);
+    if let Some((calls, since)) = (errno == Errno::ENOSYS).then(|| newest_call(stage)).flatten() {
+        return no_such_call("cannot set up the sandbox", calls, since);
     }
     if errno == Errno::EFBIG {
         return Failure::site("cannot set up the sandbox", why, "raise the limit on file sizes (ulimit -f)");
@@ -160,6 +182,10 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             "cannot forbid nested namespaces (/proc/sys/user/max_*_namespaces)",
             "an outer container keeps /proc/sys read-only: let it unmask /proc (podman: --security-opt unmask=ALL)",
         ),
+        Stage::Session if trouble.index > 0 => site(
+            "cannot make a terminal for the payload",
+            "redirect standard input; then the payload gets none",
+        ),
         Stage::Undumpable | Stage::ParentDeath | Stage::Personality | Stage::Session => {
             site("cannot prepare the sandbox's first process", "report this with the kernel's version")
         }
@@ -180,6 +206,10 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
             "the image changed since it was looked at; otherwise set sandbox.landlock = \"off\" and report this",
         ),
         Stage::Namespaces => site("cannot open the sandbox's namespace files", "check that /proc is mounted"),
+        Stage::Hostname => site(
+            "cannot set the host name of the sandbox",
+            "leave out --hostname, or let the outer container's seccomp policy allow sethostname",
+        ),
         Stage::Loopback => site("cannot raise the loopback device of the new network", "try --network host"),
         Stage::Propagation => site(
             "cannot separate the sandbox's mounts from the host's",
@@ -276,13 +306,12 @@ pub fn trouble(trouble: Trouble, explainer: &Explainer) -> Failure {
 
 /// A command that cannot be executed: 127 when it is not there, 126 when it is but cannot run.
 pub fn command(trouble: Trouble, explainer: &Explainer) -> Failure {
-    let path = explainer
-        .commands
-        .get(trouble.index as usize)
-        .map(|c| c.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let behind = trouble.index == BEHIND;
+    let path =
+        if behind { explainer.behind.as_ref() } else { explainer.commands.get(trouble.index as usize) };
+    let path = path.map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
     let why = errno_text(trouble.errno);
-    let named = explainer.commands.len() == 1;
+    let named = behind || explainer.commands.len() == 1;
     match trouble.errno {
         Errno::ENOENT | Errno::ENOTDIR if trouble.stage == Stage::Exec => Failure::new(
             Code::NotFound,

@@ -58,6 +58,25 @@ const PILOT_NAMES: &[&str] = &[
     ".ssh",
     ".oidc-agent",
     ".condor",
+    ".netrc",
+    ".git-credentials",
+    ".vault-token",
+    ".s3cfg",
+    ".boto",
+    ".pgpass",
+    ".aws",
+    ".azure",
+    ".docker",
+    ".gnupg",
+    ".kube",
+];
+
+/// The same, deeper: a directory at the top, and what in it is a credential. The rest of these directories payloads need (caches,
+/// settings).
+const PILOT_PATHS: [(&str, &[&str]); 3] = [
+    (".config", &["oidc-agent", "gcloud", "rclone", "gh", "containers/auth.json"]),
+    (".apptainer", &["docker-config.json", "remote.yaml", "keys", "sypgp"]),
+    (".singularity", &["docker-config.json", "remote.yaml", "keys", "sypgp"]),
 ];
 
 /// Places that a payload never sees, whatever was bound.
@@ -73,7 +92,11 @@ pub fn add_private_parts(
     builder.add_private_dir(Path::new("/dev"), "dev", 0o755, WRITABLE)?;
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(name);
-        builder.add_device(&path, libc::makedev(major, minor)).map_err(|why| no_device(&path, &why))?;
+        match builder.add_device(&path, libc::makedev(major, minor)) {
+            // Apptainer with --contain has none, and what bailey is called in may be just that.
+            Err(_) if name == "full" && !tree::is_there(&path)? => {}
+            added => added.map_err(|why| no_device(&path, &why))?,
+        }
     }
     for (name, to) in DEVICE_LINKS {
         builder.add_link(&Path::new("/dev").join(name), OsStr::new(to))?;
@@ -90,8 +113,9 @@ pub fn add_private_parts(
     for path in &root.sys {
         image::bind_if_there(builder, path, path)?;
     }
-    builder.add_private_file(Path::new("/etc/passwd"), "passwd", account.passwd())?;
-    builder.add_private_file(Path::new("/etc/group"), "group", account.group())?;
+    let (passwd, group) = account.files();
+    builder.add_private_file(Path::new("/etc/passwd"), "passwd", passwd)?;
+    builder.add_private_file(Path::new("/etc/group"), "group", group)?;
     Ok(())
 }
 
@@ -113,22 +137,32 @@ pub struct Account<'a> {
     pub gid: u32,
     /// HOME.
     pub home: &'a Path,
+    /// passwd(5) and group(5) as they are to be, where more than this account is in them.
+    pub files: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Account<'_> {
-    fn passwd(&self) -> Vec<u8> {
-        let Self { name, uid, gid, home } = self;
-        // A colon or newline in HOME would break the format (passwd(5)); such a directory is left out of this file only.
-        let home = home.to_str().filter(|home| !home.contains([':', '\n'])).unwrap_or("/");
-        format!(
-            "{name}:x:{uid}:{gid}:payload:{home}:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
-        )
-        .into_bytes()
+    fn files(&self) -> (Vec<u8>, Vec<u8>) {
+        self.files.clone().unwrap_or_else(|| {
+            let (mut passwd, mut group) = (self.passwd_line(), self.group_line());
+            passwd.extend_from_slice(b"nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
+            group.extend_from_slice(b"nogroup:x:65534:\n");
+            (passwd, group)
+        })
     }
 
-    fn group(&self) -> Vec<u8> {
+    /// Its line of passwd(5).
+    pub fn passwd_line(&self) -> Vec<u8> {
+        let Self { name, uid, gid, home, .. } = self;
+        // A colon or newline in HOME would break the format (passwd(5)); such a directory is left out of this file only.
+        let home = home.to_str().filter(|home| !home.contains([':', '\n'])).unwrap_or("/");
+        format!("{name}:x:{uid}:{gid}:payload:{home}:/bin/sh\n").into_bytes()
+    }
+
+    /// Its line of group(5).
+    pub fn group_line(&self) -> Vec<u8> {
         let Self { name, gid, .. } = self;
-        format!("{name}:x:{gid}:\nnogroup:x:65534:\n").into_bytes()
+        format!("{name}:x:{gid}:\n").into_bytes()
     }
 }
 
@@ -370,7 +404,7 @@ pub fn pilot_files(workdir: &Path) -> Result<Vec<PathBuf>, Failure> {
         Failure::usage(
             format!("cannot look for credentials in {}", workdir.display()),
             io_text(&error),
-            "name a --workdir that the pilot can list",
+            "name a directory that the pilot can list",
         )
     };
     let mut found = Vec::new();
@@ -380,8 +414,10 @@ pub fn pilot_files(workdir: &Path) -> Result<Vec<PathBuf>, Failure> {
         if name.to_str().is_some_and(|name| PILOT_NAMES.iter().any(|pattern| matches(pattern, name))) {
             found.extend(tree::canonical(&entry.path())?);
         }
+        for below in PILOT_PATHS.iter().filter(|(top, _)| name == *top).flat_map(|(_, below)| *below) {
+            found.extend(tree::canonical(&entry.path().join(below))?);
+        }
     }
-    found.extend(tree::canonical(&workdir.join(".config/oidc-agent"))?);
     Ok(found)
 }
 
@@ -424,9 +460,9 @@ mod tests {
 
     #[test]
     fn passwd_stays_whole() {
-        let account = Account { name: "u", uid: 7, gid: 8, home: Path::new("/a:b") };
+        let account = Account { name: "u", uid: 7, gid: 8, home: Path::new("/a:b"), files: None };
         assert_eq!(
-            account.passwd(),
+            account.files().0,
             b"u:x:7:8:payload:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
         );
     }

@@ -18,12 +18,14 @@ pub mod orphans;
 pub mod protocol;
 pub mod seccomp;
 mod streams;
+mod terminal;
 pub mod tree;
 
 pub use child::NAMESPACES;
 pub use streams::Relay;
 
 use crate::audit::Receipt;
+use crate::cgroup::cpuset::CpuSet;
 use crate::cgroup::{self, Group, Planned, Words};
 use crate::config::Demand;
 use crate::failure::{Failure, errno_text, io_text};
@@ -37,10 +39,12 @@ use protocol::{Message, Ready, SIZE};
 use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::{Outside, Pipes};
+use terminal::Window;
 
 /// How long the set-up may take: autofs and FUSE may have to fetch something first, but a launch never hangs for ever.
 const SET_UP_DEADLINE: Duration = Duration::from_secs(60);
@@ -68,6 +72,8 @@ pub struct Blueprint {
     pub cgroup_mode: Demand,
     /// What it may use.
     pub limits: cgroup::Limits,
+    /// The cores that it is bound to, also where a control group holds it to them.
+    pub cores: Option<CpuSet>,
     /// init waits until it was moved into its groups, because no clone led there (v1).
     pub moved_late: bool,
     /// `CLONE_NEW*` flags.
@@ -88,8 +94,12 @@ pub struct Blueprint {
     pub oom_score_adj: i32,
     /// Raise the loopback device: the network namespace is new.
     pub loopback: bool,
+    /// The host name, where it is not to be the host's.
+    pub hostname: Option<CString>,
     /// What its standard streams are.
     pub stdio: Stdio,
+    /// They are a terminal of its own, which the pilot's is behind.
+    pub terminal: bool,
     /// umask of the payload.
     pub umask: u32,
     /// Whether a proc of its own is a must; `Off` shows the outer one.
@@ -98,6 +108,11 @@ pub struct Blueprint {
     pub proc_attr: u64,
     /// Paths to try for the command, in order.
     pub commands: Vec<CString>,
+    /// What the image's shell executes in the end, where that is named by its path: what cannot be executed is found before the
+    /// shell runs.
+    pub behind: Option<CString>,
+    /// Whether the launcher is to read what will be executed.
+    pub show_program: bool,
     /// argv of the payload.
     pub argv: ExecArrays,
     /// environ of the payload.
@@ -176,6 +191,7 @@ impl Blueprint {
         let (control, child_control) = socket::pair().map_err(no_sockets)?;
         let (gate, child_gate) = socket::pair().map_err(no_sockets)?;
         let pipes = match self.stdio {
+            _ if self.terminal => Some(Pipes::terminal().map_err(|error| no_terminal(&error))?),
             Stdio::Pass => None,
             Stdio::Relay => Some(Pipes::make().map_err(|error| no_relay(&error))?),
         };
@@ -187,6 +203,7 @@ impl Blueprint {
             Some(planned) => planned.make(self.id.as_str())?,
             None => (None, Words::new()),
         };
+        let before = self.cores.map(bind).transpose()?;
         let cloned = match clone::clone_into(self.namespaces, group.as_ref().and_then(Group::directory)) {
             Err(errno)
                 if group.is_some() && [Errno::EACCES, Errno::EBUSY, Errno::EOPNOTSUPP].contains(&errno) =>
@@ -198,6 +215,10 @@ impl Blueprint {
             }
             other => other,
         };
+        if let Some(before) = before.filter(|_| !matches!(cloned, Ok(Side::Child))) {
+            // What it was; failing that, the launcher only has fewer cores.
+            let _ = before.bind_this_process();
+        }
         match cloned {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
@@ -231,13 +252,26 @@ impl Blueprint {
                     proc: self.proc,
                 };
                 let stage = Cell::new(None);
-                let explainer = Explainer { commands: self.commands, tree: self.tree, expected, stage };
+                let (commands, behind) = (self.commands, self.behind);
+                let explainer = Explainer { commands, behind, tree: self.tree, expected, stage };
                 let streams = pipes.map(Pipes::outside);
                 Ok((Building { id: self.id, init, control, gate, streams, limits }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
     }
+}
+
+/// Binds this process to the cores, so that what it clones is. Returns those from before.
+fn bind(cores: CpuSet) -> Result<CpuSet, Failure> {
+    let bound = || {
+        let before = CpuSet::of_this_process()?;
+        cores.bind_this_process().map(|()| before)
+    };
+    bound().map_err(|errno: Errno| {
+        let what = format!("cannot bind the payload to the cores {cores} (sched_setaffinity)");
+        Failure::site(what, errno_text(errno), "leave out --cpuset")
+    })
 }
 
 fn no_subreaper(errno: Errno) -> Failure {
@@ -252,6 +286,14 @@ fn no_sockets(errno: Errno) -> Failure {
     Failure::site("cannot make a socket pair", errno_text(errno), "raise the limit on open files (ulimit -n)")
 }
 
+fn no_terminal(error: &std::io::Error) -> Failure {
+    Failure::site(
+        "cannot make a terminal for the payload",
+        io_text(error),
+        "redirect standard input; then the payload gets none",
+    )
+}
+
 fn no_relay(error: &std::io::Error) -> Failure {
     Failure::site(
         "cannot relay the standard streams",
@@ -263,6 +305,7 @@ fn no_relay(error: &std::io::Error) -> Failure {
 /// What the launcher keeps of the blueprint: the words for what a child reports, and which command it chose.
 pub struct Explainer {
     commands: Vec<CString>,
+    behind: Option<CString>,
     tree: tree::Tree,
     expected: observe::Expected,
     /// The step that failed, once one was put into words.
@@ -299,6 +342,7 @@ pub struct Frozen {
     pid: i32,
     pidfd: OwnedFd,
     ready: Ready,
+    program: Option<OwnedFd>,
     namespaces: Vec<OwnedFd>,
     inodes: Vec<u64>,
     limits: Words,
@@ -306,16 +350,16 @@ pub struct Frozen {
 
 impl Building {
     /// Waits until the payload is frozen; hands over its pidfd for the receipt.
-    pub fn wait_frozen(self, explainer: &Explainer) -> Result<(Frozen, OwnedFd), Failure> {
+    pub fn wait_frozen(mut self, explainer: &Explainer) -> Result<(Frozen, OwnedFd), Failure> {
         let deadline = Instant::now() + SET_UP_DEADLINE;
         // Two facts must come, in any order, because they come on two sockets: init's namespaces and the payload's report.
         let mut namespaces = None;
-        let mut ready = None;
+        let mut ready: Option<(Ready, i32, Option<OwnedFd>)> = None;
         loop {
-            if let (Some(namespaces), Some((ready, pid))) = (&mut namespaces, ready) {
+            if let (Some(namespaces), Some((ready, pid, program))) = (&mut namespaces, &mut ready) {
                 let (files, inodes) = std::mem::take(namespaces);
-                explainer.expected.compare(&ready)?;
-                return self.frozen(ready, pid, files, inodes);
+                explainer.expected.compare(ready)?;
+                return self.frozen(*ready, *pid, program.take(), (files, inodes));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -340,9 +384,17 @@ impl Building {
                     _ => return Err(lost(Errno::EPIPE)),
                 }
             } else if on_gate && ready.is_none() {
-                let (message, pid, _) = hear(&self.gate)?;
+                let (message, pid, fds) = hear(&self.gate)?;
+                let mut fds = fds.into_iter();
                 match message {
-                    Some(Message::Ready(report)) => ready = Some((report, pid)),
+                    Some(Message::Ready(report)) => {
+                        if let Some(streams) = self.streams.as_mut().filter(|streams| streams.wants_master())
+                        {
+                            let master = fds.next().ok_or_else(|| lost(Errno::EPIPE))?;
+                            streams.put_before(master).map_err(|error| no_terminal(&error))?;
+                        }
+                        ready = Some((report, pid, fds.next()));
+                    }
                     Some(Message::Failed(trouble)) => return Err(explain::trouble(trouble, explainer)),
                     // The payload's end of the gate is also init's until the execve: its end says nothing that init does not.
                     _ => return Err(self.last_words(explainer)),
@@ -365,11 +417,11 @@ impl Building {
         self,
         ready: Ready,
         pid: i32,
-        namespaces: Vec<OwnedFd>,
-        inodes: Vec<u64>,
+        program: Option<OwnedFd>,
+        (namespaces, inodes): (Vec<OwnedFd>, Vec<u64>),
     ) -> Result<(Frozen, OwnedFd), Failure> {
         let pidfd = pidfd::open(pid).map_err(|errno| match errno {
-            Errno::ENOSYS => explain::no_such_call("cannot hold the payload's process", "pidfd_open", "5.3"),
+            Errno::ENOSYS => explain::no_such_call("cannot hold the payload's process", "pidfd_open", (5, 3)),
             other => lost(other),
         })?;
         // The kernel told the pid when the message was sent. If the payload still holds its socket now that the pidfd is
@@ -386,6 +438,7 @@ impl Building {
             pid,
             pidfd: pidfd.try_clone().map_err(|_| lost(Errno::EMFILE))?,
             ready,
+            program,
             namespaces,
             inodes,
             limits: self.limits,
@@ -456,6 +509,20 @@ impl Frozen {
         &self.limits
     }
 
+    /// What it will execute, if that was to be shown and can be read: a descriptor of a file that may change, and its path inside
+    /// without links.
+    pub fn program(&self) -> Option<(BorrowedFd<'_>, PathBuf)> {
+        let program = self.program.as_ref()?;
+        // The kernel names it from the root of the mount namespace in which it was opened.
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", program.as_raw_fd())).ok()?;
+        if self.ready.limits == 0 {
+            return Some((program.as_fd(), path));
+        }
+        // That is not the payload's root then: `build`.
+        let inside = path.strip_prefix("/").ok()?.strip_prefix(build::NEW_ROOT.to_str().ok()?).ok()?;
+        Some((program.as_fd(), Path::new("/").join(inside)))
+    }
+
     /// The namespace files themselves, for whoever must check them (the recorder).
     pub fn namespaces(&self) -> &[OwnedFd] {
         &self.namespaces
@@ -485,10 +552,12 @@ impl Frozen {
         if !pidfd::same_process(&self.pidfd, receipt.pidfd()) {
             return Err(foreign("the receipt was made out for another process"));
         }
+        let window = self.streams.as_ref().and_then(Outside::window);
         let relay = self.streams.map(Outside::start).transpose().map_err(|error| no_relay(&error))?;
         socket::send(self.gate.as_fd(), b"!", &[]).map_err(lost)?;
         Ok(Running {
             relay,
+            window,
             init: self.init,
             control: self.control,
             gate: Some(self.gate),
@@ -510,6 +579,7 @@ pub struct Handover<'a> {
 #[derive(Debug)]
 pub struct Running {
     relay: Option<Relay>,
+    window: Option<Window>,
     init: Init,
     control: OwnedFd,
     gate: Option<OwnedFd>,
@@ -564,6 +634,10 @@ impl Running {
 
     /// Sends a signal to the payload's own process. One that is gone is no error.
     pub fn signal(&self, signal: i32) {
+        if let Some(window) = self.window.as_ref().filter(|_| signal == libc::SIGWINCH) {
+            window.follow(); // the kernel tells who is in the foreground there
+            return;
+        }
         let _ = pidfd::send_signal(self.payload.as_fd(), signal);
     }
 

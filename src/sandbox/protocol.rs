@@ -18,6 +18,7 @@ pub enum Stage {
     ParentDeath,
     Namespaces,
     Loopback,
+    Hostname,
     Propagation,
     Scratch,
     Node,
@@ -50,7 +51,7 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, to find one by number.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Descriptors,
         Self::IdMap,
         Self::Limits,
@@ -59,6 +60,7 @@ impl Stage {
         Self::ParentDeath,
         Self::Namespaces,
         Self::Loopback,
+        Self::Hostname,
         Self::Propagation,
         Self::Scratch,
         Self::Node,
@@ -89,6 +91,9 @@ impl Stage {
         Self::Exec,
     ];
 }
+
+/// The index of a command that is not one of the prepared paths but what the shell at such a path executes.
+pub const BEHIND: u32 = u32::MAX;
 
 /// A step that failed: which, on which element of the plan, with what errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

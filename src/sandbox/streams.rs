@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, IsTerminal as _, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::terminal::{Pilots, Raw, Terminal, Window};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -36,26 +37,69 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Of a thread: its buffer is on the heap.
 const STACK: usize = 64 << 10;
 
+/// What takes the place of the pilot's standard streams, by descriptor number.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    /// `None`: it keeps what is there, which is /dev/null.
+    pub ends: [Option<OwnedFd>; 3],
+    /// Where the terminal goes that the payload's process makes in its own devpts; nowhere where it is to have none.
+    pub on_terminal: [bool; 3],
+}
+
+impl Inside {
+    /// Whether the payload gets a terminal.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.on_terminal.contains(&true)
+    }
+}
+
 /// The pipes before the clone.
 #[derive(Debug)]
 pub(super) struct Pipes {
-    /// The payload's ends, by descriptor number; `None`: it keeps what is there, which is /dev/null.
-    pub inside: [Option<OwnedFd>; 3],
-    input: Option<(OwnedFd, PipeWriter)>,
-    outputs: Vec<(&'static str, PipeReader, OwnedFd)>,
+    /// The payload's ends.
+    pub inside: Inside,
+    input: Option<(OwnedFd, File)>,
+    outputs: Vec<(&'static str, File, OwnedFd)>,
+    pilots: Option<(Pilots, OwnedFd)>,
 }
 
 impl Pipes {
+    /// A terminal in place of the pilot's. What goes elsewhere goes through a pipe.
+    pub(super) fn terminal() -> io::Result<Self> {
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let pilots = (Pilots::of(stdin.as_fd())?, stdout.as_fd().try_clone_to_owned()?);
+        // Until there is a terminal nothing in there holds the pilot's.
+        let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null")?);
+        let mut pipes = Self {
+            inside: Inside {
+                ends: [Some(null.try_clone()?), Some(null.try_clone()?), None],
+                on_terminal: [true, true, stderr.is_terminal()],
+            },
+            input: None,
+            outputs: Vec::new(),
+            pilots: Some(pilots),
+        };
+        let [_, _, inside_err] = &mut pipes.inside.ends;
+        if stderr.is_terminal() {
+            *inside_err = Some(null);
+        } else if let Some(to) = worth_a_pipe(stderr.as_fd())? {
+            let (reader, writer) = output_pipe()?;
+            *inside_err = Some(writer.into());
+            pipes.outputs.push(("standard error", reader, to));
+        }
+        Ok(pipes)
+    }
+
     /// One for each stream that is more than /dev/null. Where standard output and error are one file they share a pipe, so
     /// that what is written keeps its order.
     pub(super) fn make() -> io::Result<Self> {
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-        let mut pipes = Self { inside: [None, None, None], input: None, outputs: Vec::new() };
-        let [inside_in, inside_out, inside_err] = &mut pipes.inside;
+        let mut pipes = Self { inside: Inside::default(), input: None, outputs: Vec::new(), pilots: None };
+        let [inside_in, inside_out, inside_err] = &mut pipes.inside.ends;
         if let Some(from) = worth_a_pipe(stdin.as_fd())? {
             let (reader, writer) = io::pipe()?;
             *inside_in = Some(reader.into());
-            pipes.input = Some((from, writer));
+            pipes.input = Some((from, File::from(OwnedFd::from(writer))));
         }
         let out = worth_a_pipe(stdout.as_fd())?;
         let err = worth_a_pipe(stderr.as_fd())?;
@@ -85,7 +129,7 @@ impl Pipes {
 
     /// What is left of them with the launcher, once the payload's ends are in the child.
     pub(super) fn outside(self) -> Outside {
-        Outside { input: self.input, outputs: self.outputs }
+        Outside { input: self.input, outputs: self.outputs, pilots: self.pilots, terminal: None }
     }
 }
 
@@ -104,17 +148,19 @@ fn same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Only our end does not block; the payload's is another description.
-fn output_pipe() -> io::Result<(PipeReader, PipeWriter)> {
+fn output_pipe() -> io::Result<(File, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((reader, writer))
+    Ok((File::from(OwnedFd::from(reader)), writer))
 }
 
 /// The launcher's ends, while the payload is built.
 #[derive(Debug)]
 pub(super) struct Outside {
-    input: Option<(OwnedFd, PipeWriter)>,
-    outputs: Vec<(&'static str, PipeReader, OwnedFd)>,
+    input: Option<(OwnedFd, File)>,
+    outputs: Vec<(&'static str, File, OwnedFd)>,
+    pilots: Option<(Pilots, OwnedFd)>,
+    terminal: Option<Terminal>,
 }
 
 /// The threads that carry.
@@ -124,14 +170,38 @@ pub struct Relay {
     carried: Arc<AtomicU64>,
     left: usize,
     told: Receiver<Option<String>>,
+    /// Held for its end, which sets the pilot's terminal back.
+    _raw: Option<Raw>,
 }
 
 impl Outside {
+    /// Whether the payload's process is to send the master of its terminal.
+    pub(super) const fn wants_master(&self) -> bool {
+        self.pilots.is_some()
+    }
+
+    /// Puts the pilot's terminal before the payload's, whose master this is.
+    pub(super) fn put_before(&mut self, master: OwnedFd) -> io::Result<()> {
+        let Some((pilots, stdout)) = self.pilots.take() else { return Ok(()) };
+        let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+        let terminal = pilots.meet(master)?;
+        self.input = Some((stdin, File::from(terminal.master()?)));
+        self.outputs.push(("terminal", File::from(terminal.master()?), stdout));
+        self.terminal = Some(terminal);
+        Ok(())
+    }
+
+    /// The size of the pilot's terminal, where there is one.
+    pub(super) fn window(&self) -> Option<Window> {
+        self.terminal.as_ref().and_then(Terminal::window)
+    }
+
     /// Starts to carry.
     pub(super) fn start(self) -> io::Result<Relay> {
         let ended = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let carried = Arc::new(AtomicU64::new(0));
         let (tell, told) = channel();
+        let raw = self.terminal.map(Terminal::take_over).transpose()?;
         let left = self.outputs.len();
         for (name, from, to) in self.outputs {
             let output =
@@ -146,7 +216,7 @@ impl Outside {
             // It may wait for the pilot for ever, and ends with the process.
             spawn(move || carry_in(&mut File::from(from), to))?;
         }
-        Ok(Relay { ended, carried, left, told })
+        Ok(Relay { ended, carried, left, told, _raw: raw })
     }
 }
 
@@ -193,7 +263,7 @@ impl Relay {
 /// One of the payload's outputs.
 struct Output {
     name: &'static str,
-    from: PipeReader,
+    from: File,
     to: File,
     ended: Arc<EventFd>,
     carried: Arc<AtomicU64>,
@@ -232,6 +302,7 @@ impl Output {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // EIO: nobody has the terminal open any more.
                 Err(_) => return None,
             }
         }
@@ -250,7 +321,7 @@ impl Output {
 }
 
 /// The pilot's input into the pipe.
-fn carry_in(from: &mut File, mut to: PipeWriter) {
+fn carry_in(from: &mut File, mut to: File) {
     let mut piece = vec![0; PIECE];
     let carried = AtomicU64::new(0);
     loop {

@@ -301,6 +301,7 @@ impl<'a> Watch<'a> {
                 self.order(stop);
             }
             if self.settle_at.is_none() {
+                memory::drop_unused_stack();
                 memory::drop_own_file_pages(); // what looked is not needed until it looks again
             }
         }
@@ -325,6 +326,7 @@ impl<'a> Watch<'a> {
     fn act(&mut self, now: Instant) -> bool {
         if self.settle_at.is_some_and(|at| now >= at) {
             self.settle_at = None;
+            memory::drop_unused_stack();
             memory::drop_own_file_pages();
             return true;
         }

@@ -213,6 +213,12 @@ pub fn make_dir(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<(), Errno
     check(libc::c_long::from(unsafe { libc::mkdirat(dir.as_raw_fd(), path.as_ptr(), mode) })).map(drop)
 }
 
+/// fchmod(2): of a mode for mkdirat(2) the umask takes away.
+pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    // SAFETY: no memory is passed.
+    check(libc::c_long::from(unsafe { libc::fchmod(fd.as_raw_fd(), mode) })).map(drop)
+}
+
 /// symlinkat(2).
 pub fn make_link(target: &CStr, dir: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     // SAFETY: both strings are NUL-terminated.

@@ -10,6 +10,29 @@ pub fn drop_own_file_pages() {
     }
 }
 
+/// Gives back the pages of the main thread's stack that only calls which have returned had used: a launch goes deep once, and
+/// then waits. On any other thread it does nothing. Does not allocate.
+pub fn drop_unused_stack() {
+    const PAGE: usize = 4096;
+    /// What this function and a handler of signals need below.
+    const NEEDED: usize = 16 << 10;
+    /// Less than the gap that the kernel keeps free below a stack that grows (`stack_guard_gap`, 1 MiB): nothing else lies there.
+    const MOST: usize = 256 << 10;
+    // SAFETY: no arguments.
+    if unsafe { libc::gettid() != libc::getpid() } {
+        return;
+    }
+    let here = 0_u8;
+    let end = ((&raw const here).addr() - NEEDED) / PAGE * PAGE;
+    // SAFETY: the main thread's stack grows down. Below its pointer, and what the ABI grants below that, nothing is alive: no
+    // reference into a frame outlives the frame, and the payload's process, which ran in this memory, had a stack of its own.
+    // Those pages are private and anonymous, so that they read as zero when a call needs them again; what is not mapped is
+    // left alone (ENOMEM).
+    unsafe {
+        libc::madvise((end - MOST) as *mut libc::c_void, MOST, libc::MADV_DONTNEED);
+    }
+}
+
 /// Gives freed memory of the heap back to the kernel (malloc_trim(3)), after much was needed for a moment.
 pub fn give_back() {
     // SAFETY: malloc_trim touches nothing but the allocator's own free memory.

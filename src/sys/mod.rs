@@ -11,6 +11,7 @@ pub mod clock;
 pub mod clone;
 pub mod elf;
 pub mod fs;
+pub mod kernel;
 pub mod keyring;
 pub mod landlock;
 pub mod memory;
@@ -23,6 +24,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod start;
+pub mod terminal;
 
 pub use nix::errno::Errno;
 

@@ -558,6 +558,12 @@ pub fn raise_loopback() -> Result<(), Errno> {
     result.map(drop)
 }
 
+/// sethostname(2), in the UTS namespace that this process is in.
+pub fn set_hostname(name: &CStr) -> Result<(), Errno> {
+    // SAFETY: pointer and length are the string's own.
+    check(libc::c_long::from(unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) })).map(drop)
+}
+
 /// getrandom(2).
 pub fn random_bytes(buffer: &mut [u8]) -> Result<(), Errno> {
     // SAFETY: pointer and length are the buffer's own.

@@ -61,6 +61,7 @@ impl Field {
             }
             Self::Pilot => {
                 let mut texts: Vec<String> = some(&[&grid.pilot.id, &grid.pilot.subject]);
+                texts.extend(grid.pilot.names.iter().filter_map(|name| name.subject.clone()));
                 texts.extend(grid.pilot.batch_job_id.iter().cloned());
                 texts
             }

@@ -7,7 +7,7 @@ use super::around::{Around, Chain};
 use super::person::Person;
 use super::{Answer, OfLog, Payload, vo};
 use crate::admin::verify::{KeyFrom, Report};
-use crate::audit::record::{Action, Record};
+use crate::audit::record::{Action, Record, Role};
 use crate::failure::Printable;
 use crate::policy::settings::Vo;
 
@@ -328,6 +328,9 @@ fn full(text: &mut String, payload: &Payload, vos: &[Vo]) {
         .map_or_else(String::new, |assurance| format!(" ({})", format!("{assurance:?}").to_lowercase()));
     let who = record.user.id.clone().unwrap_or_else(none);
     line(text, "who     ", &format!("{who}{assurance}"));
+    if let Some(role) = role(record) {
+        line(text, "role    ", role);
+    }
     for learned in &payload.learned {
         let time: String =
             learned.timestamp.map(|time| time.to_string().chars().take(19).collect()).unwrap_or_default();
@@ -339,6 +342,7 @@ fn full(text: &mut String, payload: &Payload, vos: &[Vo]) {
         ("vo      ", &record.grid.vo),
         ("job     ", &record.grid.job.id),
         ("pilot   ", &record.grid.pilot.id),
+        ("pilot's ", &record.grid.pilot.subject),
         ("image   ", &record.container.image.name),
         ("program ", &record.process.executable),
     ] {
@@ -395,7 +399,21 @@ fn short(text: &mut String, payload: &Payload) {
     let start: String = payload.start.to_string().chars().take(19).collect();
     let learned = payload.learned.last().and_then(|learned| learned.user.id.as_deref());
     let who = record.user.id.as_deref().or(learned).unwrap_or("unknown");
-    line(text, &format!("{start}Z {end} pid {pid:<8} "), who);
+    let what = match record.grid.role {
+        Some(Role::Probe) => "probe: ",
+        Some(Role::Pilot) => "pilot: ",
+        Some(Role::Payload) | None => "",
+    };
+    line(text, &format!("{start}Z {end} pid {pid:<8} {what}"), who);
+}
+
+/// What it is, where it is no user's payload.
+fn role(record: &Record) -> Option<&'static str> {
+    match record.grid.role? {
+        Role::Payload => None,
+        Role::Pilot => Some("the pilot itself, no user's payload"),
+        Role::Probe => Some("a probe: a question whether payloads would run here"),
+    }
 }
 
 /// One line: a label of ours, a value from outside, cut at [`WIDTH`].

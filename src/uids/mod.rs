@@ -64,7 +64,7 @@ fn shares(request: &Request, config: &Config) -> Result<bool, Failure> {
 }
 
 /// A directory in which nobody would look for what the uid left.
-fn unshared(source: &Path) -> Failure {
+pub(crate) fn unshared(source: &Path) -> Failure {
     Failure::refused(
         format!("refused the writable bind of {}", source.display()),
         "the payload has a uid of its own, and what it leaves there would not be found",
@@ -83,7 +83,7 @@ pub(crate) fn refusals() -> Vec<Failure> {
 }
 
 /// Whether a canonical path is below one of these directories, or is one of them.
-fn is_below(path: &Path, dirs: &[PathBuf], or_equal: bool) -> bool {
+pub(crate) fn is_below(path: &Path, dirs: &[PathBuf], or_equal: bool) -> bool {
     let canonical = dirs.iter().filter_map(|dir| std::fs::canonicalize(dir).ok());
     canonical.into_iter().any(|dir| path.starts_with(&dir) && (or_equal || path != dir))
 }

@@ -62,7 +62,10 @@ pub fn lend(
     }
     if !request.dry_run {
         if let Some(path) = &request.status_file {
-            status_file = Some(Arc::new(open_status_file(&absolute(path, caller, "--status-file")?)?));
+            status_file = Some(Arc::new(open_status_file(
+                &absolute(path, caller, "--status-file")?,
+                request.status_new,
+            )?));
         }
         own_directory(&log_dir, uid)?;
         note.workdir = workdir.as_ref().map(|(given, _)| given.clone());
@@ -287,10 +290,10 @@ fn workdir(
 }
 
 /// Opens the status file, empty.
-fn open_status_file(path: &Path) -> Result<File, Failure> {
+fn open_status_file(path: &Path, new: bool) -> Result<File, Failure> {
     let options = || {
         let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o644);
+        options.write(true).create(true).create_new(new).truncate(!new).mode(0o644);
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
         options
     };

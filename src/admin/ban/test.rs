@@ -26,6 +26,7 @@ pub(super) fn run(who: &Who) -> Result<(String, u8), Failure> {
             pilot: identity.pilot,
             uid: caller.uid,
             assurance: identity.assurance.as_str().to_owned(),
+            also: Vec::new(),
         },
         ..Facts::default()
     };

@@ -84,7 +84,9 @@ fn demand(config: &Config, name: &str) -> Wanted {
         "uid" if config.uid.mode == UidMode::Caller => Wanted::Info,
         "cgroup" => config.cgroup.mode.into(),
         // Only where the site sets one; the payload runs without.
-        "limit_memory" | "limit_pids" | "limit_cpus" if config.cgroup.mode != Demand::Required => {
+        "limit_memory" | "limit_pids" | "limit_cpus" | "limit_cpuset"
+            if config.cgroup.mode != Demand::Required =>
+        {
             Wanted::Preferred
         }
         _ => Wanted::Required,

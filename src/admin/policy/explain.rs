@@ -40,7 +40,7 @@ pub(super) fn run(options: &Explain) -> Result<(String, u8), Failure> {
         Err(failure) => return Err(failure),
     };
     let (request, sif) = (request(options), sif(options, &caller)?);
-    let opened = plan::open(&request_of(&request, sif.is_some()), &policy, &caller)?;
+    let opened = plan::open(&request_of(&request, sif.is_some()), &policy, &config, &caller)?;
     let mut facts = plan::facts(&identity, &opened, &request, &config, &caller)?;
     if let Some(image) = sif {
         facts.image = image;
@@ -100,7 +100,7 @@ fn request(options: &Explain) -> Request {
         network: options.network,
         nested: options.nested,
         scratch_size: options.scratch_size,
-        limits: Limits { memory: options.memory, cpus_milli: options.cpus, pids: options.pids },
+        limits: Limits { memory: options.memory, cpus_milli: options.cpus, pids: options.pids, cpuset: None },
         wall_time: options.wall_time,
         ..Request::default()
     }

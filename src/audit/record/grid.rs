@@ -38,6 +38,8 @@ objects! {
         pub namespaces: Namespaces,
         /// Each mechanism with `on`, `off` or the reason why it is not.
         pub sandbox: BTreeMap<String, String>,
+        /// What was asked for, or is Apptainer's custom, and was not done.
+        pub unheeded: Vec<String>,
         /// Read from the frozen payload.
         pub observed: Observed,
         /// What the payload may use.
@@ -100,6 +102,8 @@ objects! {
         pub jti: Option<String>,
         /// When the credential runs out.
         pub not_after: Option<Timestamp>,
+        /// What was found and could not be taken, in words.
+        pub remarks: Vec<String>,
         /// The name under which the site ties a person's names together.
         pub person: Option<String>,
         /// Weaker statements, and those that contradict.
@@ -162,6 +166,8 @@ objects! {
         pub id: Option<String>,
         /// The pilot's or robot's identity.
         pub subject: Option<String>,
+        /// All names of the pilot that were found, with what belongs to them.
+        pub names: Vec<OtherIdentity>,
         /// Ids of every batch layer found, `htcondor:12.0`, `slurm:77`.
         pub batch_job_id: Vec<String>,
     }
@@ -234,6 +240,8 @@ objects! {
         pub cpus_milli: Option<u64>,
         /// Processes.
         pub pids: Option<u64>,
+        /// The cores that it runs on: `0-3,8`.
+        pub cpuset: Option<String>,
         /// Seconds.
         pub wall_time: Option<u64>,
         /// Bytes.

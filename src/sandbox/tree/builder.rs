@@ -13,6 +13,7 @@ use crate::sys::fs::stat_at;
 use crate::sys::mount::Attr;
 use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// The upper directory of a writable image, in the private tmpfs.
@@ -85,7 +86,7 @@ impl Builder {
     }
 
     /// A directory of our own where every payload has one (/dev, /tmp, ...). An image's symlink or file of that name is
-    /// replaced, not followed: what bailey puts at /dev is at /dev.
+    /// replaced, not followed: what bailey puts at /dev is at /dev. What was at or below it is hidden.
     pub fn add_private_dir(
         &mut self,
         target: &Path,
@@ -94,8 +95,25 @@ impl Builder {
         attr: Attr,
     ) -> Result<(), Failure> {
         self.make_real(target, Kind::Dir)?;
+        self.hide_below(target);
         self.private_dir(target, name, mode, attr);
         Ok(())
+    }
+
+    /// A mount lies over what is below it. Only what the command line handed over is a mount point there, too.
+    fn hide_below(&mut self, target: &Path) {
+        self.layers.remove_below(target, |layer| layer.origin != Origin::Handed);
+    }
+
+    /// Is something mounted just there?
+    pub fn is_mount(&self, path: &Path) -> bool {
+        self.layers.contains(path)
+    }
+
+    /// Why nothing else may be at this clean path.
+    pub fn closed(&self, clean: &Path) -> Option<String> {
+        let is_own = matches!(self.locate(clean).0.backing, Backing::Closed) || clean == Path::new("/dev");
+        is_own.then(|| format!("{} is bailey's own inside", clean.display()))
     }
 
     /// A generated file over whatever the image has there. `name` is its place in the private tmpfs.
@@ -188,11 +206,18 @@ impl Builder {
         if self.layers.get(&clean).is_some_and(|layer| layer.origin == Origin::Handed) {
             return Err(Failure::usage(what(), "another bind has the same target", "name each target once"));
         }
-        if matches!(self.locate(&clean).0.backing, Backing::Closed) || clean == Path::new("/dev") {
+        if let Some(why) = self.closed(&clean) {
             return Err(Failure::usage(
                 what(),
-                format!("{} is bailey's own inside", clean.display()),
+                why,
                 "choose a target outside /proc and other than /dev itself",
+            ));
+        }
+        if !fits(&clean) {
+            return Err(Failure::usage(
+                format!("cannot bind {}", object.path.display()),
+                TOO_LONG,
+                "choose a shorter target",
             ));
         }
         match (self.kind(&clean), kind_of(&object.stat)) {
@@ -206,13 +231,10 @@ impl Builder {
             }
             _ => {}
         }
-        self.make_point(&clean, kind_of(&object.stat)).map_err(|why| {
-            Failure::usage(
-                what(),
-                why,
-                "create the target, or choose one that can be made (below /tmp or /srv)",
-            )
-        })?;
+        let next = "create the target, or choose one that can be made (below /tmp or /srv)";
+        self.make_point(&clean, kind_of(&object.stat))
+            .map_err(|why| self.own_fault().unwrap_or_else(|| Failure::usage(what(), why, next)))?;
+        self.hide_below(&clean);
         self.insert_host(object, &clean, attr, follow_host, origin);
         Ok(clean)
     }
@@ -341,6 +363,18 @@ fn places(layers: &[(PathBuf, Layer)]) -> Vec<Place> {
         earlier.insert(path.clone(), index);
     }
     places
+}
+
+/// The most bytes of a name (`NAME_MAX`), and of a path inside: bailey's own names stand before it (`PATH_MAX`, limits.h).
+const LONGEST: (usize, usize) = (255, 4000);
+
+/// What is said of a path that does not [fit](fits).
+pub(crate) const TOO_LONG: &str = "a path inside has at most 255 bytes in each name and 4000 in all";
+
+/// Can there be such a path?
+pub(crate) fn fits(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.len() <= LONGEST.1 && bytes.split(|byte| *byte == b'/').all(|name| name.len() <= LONGEST.0)
 }
 
 /// `base/rest` without a slash at the end when there is no rest.

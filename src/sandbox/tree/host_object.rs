@@ -56,6 +56,19 @@ impl HostObject {
         Ok(Self { path, stat, fd })
     }
 
+    /// What is open, at the path that it was found at.
+    pub(crate) fn of(fd: OwnedFd, path: PathBuf) -> Result<Self, Errno> {
+        let stat = stat_at(fd.as_fd(), c"")?;
+        Ok(Self { path, stat, fd })
+    }
+
+    /// The same once more.
+    pub(crate) fn again(&self) -> Result<Self, Errno> {
+        let fd =
+            self.fd.try_clone().map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        Ok(Self { path: self.path.clone(), stat: self.stat, fd })
+    }
+
     /// Why no payload is shown it, where its file system (statfs(2)) or its being the host's root says so.
     pub fn refusal(&self) -> Option<&'static str> {
         if self.path == Path::new("/") {
@@ -74,7 +87,7 @@ impl HostObject {
 /// Why [`HostObject::open`] failed; `other` says it where it is not the kernel's fault.
 pub(crate) fn cannot_open(what: &str, errno: Errno, other: impl FnOnce() -> Failure) -> Failure {
     match errno {
-        Errno::ENOSYS => no_such_call(what, "openat2", "5.6"),
+        Errno::ENOSYS => no_such_call(what, "openat2", (5, 6)),
         Errno::EMFILE | Errno::ENFILE => {
             Failure::site(what, errno_text(errno), "raise the limit on open files (ulimit -n)")
         }

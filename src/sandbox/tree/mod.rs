@@ -20,6 +20,7 @@ mod skeleton;
 mod view;
 
 pub use builder::Builder;
+pub(crate) use builder::{TOO_LONG, fits};
 pub use host_object::HostObject;
 pub(crate) use host_object::cannot_open;
 pub(crate) use look::unseen;

@@ -32,6 +32,15 @@ impl<T> PathMap<T> {
         self.0.retain(|key, _| !Path::new(OsStr::from_bytes(key)).starts_with(path));
     }
 
+    /// Forgets what lies below the path, not the path itself, where this is so.
+    pub(super) fn remove_below(&mut self, path: &Path, is_so: impl Fn(&T) -> bool) {
+        let below = |key: &[u8]| {
+            let key = Path::new(OsStr::from_bytes(key));
+            key != path && key.starts_with(path)
+        };
+        self.0.retain(|key, value| !(below(key) && is_so(value)));
+    }
+
     pub(super) fn insert(&mut self, path: impl Into<PathBuf>, value: T) {
         self.0.insert(path.into().into_os_string().into_vec(), value);
     }

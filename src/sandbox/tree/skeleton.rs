@@ -3,7 +3,7 @@
 
 use super::builder::{Builder, UPPER, join};
 use super::view::{Backing, Opened, kind_of};
-use super::{Kind, Node, Origin, Source, cstring};
+use super::{Kind, Node, Origin, Source, cstring, is_absent, unseen};
 use crate::failure::{Failure, errno_text};
 use crate::sys::fs::stat_at;
 use crate::sys::{Errno, fs};
@@ -49,12 +49,27 @@ impl Builder {
     /// Makes sure that each part of `path` is a real directory (the last one of `kind`), replacing an image's symlinks.
     pub(super) fn make_real(&mut self, path: &Path, kind: Kind) -> Result<(), Failure> {
         self.make_point(path, kind).map_err(|why| {
-            Failure::usage(
-                format!("cannot make the mount point {} in the image", path.display()),
-                why,
-                "use an image whose directories can be read, or create the mount point in it",
-            )
+            self.own_fault().unwrap_or_else(|| {
+                Failure::usage(
+                    format!("cannot make the mount point {} in the image", path.display()),
+                    why,
+                    "use an image whose directories can be read, or create the mount point in it",
+                )
+            })
         })
+    }
+
+    /// What stood in the way, where that was this host and not the image.
+    pub(super) fn own_fault(&mut self) -> Option<Failure> {
+        self.trouble.get_mut().take()
+    }
+
+    /// The reason of an error, kept as this host's where it says nothing about the directory.
+    fn reason(&self, dir: &Path, errno: Errno) -> String {
+        if !is_absent(errno) {
+            self.trouble.borrow_mut().get_or_insert_with(|| unseen(dir, errno));
+        }
+        errno_text(errno)
     }
 
     /// Makes sure that something of `kind` stands at the clean path `path`, for a mount. The error is the reason.
@@ -111,7 +126,7 @@ impl Builder {
                     fs::Resolve::BeneathNoSymlinks,
                 )
                 .map_err(|errno| {
-                    format!("{}, and its directory cannot be listed: {}", missing(), errno_text(errno))
+                    format!("{}, and its directory cannot be listed: {}", missing(), self.reason(dir, errno))
                 })?;
                 (opened, path.join(rest))
             }
@@ -119,8 +134,12 @@ impl Builder {
         };
         let name = PathBuf::from(format!("skeleton-{}", self.skeletons));
         self.skeletons += 1;
-        let mut listing = nix::dir::Dir::from_fd(fd.try_clone().map_err(|e| e.to_string())?)
-            .map_err(|errno| format!("{}: {}", missing(), errno_text(errno)))?;
+        let again = fd.try_clone().map_err(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            format!("{}: {}", missing(), self.reason(dir, errno))
+        })?;
+        let mut listing = nix::dir::Dir::from_fd(again)
+            .map_err(|errno| format!("{}: {}", missing(), self.reason(dir, errno)))?;
         let mut entries = Vec::new();
         for entry in listing.iter() {
             let entry = entry.map_err(|errno| format!("{}: {}", missing(), errno_text(errno)))?;
@@ -147,21 +166,22 @@ impl Builder {
                 continue;
             }
             // What cannot be looked at would be missing inside, silently; only what was removed meanwhile may be.
-            let unseen = |errno| format!("{}, and {}: {}", missing(), inside.display(), errno_text(errno));
+            let cannot =
+                |errno| format!("{}, and {}: {}", missing(), inside.display(), self.reason(&inside, errno));
             let stat = match stat_at(fd.as_fd(), &entry) {
                 Ok(stat) => stat,
                 Err(Errno::ENOENT) => continue,
-                Err(errno) => return Err(unseen(errno)),
+                Err(errno) => return Err(cannot(errno)),
             };
             match kind_of(&stat) {
                 Kind::Link => {
-                    let to = nix::fcntl::readlinkat(&fd, entry.as_c_str()).map_err(unseen)?;
+                    let to = nix::fcntl::readlinkat(&fd, entry.as_c_str()).map_err(cannot)?;
                     self.nodes.insert(node, Node::Link(cstring(&to)));
                 }
                 Kind::Dir => {
                     let flags = libc::O_PATH | libc::O_DIRECTORY;
                     let child = fs::open_how(fd.as_fd(), &entry, flags, 0, fs::Resolve::BeneathNoSymlinks)
-                        .map_err(unseen)?;
+                        .map_err(cannot)?;
                     self.nodes.insert(node, Node::Dir(0o755));
                     let path = host.join(part);
                     let source =

@@ -3,11 +3,11 @@
 
 use super::builder::{Builder, UPPER, join};
 use super::pathmap::PathMap;
-use super::{Node, Source, cstring, is_absent, unseen};
+use super::{HostObject, Node, Source, cstring, is_absent, unseen};
 use crate::failure::Failure;
-use crate::sys::Errno;
 use crate::sys::fs::{Stat, stat_at};
 use crate::sys::mount::Attr;
+use crate::sys::{Errno, fs};
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -138,6 +138,46 @@ impl Builder {
             return false;
         };
         self.kind(&clean).is_some() && self.locate(&clean).0.origin == Origin::Handed
+    }
+
+    /// The path on the host of what the command line handed over at this path inside; `None` where that is anything else.
+    pub fn handed_source(&self, path: &Path) -> Option<PathBuf> {
+        let clean = self.resolve(path).ok()?;
+        let (layer, rest) = self.locate(&clean);
+        match &layer.backing {
+            _ if layer.origin != Origin::Handed => None,
+            Backing::HostDir { path, .. } => Some(join(path, rest)),
+            Backing::File { host } => host.clone(),
+            _ => None,
+        }
+    }
+
+    /// The directory of the host at this clean path, where it was handed over and the payload may write to it. It is opened below
+    /// what was handed over and through no symbolic link: another payload may make one at any time.
+    ///
+    /// # Errors
+    /// What was a directory when it was looked at is none any more.
+    pub fn handed_writable(&self, path: &Path) -> Result<Option<HostObject>, Errno> {
+        let (layer, rest) = self.locate(path);
+        match &layer.backing {
+            Backing::HostDir { dir, path, writable: true } if layer.origin == Origin::Handed => {
+                let name = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+                let flags = libc::O_PATH | libc::O_DIRECTORY;
+                let name = cstring(name.as_os_str());
+                let fd = fs::open_how(dir.fd.as_fd(), &name, flags, 0, fs::Resolve::BeneathNoSymlinks)?;
+                HostObject::of(fd, join(path, rest)).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets what was seen: something was made on the host.
+    pub fn look_again(&mut self) {
+        for (_, layer) in self.layers.iter() {
+            if let Backing::HostDir { dir, .. } | Backing::Layered { dir, .. } = &layer.backing {
+                dir.seen.replace(PathMap::default());
+            }
+        }
     }
 
     /// What is at a clean path. What cannot be seen is not there, and then [`Builder::finish`] gives no tree.

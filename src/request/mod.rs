@@ -1,7 +1,10 @@
 //! What a front end understood of its command line: plain, validated data and nothing that has had an effect yet.
 #![forbid(unsafe_code)]
 
+pub mod container;
+
 use crate::cgroup::limits::Limits;
+use container::Container;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fmt;
@@ -35,6 +38,8 @@ pub struct Request {
     pub network: Network,
     /// `--stdio`; `None`: as the site has it.
     pub stdio: Option<Stdio>,
+    /// It is called from a terminal, and gets one of its own between that and itself.
+    pub terminal: bool,
     /// `--nested`: the payload asks to make namespaces of its own.
     pub nested: bool,
     /// `--no-pid`: the payload asks for the pilot's pid namespace in place of one of its own.
@@ -51,8 +56,14 @@ pub struct Request {
     pub identity_read: Option<Vec<u8>>,
     /// `--status-file`.
     pub status_file: Option<PathBuf>,
+    /// There MUST be nothing of that name yet: a variable names it, and not the command line.
+    pub status_new: bool,
     /// `--dry-run`: print the plan and stop.
     pub dry_run: bool,
+    /// Called as a container runtime: what that asks beyond the above. The root is then furnished in its manner.
+    pub container: Option<Box<Container>>,
+    /// Not a user's work but a question whether it would run here: `grid.role` is `probe`.
+    pub probe: bool,
 }
 
 /// The identity options of the command line, unchecked.
