@@ -1,7 +1,7 @@
 # Short names for the scripts under tests/, which hold the logic. Arguments: make test ARGS="-E 'test(sizes)'",
 # make bench ARGS="--rounds 1000 --write".
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-podman attacks test-vm test-all suspend-crowd bench bench-trace bench-large fuzz miri lint deny image install clean
+.PHONY: help setup run test test-podman test-htcondor test-apptainer test-pilots attacks test-vm test-all suspend-crowd bench bench-trace bench-large fuzz miri lint deny image install clean
 ARGS ?=
 
 help: ## this list
@@ -18,6 +18,15 @@ test: setup ## every test that needs no virtual machine
 
 test-podman: setup ## the tests inside rootless podman, unmasked and with its defaults (ARGS="--part ci": the most telling ones)
 	@bash tests/beds/podman.sh $(ARGS)
+
+test-apptainer: setup ## bailey called as apptainer beside Apptainer itself, case by case, as root (ARGS="--show CASE": every fact of one)
+	@bash tests/beds/apptainer-reference.sh $(ARGS)
+
+test-htcondor: setup ## a pool of HTCondor whose container runtime is bailey, as an ordinary user and as root (as root; 130 MB of packages once)
+	@bash tests/beds/htcondor.sh $(ARGS)
+
+test-pilots: setup ## DIRAC 9 and the PanDA pilot 3 from PyPI start payloads through our apptainer (ARGS="dirac": only that)
+	@bash tests/beds/pilots.sh $(ARGS)
 
 attacks: setup ## the attack suite under bailey and its peers (BAILEY_PEERS_ROOT): writes docs/threat-model.md's table
 	@bash tests/attacks/table.sh $(ARGS)

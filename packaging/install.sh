@@ -2,7 +2,11 @@
 # Installs what "cargo build --release --locked" built, as a distribution's package does: programs, units, accounts and
 # directories for systemd, configuration, manual pages.
 #
-#   packaging/install.sh [--from DIR]     DIR holds the programs (default: this tree's release build)
+#   packaging/install.sh [--from DIR] [--names DIR]
+#
+#   --from DIR    holds the programs (default: this tree's release build)
+#   --names DIR   links to bailey by the names apptainer and singularity, for pilots that call those (docs/apptainer.md). Not
+#                 made unless asked for: in /usr/bin they would stand where the real programs belong.
 #
 # In the environment:
 #   DESTDIR=DIR   puts everything below DIR instead of / (for a package or an image). Without it, and as root, the account
@@ -19,9 +23,11 @@ die() {
 here=$(cd "$(dirname "$0")/.." && pwd)
 dest=${DESTDIR:-}
 from=
+names=
 while [ $# -gt 0 ]; do
     case $1 in
     --from) from=${2:?--from DIR}; shift ;;
+    --names) names=${2:?--names DIR}; shift ;;
     *) die "unknown option '$1': see the head of packaging/install.sh" ;;
     esac
     shift
@@ -45,6 +51,16 @@ put 0755 "$from/bailey" /usr/bin/bailey
 put 0755 "$from/bailey-admin" /usr/libexec/bailey/bailey-admin
 put 0755 "$from/bailey-recorder" /usr/libexec/bailey/bailey-recorder
 
+if [ -n "$names" ]; then
+    install -d -m 0755 "$dest$names"
+    for name in apptainer singularity; do
+        if [ -e "$dest$names/$name" ] && [ ! -L "$dest$names/$name" ]; then
+            die "$dest$names/$name is there and no link: name another directory"
+        fi
+        ln -sfn /usr/bin/bailey "$dest$names/$name"
+    done
+fi
+
 # For Slurm's Prolog and Epilog (docs/cgroups.md); nothing calls them before a site says so.
 put 0755 "$here/packaging/slurm/prolog.sh" /usr/libexec/bailey/slurm-prolog
 put 0755 "$here/packaging/slurm/epilog.sh" /usr/libexec/bailey/slurm-epilog
@@ -61,6 +77,7 @@ done
 
 # The example for image.end_of_life_table; the program has it built in.
 put 0644 "$here/config/end-of-life.toml" /usr/share/doc/bailey/end-of-life.toml
+put 0644 "$here/config/conf.d/wlcg-vos.toml.example" /usr/share/doc/bailey/wlcg-vos.toml.example
 
 # A site's own configuration stays as it is.
 install -d -m 0755 "$dest/etc/bailey" "$dest/etc/bailey/conf.d" "$dest/etc/bailey/bans.d" "$dest/etc/bailey/groups.d"

@@ -4,20 +4,22 @@
 #
 #   tests/bench.sh [--rounds N] [--warmup N] [--only LABEL,...] [--write]
 #
-# --only   some of: plain, floor, bwrap, bailey, recorder, policy, cgroup, append, service, native, parallel (default: all)
+# --only   some of: plain, floor, bwrap, bailey, recorder, policy, cgroup, append, service, native, parallel, teardown (default:
+#          all); with BAILEY_PEERS_ROOT also apptainer, named
 # --write  also writes the report to docs/benchmarks.md (docs/benchmarks-peers.md with BAILEY_PEERS_ROOT)
 # In the environment:
 # BAILEY=PATH             times that program instead of building this tree's
 # BAILEY_PEERS_ROOT=DIR   runs everything inside that root directory (tests/peers.sh makes it, as root), so that its
-#                         bubblewrap is the one compared with, and Apptainer joins (label apptainer)
+#                         bubblewrap is the one compared with, and Apptainer joins (label apptainer), beside bailey
+#                         called by that name with the same words (label named)
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 rounds=${BAILEY_BENCH_ROUNDS:-300}
 warmup=20
 peers=${BAILEY_PEERS_ROOT:-}
-only=plain,floor,bwrap,bailey,recorder,policy,cgroup,append,service,native,parallel
-if [ -n "$peers" ]; then only=plain,floor,bwrap,bailey,append,apptainer; fi
+only=plain,floor,bwrap,bailey,recorder,policy,cgroup,append,service,native,parallel,teardown
+if [ -n "$peers" ]; then only=plain,floor,bwrap,bailey,append,apptainer,named; fi
 write=no
 while [ $# -gt 0 ]; do
     case $1 in
@@ -36,7 +38,8 @@ enter_workspace
 bash tests/image.sh
 image=$BAILEY_TEST_IMAGE
 bailey=${BAILEY:-$RELEASE/bailey}
-if (wanted bailey || wanted native || wanted parallel) && [ -z "${BAILEY:-}" ]; then build_release; fi
+ours() { wanted bailey || wanted native || wanted parallel || wanted teardown || wanted named; }
+if ours && [ -z "${BAILEY:-}" ]; then build_release; fi
 # The same programs with the test hook: it lets them have a configuration, and so a recorder, of their own.
 hooked() { wanted recorder || wanted service || wanted policy || wanted cgroup; }
 if hooked; then
@@ -46,7 +49,7 @@ if [ -n "$peers" ]; then
     is_root || die "BAILEY_PEERS_ROOT needs root"
     [ -x "$peers/usr/bin/apptainer" ] || die "$peers holds no apptainer: run tests/peers.sh"
 fi
-[ -x /usr/bin/bwrap ] || ! (wanted bwrap || wanted parallel) || die "bwrap is missing: run tests/setup.sh"
+[ -x /usr/bin/bwrap ] || ! (wanted bwrap || wanted parallel || wanted teardown) || die "bwrap is missing: run tests/setup.sh"
 
 out=$CARGO_TARGET_DIR/bench
 mkdir -p "$out"
@@ -75,8 +78,9 @@ if wanted native; then
     cp tests/bench/native.c "$tmp/native/"
     gcc -O2 -Wall -Wextra -o "$tmp/native/native" tests/bench/native.c
 fi
-if wanted bailey || wanted native || wanted parallel; then
+if ours; then
     cp "$bailey" "$tmp/bin/bailey"
+    ln -s bailey "$tmp/bin/apptainer"
     bailey=$tmp/bin/bailey
 fi
 if hooked; then
@@ -157,7 +161,10 @@ bwrap=(/usr/bin/bwrap --unshare-user --unshare-ipc --unshare-pid --unshare-uts -
 bailey_exec=("$bailey" exec --user "/DC=org/DC=example/CN=Bench" --vo bench --image "$image" --)
 recorder_exec=("$tmp/bin/bailey-hooked" "${bailey_exec[@]:1}")
 floor=("$tmp/bin/floor" "$image")
-apptainer=(/usr/bin/apptainer --silent exec --userns --contain --ipc --pid --no-home --cleanenv "$image")
+# The same words for both.
+called=(exec --userns --contain --ipc --pid --cleanenv "$image")
+apptainer=(/usr/bin/apptainer "${called[@]}")
+named=("$tmp/bin/apptainer" "${called[@]}")
 
 # What is timed must really run a payload: a launcher that only exits 0 would win.
 proof() {
@@ -212,6 +219,10 @@ if wanted apptainer; then
     proof apptainer "${apptainer[@]}"
     commands+=(---apptainer "${apptainer[@]}" /bin/true)
 fi
+if wanted named; then
+    proof named "${named[@]}"
+    commands+=(---named "${named[@]}" /bin/true)
+fi
 if wanted append; then commands+=(---append @append "$tmp/append" 3072); fi
 
 log_lines() {
@@ -236,6 +247,7 @@ if wanted bailey; then
     # Two records for each launch, or the time is that of another program.
     records=$(($(log_lines) - before))
     expected=$((2 * (rounds + warmup)))
+    if wanted named; then expected=$((2 * expected)); fi
     [ "$records" -ge "$expected" ] || die "bailey wrote $records records for $expected expected below $tmp/state"
 fi
 
@@ -306,6 +318,58 @@ print(json.dumps(record).replace(json.dumps(identity), json.dumps("@ID@"), 1))' 
 # pss PID: proportional set size in KiB. Only root may read that of an undumpable process.
 pss() { awk '/^Pss:/ { print $2 }' "/proc/$1/smaps_rollup"; }
 
+# descendants PID: itself and all below it.
+descendants() {
+    local child children
+    printf '%s\n' "$1"
+    children=$(cat "/proc/$1/task/"*/children 2>/dev/null || true)
+    for child in $children; do descendants "$child"; done
+}
+# runtime_pss COMMAND...: what a launcher keeps beside a payload that sleeps, a second after its start: PSS in KiB, in $kept.
+runtime_pss() {
+    local pid payload='' tries=0 mark=30.$RANDOM
+    exec_timed "$@" /bin/sleep "$mark" </dev/null >/dev/null &
+    launcher=$!
+    while [ -z "$payload" ]; do
+        for pid in $(descendants "$launcher"); do
+            if [ "$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline")" = "/bin/sleep $mark " ]; then payload=$pid; fi
+        done
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || die "no payload below launcher $launcher after 5 s: $*"
+        sleep 0.05
+    done
+    sleep 1
+    kept=0
+    for pid in $(descendants "$launcher"); do
+        if [ "$pid" != "$payload" ]; then kept=$((kept + $(pss "$pid"))); fi
+    done
+    kill -TERM "$launcher"
+    wait "$launcher" || true # 128 + SIGTERM
+    launcher=
+}
+
+# teardown COMMAND...: from the end of a payload that has a thousand processes to the end of its launcher: the median of five, in ms.
+teardown() {
+    local turn ended
+    for turn in 1 2 3 4 5; do
+        # shellcheck disable=SC2016 # the payload's own
+        ended=$(timed "$@" /bin/sh -c 'n=0; while [ $n -lt 1000 ]; do sleep 600 & n=$((n + 1)); done; date +%s%N')
+        echo "$turn $(($(date +%s%N) - ended))"
+    done | sort -n -k 2 | awk 'NR == 3 { printf "%.0f", $2 / 1e6 }'
+}
+
+# bailey as apptainer beside Apptainer, with the same words.
+by_name() {
+    awk -F '\t' '{ m[$1] = $2 } END { printf "Called with the same words, bailey as apptainer with its durable record takes %.3f ms, Apptainer %.3f ms: 1/%.1f of the time (limit 1/20).\n",
+        m["named"] / 1000, m["apptainer"] / 1000, m["apptainer"] / m["named"] }' "$out/times.tsv"
+    if ! is_root; then return 0; fi
+    local ours
+    runtime_pss "${named[@]}"
+    ours=$kept
+    runtime_pss "${apptainer[@]}"
+    awk -v a="$kept" -v b="$ours" 'BEGIN { printf "Memory beside a payload that sleeps (PSS): bailey %d KiB, Apptainer %d KiB: 1/%.1f (limit 1/15).\n", b, a, a / b }'
+}
+
 memory() {
     if ! is_root; then
         echo "Memory: left out; only root may read the PSS of an undumpable process. Run \`make bench\` as root."
@@ -367,6 +431,7 @@ report() {
             name["ungrouped"] = "bailey exec, no control group"
             name["grouped"] = "the same in control groups (v1) with three limits"
             name["apptainer"] = "Apptainer exec, no record"
+            name["named"] = "bailey called as apptainer, the same words, durable record"
             name["append"] = "the disk alone: append 3 KB, fdatasync"
         }
         { label[NR] = $1; for (i = 2; i <= 5; i++) v[NR, i] = $i / 1000; m[$1] = $2 / 1000 }
@@ -396,8 +461,17 @@ report() {
             "$out/parallel.tsv")."
         echo
     fi
+    if wanted teardown; then
+        echo "The end of a payload with 1 000 processes, from its own end to its launcher's: bailey $(teardown "${bailey_exec[@]}") ms (limit 500)," \
+            "bubblewrap $(teardown "${bwrap[@]}") ms."
+        echo
+    fi
     if wanted bailey; then
         memory
+        echo
+    fi
+    if wanted named && wanted apptainer; then
+        by_name
         echo
     fi
     if wanted native; then
@@ -419,6 +493,7 @@ report() {
     if wanted bailey; then echo "bailey ${bailey_exec[*]:1} /bin/true"; fi
     if wanted recorder; then echo "bailey ${recorder_exec[*]:1} /bin/true        # with the test hook, for its configuration"; fi
     if wanted apptainer; then echo "apptainer ${apptainer[*]:1} /bin/true"; fi
+    if wanted named; then echo "apptainer ${named[*]:1} /bin/true        # bailey by that name"; fi
     echo '```'
 }
 

@@ -423,18 +423,46 @@ const PILOT_FILES: [&str; 20] = [
     ".globus/userkey.pem",
 ];
 
+/// And those that a home directory has: a pilot's, and the ones of a person who fetches images or data.
+const HOME_FILES: [&str; 23] = [
+    ".ssh/id",
+    ".oidc-agent/a",
+    ".condor/user_config",
+    ".config/oidc-agent/a",
+    ".netrc",
+    ".git-credentials",
+    ".vault-token",
+    ".s3cfg",
+    ".boto",
+    ".pgpass",
+    ".aws/credentials",
+    ".azure/msal_token_cache.json",
+    ".docker/config.json",
+    ".gnupg/private-keys-v1.d/a.key",
+    ".kube/config",
+    ".config/gcloud/credentials.db",
+    ".config/rclone/rclone.conf",
+    ".config/gh/hosts.yml",
+    ".config/containers/auth.json",
+    ".apptainer/docker-config.json",
+    ".apptainer/remote.yaml",
+    ".apptainer/keys/pgp-secret",
+    ".singularity/docker-config.json",
+];
+
 #[test]
 fn the_working_directory_is_handed_over_without_the_pilots_files() {
     let world = World::new();
-    for name in
-        PILOT_FILES.iter().chain(&[".ssh/id", ".oidc-agent/a", ".condor/user_config", ".config/oidc-agent/a"])
-    {
+    for name in PILOT_FILES.iter().chain(&HOME_FILES) {
         world.file(&format!("work/{name}"), "hunter2\n");
     }
+    // What lies beside them stays.
+    world.file("work/.config/matplotlibrc", "setting\n");
+    world.file("work/.apptainer/cache/blob", "cached\n");
     world.file("work/input", "data\n");
     let work = world.path("work").display().to_string();
     let options = ["--workdir", work.as_str()];
-    let script = "pwd; echo $HOME; cat input; echo out >result; mkdir sub; cat $(find . -type f) 2>/dev/null | grep -c hunter2; find . -type f | wc -l";
+    let script = "pwd; echo $HOME; cat input .config/matplotlibrc .apptainer/cache/blob; echo out >result; mkdir sub; cat $(find . -type f) 2>/dev/null | grep -c hunter2; find . -type f | wc -l";
     let control = stdout(
         &world
             .command("/bin/sh")
@@ -443,11 +471,15 @@ fn the_working_directory_is_handed_over_without_the_pilots_files() {
             .output()
             .unwrap(),
     );
-    assert_eq!(control, "24");
+    assert_eq!(control, (PILOT_FILES.len() + HOME_FILES.len()).to_string());
     let before = world.snapshot().len();
     let output = launch(&world, &options, &[], script).output().unwrap();
     let seen = text(&output.stdout);
-    assert!(seen.starts_with(&format!("{work}\n{work}\ndata\n0\n")), "{seen}{}", text(&output.stderr));
+    assert!(
+        seen.starts_with(&format!("{work}\n{work}\ndata\nsetting\ncached\n0\n")),
+        "{seen}{}",
+        text(&output.stderr)
+    );
     assert_eq!(fs::read_to_string(world.path("work/result")).unwrap(), "out\n");
     assert_eq!(world.snapshot().len(), before + 2, "the result and sub, nothing else");
     // They cannot be replaced or uncovered either.

@@ -37,6 +37,51 @@ fn group_of(version: u8, pid: &str) -> String {
     line.split_once(head).unwrap().1.to_owned()
 }
 
+/// The cores that this test may use, and the last of them.
+fn cores() -> (String, String) {
+    let text = fs::read_to_string("/proc/self/status").unwrap();
+    let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap().to_owned();
+    let last = list.rsplit([',', '-']).next().unwrap().to_owned();
+    (list, last)
+}
+
+#[test]
+fn a_payload_runs_on_the_cores_that_it_was_given() {
+    let Some(bed) = Bed::new("a_payload_runs_on_the_cores_that_it_was_given") else { return };
+    let (all, one) = cores();
+    if all == one {
+        support::skip("a_payload_runs_on_the_cores_that_it_was_given", "there is one core only");
+        return;
+    }
+    // What it may run on, before and after it asks for all.
+    let look = "grep Cpus_allowed_list /proc/self/status";
+    let script = format!("{look}; taskset -c {all} {look}");
+    let run = |keys: &str| {
+        let mut command = bed.exec(&["--cpuset", &one]);
+        let config = bed.config(keys, "");
+        let output =
+            command.env("BAILEY_CONFIG", config).args(["--", "/bin/sh", "-c", &script]).output().unwrap();
+        let said = stdout(&output).replace("Cpus_allowed_list:\t", "");
+        let launch = last(bed.world.records_of("payload-launch"));
+        assert_eq!(launch["grid"]["limits"]["cpuset"], one);
+        (said, launch["grid"]["sandbox"]["limit_cpuset"].as_str().unwrap().to_owned())
+    };
+    let (said, how) = run("");
+    assert_eq!((said, how), (format!("{one}\n{one}"), format!("on: cpuset.cpus {one}")));
+    // The control: without a group it can undo it, and that is what the record says.
+    let (said, how) = run("mode = \"off\"");
+    assert_eq!(said, format!("{one}\n{all}"));
+    assert_eq!(how, format!("affinity: {one}, which the payload may change for itself"));
+    // None that the pilot has not.
+    let output = bed.exec(&["--cpuset", "1000", "--", "/bin/true"]).output().unwrap();
+    assert_refused(&output, 125, &["cannot run on the cores 1000", &format!("may use {all}"), "--cpuset"]);
+    // The launcher itself is where it was, and a payload that asks for nothing runs on all.
+    let output =
+        bed.exec(&["--", "/bin/sh", "-c", "grep Cpus_allowed_list /proc/$$/status"]).output().unwrap();
+    assert!(stdout(&output).ends_with(&all), "{}", stdout(&output));
+    bed.assert_as_before();
+}
+
 // ---- Where ----
 
 #[test]

@@ -115,18 +115,23 @@ copy_workspace() {
     say "$BAILEY_TEST_USER cannot enter this tree: copying it to $copy and building there"
     rm -rf "$copy"
     mkdir -p "$copy"
-    if git -c safe.directory='*' -C "$ROOT" rev-parse --git-dir >/dev/null 2>&1; then
-        # New time stamps (-m): another checkout's build may be younger than this one's files.
-        # A file that is deleted but not yet committed is listed and not there.
-        git -c safe.directory='*' -C "$ROOT" ls-files -z --cached --others --exclude-standard |
-            tar -C "$ROOT" --null --ignore-failed-read --no-same-owner -T - -cf - | tar -C "$copy" --no-same-owner -m -xf -
-    else
-        tar -C "$ROOT" --exclude=./target --exclude=./.cache -cf - . | tar -C "$copy" --no-same-owner -m -xf -
-    fi
+    # New time stamps (-m): another checkout's build may be younger than this one's files.
+    pack_tree | tar -C "$copy" --no-same-owner -m -xf -
     chmod -R go+rX "$copy"
     ROOT=$copy
     CARGO_TARGET_DIR=$BAILEY_TEST_DIR/target
     mkdir -p "$CARGO_TARGET_DIR"
+}
+
+# A tar archive of this tree without what is built, on standard output. A copy of a checkout has no repository.
+pack_tree() {
+    if git -c safe.directory='*' -C "$ROOT" rev-parse --git-dir >/dev/null 2>&1; then
+        # A file that is deleted but not yet committed is listed and not there.
+        git -c safe.directory='*' -C "$ROOT" ls-files -z --cached --others --exclude-standard |
+            tar -C "$ROOT" --null --ignore-failed-read --no-same-owner -T - -cf -
+    else
+        tar -C "$ROOT" --exclude=./target --exclude=./.cache --no-same-owner -cf - .
+    fi
 }
 
 # Builds the release programs, without test hooks.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::policy::Node;
 use support::{BAILEY, World, assert_refused, code, image, skip, stdout, text};
 
 /// A launch that leaves a marker when it runs.
@@ -151,24 +152,33 @@ fn places_that_cannot_be_a_log_are_refused() {
 }
 
 #[test]
-fn without_a_home_there_is_no_place() {
+fn without_a_home_it_is_the_accounts_and_without_that_there_is_no_place() {
     let world = World::new();
-    let run = |home: Option<&str>| {
+    let account = world.directory("account");
+    let run = |home: Option<&str>, account: &Path| {
         let mut command = launch(&world);
         command.env_remove("HOME");
         if let Some(home) = home {
             command.env("HOME", home);
         }
-        command.output().unwrap()
+        support::at_home(&world, account, &command).output().unwrap()
     };
+    // What is no absolute path counts as unset: the home directory of passwd(5) is taken, where there is one.
     for home in [None, Some(""), Some("relative"), Some("~")] {
-        assert_unrecorded(&world, &run(home), &["HOME", "audit.dir"]);
+        let output = run(home, &account);
+        assert_eq!(code(&output), 0, "{home:?}: {}", text(&output.stderr));
+        assert!(ran(&world), "{home:?}");
+        assert_unrecorded(&world, &run(home, Path::new("")), &["HOME", "/etc/passwd", "audit.dir"]);
     }
-    assert_unrecorded(&world, &run(Some("/nonexistent/home")), &["/nonexistent"]);
+    let logs: Vec<_> = fs::read_dir(account.join(".local/state/bailey")).unwrap().collect();
+    assert_eq!(logs.len(), 1);
+    let records = records_in(&logs[0].as_ref().unwrap().path());
+    assert_eq!(actions(&records).iter().filter(|action| **action == "payload-launch").count(), 4);
+    assert_unrecorded(&world, &run(Some("/nonexistent/home"), &account), &["/nonexistent"]);
     // The state directory is enough.
     let mut command = launch(&world);
     command.env_remove("HOME").env("XDG_STATE_HOME", world.path("state"));
-    assert_eq!(code(&command.output().unwrap()), 0);
+    assert_eq!(code(&support::at_home(&world, Path::new(""), &command).output().unwrap()), 0);
     assert!(ran(&world) && world.path("state/bailey").is_dir());
 }
 
@@ -272,6 +282,58 @@ fn a_full_disk_refuses_and_recovers() {
     let count = |action: &str| actions(&recovered).iter().filter(|found| **found == action).count();
     assert_eq!(count("payload-launch"), count("payload-end") + count("launch-failed"));
     assert_whole(&world.path("recovered"));
+}
+
+/// What only its user can make too large is the user's fault, not the node's: nobody goes elsewhere with it, and it has a record.
+#[test]
+fn a_record_that_no_log_takes_is_its_users() {
+    Node::each(&[], |node| {
+        let deep = |letter: &str, levels: usize| vec![letter.repeat(240); levels].join("/");
+        let bound = |letter: &str, levels: usize, count: usize| {
+            let source = node.world.directory(&deep(letter, levels));
+            let mut command = node.world.exec(&["--image"]);
+            command.arg(image()).env("BAILEY_CONFIG", &node.config).args(["--user", "/CN=Zoe"]);
+            for number in 0..count {
+                let target = format!("/mnt/{}/{number}", deep(letter, levels));
+                command.arg("--bind").arg(format!("{}:{target}", source.display()));
+            }
+            command.args(["--", "/bin/true"]).output().unwrap()
+        };
+        assert_eq!(code(&bound("d", 14, 3)), 0, "a control");
+        let mut hostile = vec![bound("d", 14, 60)];
+        if node.recorder.is_some() {
+            hostile.push(bound(",", 14, 3)); // a message may have so many members
+        }
+        for output in hostile {
+            assert_refused(
+                &output,
+                125,
+                &["cannot make the record of this launch", "use fewer or shorter binds"],
+            );
+            assert!(!text(&output.stderr).contains("not your fault"), "{}", text(&output.stderr));
+            let failed = node.records_of("launch-failed").pop().unwrap();
+            assert_eq!((&failed["error"]["code"], &failed["grid"]["fault"]), (&"125".into(), &"user".into()));
+            assert_eq!(failed["user"]["id"], "/CN=Zoe");
+        }
+        assert_eq!(node.records_of("payload-launch").len(), 1);
+    });
+}
+
+#[test]
+fn names_of_variables_do_not_fill_a_record() {
+    Node::each(&[], |node| {
+        let mut command = node.world.command(BAILEY);
+        command.env("BAILEY_CONFIG", &node.config).args(["apptainer", "exec", "-C"]).arg(image()).arg("true");
+        for number in 0..5500 {
+            command.env(format!("APPTAINERENV_odd.{}-{number}", "x".repeat(240)), "1");
+        }
+        let output = command.output().unwrap();
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let launch = node.records_of("payload-launch").pop().unwrap();
+        let unheeded = launch["grid"]["unheeded"].to_string();
+        assert!(unheeded.contains("variables: odd.x") && unheeded.contains("and 5450 more"), "{unheeded}");
+        assert!(unheeded.len() < 8 << 10, "{}", unheeded.len());
+    });
 }
 
 /// A FUSE file system in 30 lines: one empty directory, ours, 0700. Only enough for what is asked of a log's directory.

@@ -96,8 +96,8 @@ macro_rules! targets {
 }
 
 targets!(
-    accounts, bans, child, command, compiled, config, cursor, groups, identity, image, index, line, live,
-    name, pattern, proc, redact, segment, systems, values, when, wire,
+    accounts, bans, child, command, compiled, config, cursor, groups, identity, image, index, job_ad, line,
+    live, name, pattern, proc, redact, runtime, segment, systems, values, when, wire,
 );
 
 /// Writes the seeds that this build makes into the repository: `BAILEY_WRITE_SEEDS=1 cargo test --features test-hooks --test

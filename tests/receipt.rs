@@ -90,10 +90,10 @@ impl Stage {
             ..Request::default()
         };
         let policy = Policy::read(&self.config, None, Timestamp::now());
-        let opened = plan::open(&request, &policy, &self.caller).unwrap();
+        let opened = plan::open(&request, &policy, &self.config, &self.caller).unwrap();
         let free = Obligations::default();
         let log = self.world.path("log");
-        let plan = plan::decide(id, &request, opened, &free, &self.config, &self.caller, &log).unwrap();
+        let plan = plan::decide(id, &request, opened, &free, &self.config, &self.caller, Some(&log)).unwrap();
         let (building, explainer) = plan.blueprint.start().unwrap();
         let (frozen, pidfd) = building.wait_frozen(&explainer).unwrap();
         assert!(pid_exists(frozen.pid()));

@@ -106,7 +106,8 @@ fn a_record_that_fits_no_line_fails_alone() {
     long.record.process.args = vec!["x".repeat(300 * 1024)];
     let results = log.commit(&[begins(id(0)), long, begins(id(2))]);
     assert!(results[0].is_ok() && results[2].is_ok());
-    assert!(results[1].as_ref().unwrap_err().why.contains("are allowed in a line"));
+    let failure = results[1].as_ref().unwrap_err();
+    assert!(failure.is_too_large() && failure.why.contains("bytes"), "{failure}");
     assert_eq!(log.live().len(), 2);
     assert_good(&base.path().join("log"));
 }

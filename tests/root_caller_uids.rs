@@ -391,6 +391,46 @@ fn what_only_root_may_read_or_write_is_done_before() {
     assert_refused(&node.shell(&["--status-file", "/nowhere/x"], "true"), 125, &["/nowhere/x"]);
 }
 
+/// The file of variables is read by root, for a payload that is not.
+#[test]
+fn what_root_alone_may_read_is_no_file_of_variables() {
+    let Some(node) = Node::new("what_root_alone_may_read_is_no_file_of_variables", 9) else { return };
+    let variables = |name: &str, mode: u32| {
+        let path = node.path(name);
+        fs::write(&path, "HIDDEN=hunter2\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let run = |file: &Path| {
+        let mut command = Command::new(BAILEY);
+        command.env_clear().env("BAILEY_CONFIG", node.config()).current_dir("/").stdin(Stdio::null());
+        command.args(["apptainer", "exec", "-C", "--env-file"]).arg(file).arg(support::image());
+        command.args(["sh", "-c", "id -u; echo $HIDDEN"]).output().unwrap()
+    };
+    let open = variables("open", 0o644);
+    assert_eq!(stdout(&run(&open)), format!("{}\nhunter2", node.first), "a control");
+    let closed = variables("closed", 0o600);
+    // In a directory that a payload's user can write to.
+    let theirs = node.path("theirs");
+    fs::create_dir(&theirs).unwrap();
+    chown(&theirs, Some(node.first), None).unwrap();
+    symlink(&open, theirs.join("env")).unwrap();
+    symlink(&node.dir, theirs.join("sub")).unwrap();
+    for (file, why) in [
+        (closed, "not everybody may read it"),
+        (theirs.join("env"), "a symbolic link leads to it"),
+        (theirs.join("sub/open"), "a symbolic link leads to it"),
+    ] {
+        let output = run(&file);
+        let said = text(&output.stderr);
+        assert!(
+            code(&output) == 255 && said.starts_with("FATAL:   bailey[125]: ") && said.contains(why),
+            "{said}"
+        );
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
 #[test]
 fn a_range_that_is_somebodys_is_refused() {
     let Some(node) = Node::new("a_range_that_is_somebodys_is_refused", 7) else { return };

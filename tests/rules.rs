@@ -146,6 +146,10 @@ fn binds_are_judged_by_what_they_lead_to() {
     let workdir =
         node.run(&["--user", "x", "--vo", "cms", "--workdir", secret.to_str().unwrap()], &["/bin/true"]);
     assert_refused(&workdir, 120, &["data/secret"]);
+    // The payload cannot but write where it works.
+    let workdir =
+        node.run(&["--user", "x", "--vo", "cms", "--workdir", open.to_str().unwrap()], &["/bin/true"]);
+    assert_refused(&workdir, 120, &["writing to", "data/open", "rule 'data'"]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ needs=(
     file:file
     readelf:binutils
     perl:perl-base
+    python3:python3
     /lib/systemd/systemd-journald:systemd
     ps:procps
     shellcheck:shellcheck

@@ -51,9 +51,13 @@ if is_root && [ -c /dev/fuse ] && ! as_user test -w /dev/fuse && mknod -m 0666 "
     export BAILEY_TEST_FUSE=$work/fuse
 fi
 if is_root; then
-    for controller in memory pids cpu cpuacct; do
+    for controller in memory pids cpu cpuacct cpuset; do
         group=/sys/fs/cgroup/$controller/payload-tests-$$
         if ! [ -e "/sys/fs/cgroup/$controller/cgroup.procs" ] || ! mkdir "$group"; then continue; fi
+        if [ "$controller" = cpuset ]; then
+            # Nothing can live in a new one that has neither.
+            for file in cpuset.mems cpuset.cpus; do cat "/sys/fs/cgroup/cpuset/$file" >"$group/$file"; done
+        fi
         chown "$BAILEY_TEST_USER" "$group" "$group/cgroup.procs"
         groups+=("$group")
     done

@@ -78,19 +78,20 @@ sed -nE 's/^\{"reason":"compiler-artifact",.*"kind":\["(lib|test)"\].*"name":"([
 # The disk with the programs and with what they read of the tree, at the same place: paths are built in.
 disk=$out/tree
 mkdir -p "$disk/bed-programs"
-git -c safe.directory='*' ls-files -z --cached --others --exclude-standard 2>/dev/null |
-    tar --null --ignore-failed-read --no-same-owner -T - -cf - | tar -C "$disk" --no-same-owner -xf -
-built=$CARGO_TARGET_DIR/$TRIPLE/debug
-case $built in "$ROOT"/*) ;; *) die "the build is not below $ROOT: unset CARGO_TARGET_DIR" ;; esac
-mkdir -p "$disk${built#"$ROOT"}"
+pack_tree | tar -C "$disk" --no-same-owner -xf -
+# A build that is elsewhere is a folder of its own there, which is mounted at its place.
+target=$disk/bed-target elsewhere=$CARGO_TARGET_DIR
+case $CARGO_TARGET_DIR in "$ROOT"/*) target=$disk${CARGO_TARGET_DIR#"$ROOT"} elsewhere= ;; esac
+built=$target/$TRIPLE/debug
+mkdir -p "$built"
 for program in bailey bailey-admin bailey-recorder; do
-    objcopy --strip-debug "$CARGO_TARGET_DIR/$TRIPLE/emulated/$program" "$disk${built#"$ROOT"}/$program"
+    objcopy --strip-debug "$CARGO_TARGET_DIR/$TRIPLE/emulated/$program" "$built/$program"
 done
 release=
 if [ -x "$RELEASE/bailey" ]; then
     release=$RELEASE/bailey
-    mkdir -p "$disk${RELEASE#"$ROOT"}"
-    cp "$RELEASE"/{bailey,bailey-admin,bailey-recorder} "$disk${RELEASE#"$ROOT"}/"
+    mkdir -p "$target/$TRIPLE/release"
+    cp "$RELEASE"/{bailey,bailey-admin,bailey-recorder} "$target/$TRIPLE/release/"
 fi
 
 : >"$out/all"
@@ -136,6 +137,7 @@ echo /usr/local/sbin/suite >"$out/overlay/vm-init"
 mkdir -p "$out/overlay/etc"
 cat >"$settings" <<SETTINGS
 BAILEY_VM_ROOT=$ROOT
+BAILEY_VM_TARGET=$elsewhere
 BAILEY_VM_WORKERS=${BAILEY_VM_WORKERS:-2}
 BAILEY_VM_TEST_SECONDS=${BAILEY_VM_TEST_SECONDS:-600}
 BAILEY_TEST_DIR=/var/tmp/bailey-test

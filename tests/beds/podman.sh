@@ -10,13 +10,13 @@
 #
 #   tests/beds/podman.sh [--part ci] [--mode unmasked|masked] [PROGRAM[::TEST]...]
 #
-# --part ci: the test programs that are about walls, /proc and processes only; some minutes. Without names and options the numbers of tests
+# --part ci: the test programs that are about walls, /proc and processes, and about calls as apptainer; some minutes. Without names and options the numbers of tests
 # that ran are compared with tests/beds/podman.count and podman-defaults.count (--part ci: podman-ci.count, podman-defaults-ci.count), fewer is an error.
 # BAILEY_PODMAN_KEEP=DIR keeps what failing tests said. tests/beds/podman.skip names each test that cannot run there, with the reason.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
 
-CI=(launch walls no_pid no_namespaces supervision seccomp landlock binds stdio state readback environment)
+CI=(launch walls no_pid no_namespaces supervision seccomp landlock binds stdio state readback environment apptainer_cli apptainer_root discovery)
 # Programs that are not for a container: several accounts (*_uids), the builder's own, load.
 NOT_HERE='^(compile_fail|suspend_crowd|.*_uids)$'
 
@@ -90,7 +90,7 @@ podman() {
 }
 
 work=$(fresh_tmp) # the user's
-mkdir "$work/tmp" "$work/out"
+mkdir "$work/tmp" "$work/out" "$work/home"
 others=$(mktemp -d "$BAILEY_TEST_DIR/tmp.XXXXXXXX") # the recorder's
 recorder=
 # shellcheck disable=SC2317 # by the trap
@@ -160,9 +160,11 @@ cp tests/beds/podman.skip "$work/out/skip.txt"
 printf '%s\n' "${names[@]}" | grep :: >"$work/out/only.txt" || true
 if is_root; then chown -R "$(id -u "$BAILEY_TEST_USER"):$(id -g "$BAILEY_TEST_USER")" "$work"; fi
 
+# The account's home where it is on the host: podman takes the working directory for it otherwise.
+users_home=$(getent passwd "$(as_user id -u)" | cut -d: -f6)
 options=(run --rm --cgroups=disabled --network none --userns=keep-id --hostname container
     --volume "$ROOT:$ROOT:ro" --volume "$CARGO_TARGET_DIR:$CARGO_TARGET_DIR:ro" --volume "$BAILEY_TEST_IMAGE:$BAILEY_TEST_IMAGE:ro"
-    --volume "$work/out:$work/out" --volume "$work/tmp:$work/tmp"
+    --volume "$work/out:$work/out" --volume "$work/tmp:$work/tmp" --volume "$work/home:$users_home"
     --env BAILEY_TEST_IMAGE="$BAILEY_TEST_IMAGE" --env BAILEY_TEST_TMP="$work/tmp" --env HOME=/tmp
     --env BAILEY_PROGRAM="$CARGO_TARGET_DIR/$TRIPLE/debug/bailey" --workdir "$ROOT")
 

@@ -7,13 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
 
 /// Directories of this test's own below those of all tests: others run at the same time.
 fn own_directories(group: &str) -> String {
     let own = format!("{group}/{}", std::process::id());
     for controller in CONTROLLERS {
         fs::create_dir(format!("/sys/fs/cgroup/{controller}{own}")).unwrap();
+    }
+    for file in ["cpuset.mems", "cpuset.cpus"] {
+        let above = fs::read_to_string(format!("/sys/fs/cgroup/cpuset{group}/{file}")).unwrap();
+        fs::write(format!("/sys/fs/cgroup/cpuset{own}/{file}"), above).unwrap();
     }
     own
 }

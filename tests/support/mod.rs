@@ -141,7 +141,9 @@ impl World {
 
     /// Every record, oldest first. Empty when nothing was ever logged.
     pub fn records(&self) -> Vec<Value> {
-        if !self.path("home/.local/state/bailey").exists() {
+        // A launch that has just begun makes this directory first, and then the host's in it.
+        let is_there = |mut entries: fs::ReadDir| entries.next().is_some();
+        if !fs::read_dir(self.path("home/.local/state/bailey")).is_ok_and(is_there) {
             return Vec::new();
         }
         let mut segments: Vec<PathBuf> = fs::read_dir(self.log_dir())
@@ -294,6 +296,15 @@ pub fn mounted(propagation: &str, script: &str, command: &Command) -> Command {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let script = format!("set -e; back='unshare -U --map-user={uid} --map-group={gid} --'; {script}");
     behind("unshare", &["-Urm", "--propagation", propagation, "/bin/sh", "-c", &script, "sh"], command)
+}
+
+/// `command` where /etc/passwd has `home` as the home directory of this account.
+pub fn at_home(world: &World, home: &Path, command: &Command) -> Command {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let lines = format!("root:x:0:0:root:/root:/bin/sh\npilot:x:{uid}:{gid}::{}:/bin/sh\n", home.display());
+    let passwd = world.file("accounts/passwd", &lines);
+    let script = format!("mount --bind {} /etc/passwd; exec $back \"$@\"", passwd.display());
+    mounted("private", &script, command)
 }
 
 /// Every file below `dir` with its kind, size and mode; symbolic links are not followed, `home` (the log) is left out.

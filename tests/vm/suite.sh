@@ -65,8 +65,12 @@ hostname worker
 mount -t ext4 -o ro /dev/vdc /srv/image
 mkdir -p "$BAILEY_VM_ROOT"
 mount -t ext4 /dev/vdb "$BAILEY_VM_ROOT"
+if [ -n "$BAILEY_VM_TARGET" ]; then
+    mkdir -p "$BAILEY_VM_TARGET"
+    mount --bind "$BAILEY_VM_ROOT/bed-target" "$BAILEY_VM_TARGET"
+fi
 
-controllers="+cpu +io +memory +pids"
+controllers="+cpu +cpuset +io +memory +pids"
 mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 echo "$controllers" >/sys/fs/cgroup/cgroup.subtree_control
 mkdir "$SLICE"

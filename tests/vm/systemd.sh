@@ -379,6 +379,61 @@ lists_and_stops() {
     end_payload
 }
 
+# ---- Delegate=yes: control groups that systemd gives to a pilot ----
+
+# unit PROPERTY SCRIPT: a pilot in a unit of its own, to its end; the unit's group must be gone then, with all that was in it.
+unit() {
+    local code=0
+    printf '%s\n' "#!/bin/bash" "set -e" "$2" >/srv/pilot.sh
+    chmod 0755 /srv/pilot.sh
+    systemd-run --wait --pipe --collect --quiet --unit=pilot --uid=pilot --gid=pilot -p "$1" \
+        -E HOME=/home/pilot -E PATH=/usr/bin:/bin /srv/pilot.sh || code=$?
+    [ "$code" -eq 0 ] || { echo "the pilot ended with $code"; return 1; }
+    until_true 20 test ! -e /sys/fs/cgroup/system.slice/pilot.service
+    [ -z "$(find /sys/fs/cgroup -name 'bailey-pilot' -o -name 'bailey-0*')" ]
+}
+is_delegated() {
+    # shellcheck disable=SC2016 # the pilot's own
+    unit Delegate=yes '
+        own=/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/self/cgroup)
+        bailey exec --job delegated --memory 96M --pids 40 --cpus 1 -- /bin/sh -c "exit 5" || [ $? -eq 5 ]
+        # Back where it was, in a group without a process of bailey and without a group below.
+        [ "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/self/cgroup)" = "$own" ]
+        [ -z "$(find "$own" -mindepth 1 -type d)" ]'
+    holds delegated payload-launch '.grid.cgroup.version == 2 and .process.pid > 1'
+    holds delegated payload-launch '.grid.cgroup.path | test("^/system.slice/pilot.service/bailey-[0-9A-Z]{26}$")'
+    holds delegated payload-launch '.grid.sandbox | (.cgroup, .limit_memory, .limit_pids, .limit_cpus) | startswith("on")'
+    holds delegated payload-end '.process.exit_code == 5 and .grid.usage.source == "cgroup2"'
+}
+holds_memory() {
+    # More than the limit. Then systemd is to leave the unit alone, and the pilot goes on (OOMPolicy=continue with Delegate=yes).
+    # shellcheck disable=SC2016 # the pilot's own
+    unit Delegate=yes '
+        bailey exec --job control -- /usr/bin/perl -e "\$x = q(); vec(\$x, 200 << 20, 8) = 1; \$x =~ tr/\0/a/"
+        bailey exec --job greedy --memory 64M -- /usr/bin/perl -e "\$x = q(); vec(\$x, 200 << 20, 8) = 1; \$x =~ tr/\0/a/" || [ $? -eq 123 ]
+        sleep 2
+        bailey exec --job after -- /bin/true'
+    holds control payload-end '.process.exit_code == 0 and .grid.usage.memory_peak_bytes > 200000000'
+    holds greedy payload-end '.grid.end.by == "memory" and .grid.usage.oom_kills > 0'
+    holds after payload-end '.process.exit_code == 0'
+}
+holds_side_by_side() {
+    # shellcheck disable=SC2016 # the pilot's own
+    unit Delegate=yes '
+        for job in a b c; do bailey exec --job side-$job --pids 20 -- /bin/sh -c "sleep 3; exit 3" & pids="$pids $!"; done
+        for pid in $pids; do code=0; wait $pid || code=$?; [ $code -eq 3 ]; done'
+    local job
+    for job in a b c; do holds "side-$job" payload-end '.grid.usage.source == "cgroup2" and .process.exit_code == 3'; done
+}
+is_not_delegated() {
+    # shellcheck disable=SC2016 # the pilot's own
+    unit Delegate=no '
+        bailey exec --job plain --memory 96M -- /bin/sh -c "exit 5" || [ $? -eq 5 ]'
+    holds plain payload-launch '(.grid.cgroup.path | endswith("/pilot.service")) and (.grid.sandbox.cgroup | startswith("off"))'
+    holds plain payload-launch '.grid.sandbox.limit_memory | startswith("on") | not'
+    holds plain payload-end '.process.exit_code == 5 and .grid.usage.source == "rusage"'
+}
+
 check comes_up "units: the service and its socket are up after boot, nothing failed"
 check is_confined "units: the recorder has its own account, no capability, no new privileges, a filter, no core"
 check has_modes "units: owners and modes of socket, log, key"
@@ -404,6 +459,10 @@ check serves_by_hand "without systemd: another account's recorder serves from a 
 check refuses_hidden_processes "without systemd, hidepid=2: no launch, and the refusal names gid="
 check sees_with_the_cure "without systemd, hidepid=2,gid=: launches are recorded as observed"
 check lists_and_stops "live: ps shows a payload, another pilot cannot stop it, root can"
+check is_delegated "Delegate=yes: a payload has a control group of its own, and nothing is left of it"
+check holds_memory "Delegate=yes: memory beyond the limit ends the payload, not the pilot"
+check holds_side_by_side "Delegate=yes: three payloads side by side"
+check is_not_delegated "without Delegate: the record says that there is none"
 check drains "drain: root's flag refuses launches, and its removal lets them in"
 check verifies "log: after all that it verifies"
 echo "done" >&3
