@@ -116,7 +116,13 @@ static void trace(void) {
     printf("trace: %s\n", WIFEXITED(status) && WEXITSTATUS(status) == 42 ? "ok" : "the child did not see it");
 }
 
-// One CPU second for pid 1, then as much work for it as there can be: orphans and signals.
+static int gone(void *unused) {
+    (void)unused;
+    _exit(0);
+}
+
+// One CPU second for pid 1, then as much work for it as there can be: signals, and children that are born as its own
+// (CLONE_PARENT of one whose parent it is), which costs the one that makes them little more than pid 1's reaping.
 static void storm(int seconds) {
     const struct rlimit one = {1, 1};
     long result = prlimit(1, RLIMIT_CPU, &one, NULL);
@@ -125,20 +131,21 @@ static void storm(int seconds) {
     time_t end = time(NULL) + seconds;
     signal(SIGCHLD, SIG_DFL);
     for (int worker = 0; worker < 2; worker++) {
-        if (fork() == 0) {
+        pid_t between = fork();
+        if (between == 0) {
+            if (fork() != 0) _exit(0);
+            while (getppid() != 1) usleep(1000);
+            static char stack[16384] __attribute__((aligned(16)));
             while (time(NULL) < end) {
-                pid_t pid = fork();
-                if (pid == 0) {
-                    for (int at = 0; at < 20; at++) if (fork() == 0) _exit(0);
-                    _exit(0);
-                }
-                if (pid > 0) waitpid(pid, NULL, 0);
+                for (int at = 0; at < 100; at++)
+                    clone(gone, stack + sizeof stack, CLONE_PARENT | CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
                 kill(1, SIGCONT);
             }
             _exit(0);
         }
+        waitpid(between, NULL, 0);
     }
-    while (wait(NULL) > 0) {}
+    while (time(NULL) <= end) usleep(10000);
     printf("init: lives\n");
 }
 
