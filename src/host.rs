@@ -1,12 +1,14 @@
 //! The world outside, looked at once and passed on as data: the caller, its environment, the node.
 #![forbid(unsafe_code)]
 
+mod addresses;
+
 use crate::audit::record;
 use crate::failure::{Failure, io_text};
 use crate::proc;
 use crate::request::UidRange;
 use crate::sys::clock;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -74,7 +76,8 @@ impl Caller {
 pub(crate) fn starter_is_parent() -> bool {
     static IS: OnceLock<bool> = OnceLock::new();
     *IS.get_or_init(|| {
-        std::fs::read(format!("/proc/{}/comm", parent_id())).is_ok_and(|name| name == b"condor_starter\n")
+        CString::new(format!("/proc/{}/comm", parent_id()))
+            .is_ok_and(|path| proc::text(&path).is_ok_and(|name| name == "condor_starter\n"))
     })
 }
 
@@ -116,8 +119,16 @@ pub fn node() -> Result<record::Host, Failure> {
 }
 
 /// machine-id(5); a host without one (some containers) goes by its name. The log's place depends on it, so that it cannot be
-/// read is an error: another name would be another log.
+/// read is an error: another name would be another log. Looked at once, so that all who ask hear the same.
 pub fn id() -> Result<String, Failure> {
+    static ID: OnceLock<String> = OnceLock::new();
+    match ID.get() {
+        Some(id) => Ok(id.clone()),
+        None => look_up_id().map(|id| ID.get_or_init(|| id).clone()),
+    }
+}
+
+fn look_up_id() -> Result<String, Failure> {
     let machine =
         read("/etc/machine-id")?.filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
     Ok(machine.unwrap_or_else(|| {
@@ -141,23 +152,10 @@ fn read(path: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// All addresses but loopback's (getifaddrs(3)), each once, in the kernel's order.
+/// All addresses but loopback's, each once, in the kernel's order; none where the kernel does not tell.
 fn addresses() -> Vec<IpAddr> {
     let mut found = Vec::new();
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return found;
-    };
-    for interface in interfaces {
-        let Some(address) = interface.address else {
-            continue;
-        };
-        let ip = if let Some(v4) = address.as_sockaddr_in() {
-            IpAddr::V4(v4.ip())
-        } else if let Some(v6) = address.as_sockaddr_in6() {
-            IpAddr::V6(v6.ip())
-        } else {
-            continue;
-        };
+    for ip in addresses::all().unwrap_or_default() {
         if !ip.is_loopback() && !found.contains(&ip) {
             found.push(ip);
         }
@@ -172,7 +170,7 @@ pub fn clock_synchronized() -> Option<bool> {
 
 /// This process's control group, as /proc/self/cgroup shows it ([`proc::cgroup`]).
 pub fn cgroup() -> record::Cgroup {
-    proc::cgroup(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+    proc::cgroup(&proc::text(c"/proc/self/cgroup").unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -254,6 +254,17 @@ fn read<'a>(
     Ok(buffer.get(..filled).unwrap_or_default())
 }
 
+/// A whole text of /proc or /sys that belongs to no other process.
+///
+/// # Errors
+/// The system's, and `InvalidData` for what is no UTF-8.
+pub fn text(path: &CStr) -> std::io::Result<String> {
+    let mut buffer = Vec::new();
+    let length = read(fs::cwd(), path, LONGEST, &mut buffer)?.len();
+    buffer.truncate(length);
+    String::from_utf8(buffer).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}
+
 /// `/proc/PID/status` and `/proc/PID/stat` of a process that the caller holds by other means; `None` when the host hides
 /// other processes (hidepid) or it is gone.
 pub fn look(pid: i32) -> Option<(Status, Stat)> {
@@ -430,6 +441,13 @@ mod tests {
         assert_eq!(status.gids[1], nix::unistd::getegid().as_raw());
         assert!(stat.start_ticks > 0);
         assert_eq!(look(i32::MAX), None);
+    }
+
+    #[test]
+    fn a_text_is_what_the_file_has() {
+        let boot = c"/proc/sys/kernel/random/boot_id";
+        assert_eq!(text(boot).unwrap(), std::fs::read_to_string(boot.to_str().unwrap()).unwrap());
+        assert_eq!(text(c"/proc/nowhere").unwrap_err().kind(), std::io::ErrorKind::NotFound);
     }
 
     #[test]

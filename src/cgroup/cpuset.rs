@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::Errno;
-use nix::sched::{CpuSet as Mask, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet as Mask, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use std::fmt;
 
@@ -52,6 +52,18 @@ impl CpuSet {
     /// None of them is allowed (`EINVAL`).
     pub fn bind_this_process(self) -> Result<(), Errno> {
         sched_setaffinity(Pid::from_raw(0), &self.0)
+    }
+
+    /// Takes this process to another core than the one it is on, where it may run on more than one; those stay as they were. A
+    /// kernel that leaves a new process on its parent's core, until the parent waits for something, would otherwise do one after
+    /// the other what the two could do at the same time.
+    pub fn step_aside() {
+        let (Ok(all), Ok(here)) = (Self::of_this_process(), sched_getcpu()) else { return };
+        let mut others = all;
+        if others.0.unset(here).is_ok() && others.bind_this_process().is_ok() {
+            // Failing that, this process only has a core less, and whatever it started has all.
+            let _ = all.bind_this_process();
+        }
     }
 
     /// Those of these that are not among the others.
@@ -120,6 +132,25 @@ mod tests {
         ] {
             assert!(CpuSet::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn who_steps_aside_keeps_all_cores() {
+        let before = CpuSet::of_this_process().unwrap();
+        let mut moved = false;
+        for _ in 0..50 {
+            let here = sched_getcpu().unwrap();
+            CpuSet::step_aside();
+            moved |= sched_getcpu().unwrap() != here;
+            assert_eq!(CpuSet::of_this_process().unwrap(), before);
+        }
+        assert_eq!(moved, before.cpus().count() > 1);
+        // Nowhere to go.
+        let first = CpuSet::parse(&before.cpus().next().unwrap().to_string()).unwrap();
+        first.bind_this_process().unwrap();
+        CpuSet::step_aside();
+        assert_eq!(CpuSet::of_this_process().unwrap(), first);
+        before.bind_this_process().unwrap();
     }
 
     #[test]

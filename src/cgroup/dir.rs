@@ -17,6 +17,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How long a directory may be busy after its last process was killed.
 const REMOVAL: Duration = Duration::from_secs(2);
 
+/// Whether this process, with its effective ids, may write what is at an absolute path.
+pub(super) fn may_write(path: &str) -> Result<(), Errno> {
+    faccessat(fs::cwd(), path, AccessFlags::W_OK, AtFlags::AT_EACCESS)
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub(super) struct Dir(File);

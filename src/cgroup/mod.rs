@@ -29,6 +29,7 @@ pub use usage::Usage;
 use crate::audit::record;
 use crate::config::{self, Demand};
 use crate::failure::{Failure, errno_text};
+use crate::proc;
 use crate::sys::pidfd;
 use dir::Dir;
 use std::collections::BTreeMap;
@@ -85,7 +86,7 @@ enum Kind<Two, One> {
 /// # Errors
 /// Why there is none, in words.
 pub fn find(settings: &config::Cgroup) -> Result<Place, String> {
-    let text = std::fs::read_to_string("/proc/self/cgroup")
+    let text = proc::text(c"/proc/self/cgroup")
         .map_err(|error| format!("/proc/self/cgroup: {}", crate::failure::io_text(&error)))?;
     let parent = settings.parent.as_deref();
     let unified = text.lines().find_map(|line| line.strip_prefix("0::"));

@@ -9,7 +9,7 @@
 //! The kernel's rules: Documentation/admin-guide/cgroup-v1/.
 #![forbid(unsafe_code)]
 
-use super::dir::Dir;
+use super::dir::{self, Dir};
 use super::limits::Limits;
 use super::{Offers, Words};
 use crate::config;
@@ -50,6 +50,11 @@ impl Base {
                 }
             };
             let place = format!("{mounts}/{controller}{path}");
+            // By its name first: mostly none of them is the caller's, and then this is all.
+            if let Err(errno @ (Errno::EACCES | Errno::EROFS)) = dir::may_write(&place) {
+                why.get_or_insert_with(|| not_the_callers(&place, errno));
+                continue;
+            }
             let dir = match Dir::open(&place) {
                 Ok(dir) if dir.magic() == libc::CGROUP_SUPER_MAGIC => dir,
                 Ok(_) => continue,
@@ -59,7 +64,7 @@ impl Base {
                 }
             };
             if let Err(errno) = dir.may_write(c".") {
-                why.get_or_insert(format!("{place} is not the caller's: {}", errno_text(errno)));
+                why.get_or_insert_with(|| not_the_callers(&place, errno));
                 continue;
             }
             let identity = dir.identity();
@@ -123,6 +128,10 @@ impl Base {
         words.insert("cgroup", format!("on: v1, groups of its own for {}", all.join(", ")));
         Ok((groups, words))
     }
+}
+
+fn not_the_callers(place: &str, errno: Errno) -> String {
+    format!("{place} is not the caller's: {}", errno_text(errno))
 }
 
 /// The caller's group of a controller: `4:memory:/path`.

@@ -2,7 +2,7 @@
 //! and what is covered because it is the pilot's or bailey's own.
 #![forbid(unsafe_code)]
 
-use super::tree::{self, Builder, HostObject, Kind, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
+use super::tree::{self, Builder, HostObject, Identities, Kind, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
 use crate::config;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::image;
@@ -250,17 +250,17 @@ struct Closed<'a> {
 }
 
 impl<'a> Closed<'a> {
-    fn new(path: &'a Path) -> Result<Self, Failure> {
+    fn new(path: &'a Path, identities: &Identities) -> Result<Self, Failure> {
         let below = |at: &Path| path.strip_prefix(at).unwrap_or(path);
         let mut chain = Vec::new();
         for at in path.ancestors() {
-            chain.extend(tree::identity(at)?.map(|identity| (identity, below(at))));
+            chain.extend(identities.of(at)?.map(|identity| (identity, below(at))));
         }
         Ok(Self { path, chain })
     }
 
-    fn all(paths: &'a [PathBuf]) -> Result<Vec<Self>, Failure> {
-        paths.iter().map(|path| Self::new(path)).collect()
+    fn all(paths: &'a [PathBuf], identities: &Identities) -> Result<Vec<Self>, Failure> {
+        paths.iter().map(|path| Self::new(path, identities)).collect()
     }
 
     /// Where it is below what is shown, by identity or by name; empty when it is just that.
@@ -271,7 +271,7 @@ impl<'a> Closed<'a> {
     }
 
     /// Is what is shown the place itself or inside it?
-    fn holds(&self, shown: &Shown<'_>) -> Result<bool, Failure> {
+    fn holds(&self, shown: &Shown<'_>, identities: &Identities) -> Result<bool, Failure> {
         if shown.host.starts_with(self.path) {
             return Ok(true);
         }
@@ -279,7 +279,7 @@ impl<'a> Closed<'a> {
             && rest.as_os_str().is_empty()
         {
             for at in shown.host.ancestors() {
-                if tree::identity(at)? == Some(*own) {
+                if identities.of(at)? == Some(*own) {
                     return Ok(true);
                 }
             }
@@ -300,12 +300,14 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
             own_places.push(tree::canonical(place)?.unwrap_or_else(|| place.into()));
         }
     }
-    let own_places = Closed::all(&own_places)?;
-    let log = protected.log_dir.as_deref().map(Closed::new).transpose()?;
-    let status_file = protected.status_file.as_deref().map(Closed::new).transpose()?;
+    let identities = &Identities::default();
+    let closed = |path| Closed::new(path, identities);
+    let own_places = Closed::all(&own_places, identities)?;
+    let log = protected.log_dir.as_deref().map(closed).transpose()?;
+    let status_file = protected.status_file.as_deref().map(closed).transpose()?;
     let copy = &protected.copy;
-    let closed_copy = Closed::new(copy)?;
-    let credentials = Closed::all(&protected.credentials)?;
+    let closed_copy = closed(copy)?;
+    let credentials = Closed::all(&protected.credentials, identities)?;
     let mut covers: Vec<PathBuf> = Vec::new();
     let mut covers_to_come: Vec<PathBuf> = Vec::new();
     for shown in builder.shown() {
@@ -325,13 +327,13 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
             })
         };
         for own in &own_places {
-            if own.holds(&shown)? {
+            if own.holds(&shown, identities)? {
                 return refuse("it is bailey's own:", own.path);
             }
             covers.extend(below(own));
         }
         if let Some(log) = &log {
-            if log.holds(&shown)? {
+            if log.holds(&shown, identities)? {
                 return refuse("it is bailey's own:", log.path);
             }
             match below(log) {
@@ -349,7 +351,7 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
                 None => {}
             }
         }
-        if closed_copy.holds(&shown)? {
+        if closed_copy.holds(&shown, identities)? {
             return refuse("it is bailey's own:", copy);
         }
         if let Some(place) = below(&closed_copy) {

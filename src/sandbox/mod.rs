@@ -222,6 +222,7 @@ impl Blueprint {
         match cloned {
             Ok(Side::Child) => child::init(&self, &mut stack, &child_control, &child_gate, inside),
             Ok(Side::Parent { pid, pidfd }) => {
+                CpuSet::step_aside();
                 let outside = self.lease.as_ref().map_or(self.ids, Lease::outside);
                 let mut init = Init { pid, pidfd, reaped: false, own_pids, lease: self.lease, group };
                 if let Some(planned) = late {

@@ -2,8 +2,10 @@
 //! not covered, not bound and not compared, so an error of the system must never pass for it.
 #![forbid(unsafe_code)]
 
+use super::pathmap::PathMap;
 use crate::failure::{Failure, errno_text};
 use crate::sys::Errno;
+use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,22 @@ pub fn identity(path: &Path) -> Result<Option<(u64, u64)>, Failure> {
     Ok(seen(path, std::fs::metadata(path))?.map(|meta| (meta.dev(), meta.ino())))
 }
 
+/// What [`identity`] says, each path asked for once: those that are compared share their first parts.
+#[derive(Debug, Default)]
+pub struct Identities(RefCell<PathMap<Option<(u64, u64)>>>);
+
+impl Identities {
+    /// Device and inode of what the path leads to.
+    pub fn of(&self, path: &Path) -> Result<Option<(u64, u64)>, Failure> {
+        if let Some(known) = self.0.borrow().get(path) {
+            return Ok(*known);
+        }
+        let found = identity(path)?;
+        self.0.borrow_mut().insert(path, found);
+        Ok(found)
+    }
+}
+
 /// Whether there is something of that name, be it a link that leads nowhere.
 pub fn is_there(path: &Path) -> Result<bool, Failure> {
     Ok(seen(path, path.symlink_metadata())?.is_some())
@@ -57,6 +75,11 @@ mod tests {
         }
         assert!(identity(Path::new("/")).is_ok_and(|found| found.is_some()));
         assert_eq!(is_there(Path::new("/dev/null")), Ok(true));
+        let once = Identities::default();
+        for _ in 0..2 {
+            assert_eq!(once.of(Path::new("/")), identity(Path::new("/")));
+            assert_eq!(once.of(Path::new("/nowhere")), Ok(None));
+        }
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EIO, Errno::ENOSYS, Errno::EPERM] {
             let said = seen(Path::new("/x"), Err::<(), _>(errno.into())).unwrap_err().to_string();
             assert!(said.starts_with("cannot look at /x: "), "{said}");

@@ -24,7 +24,7 @@ pub(crate) use builder::{TOO_LONG, fits};
 pub use host_object::HostObject;
 pub(crate) use host_object::cannot_open;
 pub(crate) use look::unseen;
-pub use look::{canonical, identity, is_absent, is_there};
+pub use look::{Identities, canonical, identity, is_absent, is_there};
 pub use view::{Kind, Origin, Shown};
 
 use crate::sys::mount::Attr;
