@@ -29,7 +29,7 @@ enter_workspace
 make_other_users
 bash tests/image.sh
 # A few tests by name need no release programs unless they are those of the release.
-if [ $# -eq 0 ] || [[ $* == *release* ]]; then build_release; fi
+if [ $# -eq 0 ] || [[ $* == *"binary(release"* || $* == *"not "* ]]; then build_release; fi
 
 BAILEY_TEST_TMP=$(fresh_tmp)
 work=$(fresh_tmp) # of the scripts
@@ -68,10 +68,10 @@ mkdir "$BAILEY_TEST_SHARED"
 export BAILEY_TEST_TMP BAILEY_TEST_SHARED BAILEY_SKIP_DIR BAILEY_TEST_RELEASE
 
 build=(--locked --features "test-hooks,schema")
-# Where a filter names test programs, -E 'binary(launch)', no other is built.
+# Where a filter names test programs, -E 'binary(launch)', no other is built; what a filter leaves out ('not binary(launch)') names none.
 only=()
 while read -r name; do
-    only+=(--test "$name")
+    [[ $* == *"not "* ]] || only+=(--test "$name")
 done < <(printf '%s\n' "${*//binary(/$'\n'binary(}" | sed -n 's/^binary(\([a-z_]*\)).*/\1/p')
 runner=CARGO_TARGET_$(printf %s "$TRIPLE" | tr 'a-z.-' 'A-Z__')_RUNNER
 code=0

@@ -43,7 +43,7 @@ pub enum Look {
 /// It is not there, no directory, or nothing that a payload may have as its root.
 pub fn open(path: &Path) -> Result<HostObject, Failure> {
     let what = format!("cannot use the image {}", path.display());
-    let next = "name a directory that holds a root file system (--image /cvmfs/unpacked.cern.ch/...)";
+    let next = "name a directory that holds a root file system, such as one below /cvmfs/unpacked.cern.ch";
     let object = HostObject::open(path).map_err(|errno| {
         cannot_open(&what, errno, || {
             let next = match errno {

@@ -322,7 +322,7 @@ pub fn protect(builder: &mut Builder, protected: &Protected) -> Result<(), Failu
                 Failure::usage(what, why, next)
             } else {
                 let next =
-                    "take it, or the symbolic link that leads to it, out of [root], or name another --image";
+                    "take it, or the symbolic link that leads to it, out of [root], or name another image";
                 Failure::site(what, why, next)
             })
         };

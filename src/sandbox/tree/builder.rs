@@ -200,7 +200,7 @@ impl Builder {
             return Err(Failure::usage(
                 what(),
                 "the target is the root itself",
-                "use --image for another root",
+                "name another image for another root",
             ));
         }
         if self.layers.get(&clean).is_some_and(|layer| layer.origin == Origin::Handed) {
