@@ -23,12 +23,8 @@ const TRIES: u32 = 3;
 /// # Errors
 /// The kernel does not answer, or not in the form that it promises (`EPROTO`).
 pub(super) fn all() -> Result<Vec<IpAddr>, Errno> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
+    let socket =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     let mut buffer = vec![0; PART];
     let mut sequence = 0;
     loop {

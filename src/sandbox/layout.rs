@@ -2,7 +2,9 @@
 //! and what is covered because it is the pilot's or bailey's own.
 #![forbid(unsafe_code)]
 
-use super::tree::{self, Builder, HostObject, Identities, Kind, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE};
+use super::tree::{
+    self, Builder, HostObject, Identities, Kind, NO_EXEC, Origin, READ_ONLY, Shown, Source, WRITABLE,
+};
 use crate::config;
 use crate::failure::{Failure, errno_text, io_text};
 use crate::image;

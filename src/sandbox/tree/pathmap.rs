@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::ops::Bound;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -29,16 +30,28 @@ impl<T> PathMap<T> {
 
     /// Forgets the path and everything below it.
     pub(super) fn remove_tree(&mut self, path: &Path) {
-        self.0.retain(|key, _| !Path::new(OsStr::from_bytes(key)).starts_with(path));
+        self.0.remove(path.as_os_str().as_bytes());
+        self.remove_below(path, |_| true);
     }
 
     /// Forgets what lies below the path, not the path itself, where this is so.
     pub(super) fn remove_below(&mut self, path: &Path, is_so: impl Fn(&T) -> bool) {
-        let below = |key: &[u8]| {
-            let key = Path::new(OsStr::from_bytes(key));
-            key != path && key.starts_with(path)
-        };
-        self.0.retain(|key, value| !(below(key) && is_so(value)));
+        let mut first = path.as_os_str().as_bytes().to_vec();
+        if first.last() != Some(&b'/') {
+            first.push(b'/');
+        }
+        // Whatever begins like this stands together, and mostly there is nothing.
+        let below = (Bound::Excluded(first.as_slice()), Bound::Unbounded);
+        let gone: Vec<Vec<u8>> = self
+            .0
+            .range::<[u8], _>(below)
+            .take_while(|(key, _)| key.starts_with(&first))
+            .filter(|(_, value)| is_so(value))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            self.0.remove(&key);
+        }
     }
 
     pub(super) fn insert(&mut self, path: impl Into<PathBuf>, value: T) {
@@ -86,6 +99,32 @@ pub(super) fn depth(path: &Path) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_below_goes_and_nothing_else() {
+        let all = ["/", "/a", "/a b", "/a-", "/a/b", "/a/b/c", "/a/c", "/a0", "/b"];
+        let left = |work: fn(&mut PathMap<usize>)| {
+            let mut map = PathMap::default();
+            for (at, path) in all.into_iter().enumerate() {
+                map.insert(path, at);
+            }
+            work(&mut map);
+            map.into_entries()
+                .map(|(path, _)| path.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        assert_eq!(left(|map| map.remove_below(Path::new("/a"), |_| true)), "/,/a,/a b,/a-,/a0,/b");
+        assert_eq!(
+            left(|map| map.remove_below(Path::new("/a"), |at| *at != 5)),
+            "/,/a,/a b,/a-,/a/b/c,/a0,/b"
+        );
+        assert_eq!(left(|map| map.remove_below(Path::new("/a/c"), |_| true)), all.join(","));
+        assert_eq!(left(|map| map.remove_below(Path::new("/"), |_| true)), "/");
+        assert_eq!(left(|map| map.remove_tree(Path::new("/a"))), "/,/a b,/a-,/a0,/b");
+        assert_eq!(left(|map| map.remove_tree(Path::new("/"))), "");
+        assert_eq!(left(|map| map.remove_tree(Path::new("/x"))), all.join(","));
+    }
 
     #[test]
     fn the_nearest_directory_is_found() {
