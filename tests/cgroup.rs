@@ -112,6 +112,47 @@ fn a_payload_has_a_group_of_its_own_and_the_record_says_which() {
     bed.assert_as_before();
 }
 
+// Whoever moves another process makes the kernel stop every fork of the host for a moment: milliseconds at each launch.
+#[test]
+fn init_goes_into_its_groups_by_itself_and_is_moved_where_it_may_not() {
+    let test = "init_goes_into_its_groups_by_itself_and_is_moved_where_it_may_not";
+    let Some(bed) = Bed::of_version(test, 1) else { return };
+    let log = bed.world.path("calls");
+    let launch = |inject: &[&str]| {
+        let mut command = bed.exec(&[]);
+        command.args(["--", "/bin/true"]);
+        let trace = ["-f", "-qq", "-o", log.to_str().unwrap(), "-e", "trace=openat,write"];
+        let output = support::behind("strace", &[&trace, inject].concat(), &command).output().unwrap();
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        // The launcher has read back where the payload is, group by group, or there is no launch.
+        let launch = last(bed.world.records_of("payload-launch"));
+        assert!(launch["grid"]["sandbox"]["cgroup"].as_str().unwrap().starts_with("on: v1, "), "{launch}");
+        let calls: Vec<String> = fs::read_to_string(&log).unwrap().lines().map(str::to_owned).collect();
+        let opened = |name: &str| {
+            let part = format!("\"{name}\", O_WRONLY");
+            calls.iter().filter(|call| call.contains(&part)).count()
+        };
+        let (doors, moves) = (opened("tasks"), opened("cgroup.procs"));
+        (doors, moves, calls)
+    };
+    let (doors, moves, calls) = launch(&[]);
+    assert!(doors >= 2 && moves == 0, "{doors} {moves} {calls:#?}");
+    // Its last writes are those into the doors. strace counts for each process, and the launcher makes fewer in all.
+    let launcher = calls[0].split_whitespace().next().unwrap();
+    let writes = |own: &dyn Fn(&str) -> bool| {
+        let of = |call: &&String| call.contains(" write(") && own(call.split_whitespace().next().unwrap());
+        calls.iter().filter(of).count()
+    };
+    let init = calls.iter().map(|call| call.split_whitespace().next().unwrap()).find(|pid| *pid != launcher);
+    let (init, before) = (init.unwrap(), writes(&|pid| pid == launcher));
+    let last_door = writes(&|pid| pid == init);
+    assert!(before + 2 * doors < last_door, "{before} {doors} {last_door}");
+    let inject = format!("inject=write:error=EACCES:when={last_door}");
+    let (_, moves, calls) = launch(&["-e", &inject]);
+    assert_eq!(moves, 2 * doors, "init and the payload, in each: {calls:#?}");
+    bed.assert_as_before();
+}
+
 #[test]
 fn a_payload_sees_no_group() {
     let Some(bed) = Bed::new("a_payload_sees_no_group") else { return };

@@ -7,7 +7,7 @@ use nix::sys::statfs::fstatfs;
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 use std::ffi::{CStr, CString};
 use std::fs::{File, TryLockError};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long somebody else may hold a directory's lock: what is done under it takes milliseconds.
@@ -94,6 +94,11 @@ impl Dir {
     /// The processes in it, as this process numbers them; 0 is one that it cannot see.
     pub(super) fn processes(&self) -> Result<Vec<i32>, Errno> {
         Ok(self.read(c"cgroup.procs")?.lines().filter_map(|line| line.trim().parse().ok()).collect())
+    }
+
+    /// The file through which a thread goes in by itself (v1).
+    pub(super) fn door(&self) -> Result<OwnedFd, Errno> {
+        fs::open_at(self.fd(), c"tasks", libc::O_WRONLY, 0)
     }
 
     /// Moves a process here.

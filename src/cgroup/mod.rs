@@ -5,7 +5,7 @@
 //! ```text
 //! find.. v2 or v1, the caller's own or cgroup.parent      dir.. a directory and its files      limits.. how much
 //! v2..   a clone leads into it, the base is put back      usage.. what was counted             gauge.. while it runs
-//! v1..   the launcher moves init into each hierarchy
+//! v1..   init goes into each hierarchy by itself
 //! ```
 //!
 //! 1. The payload reaches none of this: its root shows no cgroup file system (`sandbox::tree::hidden`), though the files
@@ -33,7 +33,7 @@ use crate::proc;
 use crate::sys::pidfd;
 use dir::Dir;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// For `grid.sandbox`: what holds, or why not.
@@ -42,6 +42,8 @@ pub type Words = BTreeMap<&'static str, String>;
 /// Where Linux systems mount them (file-hierarchy(7)), and the unified hierarchy beside the old ones.
 const MOUNT: &str = "/sys/fs/cgroup";
 const BESIDE: &str = "/sys/fs/cgroup/unified";
+/// The most files through which a process goes into its groups: one for each hierarchy that is used.
+pub const MOST_DOORS: usize = v1::CONTROLLERS.len();
 /// How long processes may go on making children while they are killed one by one.
 const KILLING: Duration = Duration::from_secs(2);
 
@@ -147,7 +149,7 @@ impl Place {
         }
     }
 
-    /// Whether the payload's init is moved into it after its start ([`Group::admit`]), because no clone leads there.
+    /// Whether the payload's init goes into it after its start ([`Group::doors`]), because no clone leads there.
     pub const fn is_late(&self) -> bool {
         matches!(self.0, Kind::V1(_))
     }
@@ -245,18 +247,31 @@ impl Group {
         }
     }
 
-    /// The process was started: where no clone leads, it is moved there now.
+    /// The files through which a process goes into it by itself, where no clone leads there: it writes `0` into each. At most
+    /// [`MOST_DOORS`].
+    ///
+    /// # Errors
+    /// Why there is no way in, in words.
+    pub fn doors(&self) -> Result<Vec<OwnedFd>, String> {
+        match &self.0 {
+            Kind::V2(_) => Ok(Vec::new()),
+            Kind::V1(groups) => groups.doors(),
+        }
+    }
+
+    /// Moves a process there that could not go by itself. The kernel takes milliseconds for that.
     pub fn admit(&self, pid: i32) -> Result<(), String> {
         match &self.0 {
-            Kind::V2(group) => {
-                group.settled();
-                Ok(())
-            }
-            Kind::V1(groups) => {
-                let taken = groups.take(pid);
-                groups.settled();
-                taken
-            }
+            Kind::V2(_) => Ok(()),
+            Kind::V1(groups) => groups.take(pid),
+        }
+    }
+
+    /// The payload's first process is in it: others may change what is around it again.
+    pub fn settled(&self) {
+        match &self.0 {
+            Kind::V2(group) => group.settled(),
+            Kind::V1(groups) => groups.settled(),
         }
     }
 

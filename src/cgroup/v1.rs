@@ -2,8 +2,8 @@
 //!
 //! 1. A directory is the caller's when it may write it: a site makes one below each controller and gives it to the pilots'
 //!    account (`cgroup.parent`), or the caller already sits in its own.
-//! 2. No clone leads into these: the launcher writes init's number into each while init builds the payload's root, and init
-//!    waits for that before it starts the payload.
+//! 2. No clone leads into these: the launcher makes them while init builds the payload's root, and hands init a descriptor of
+//!    each one's `tasks`. Init waits for these before it starts the payload, and moves itself.
 //! 3. The freezer is not used: what it holds, SIGKILL does not end, and everything must end with the launcher.
 //!
 //! The kernel's rules: Documentation/admin-guide/cgroup-v1/.
@@ -16,9 +16,10 @@ use crate::config;
 use crate::failure::errno_text;
 use crate::sys::Errno;
 use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 
 /// The controllers of which a payload gets a group, in the order in which the record names one.
-const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
+pub(super) const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
 
 /// One hierarchy: some controllers are mounted together.
 #[derive(Debug)]
@@ -268,6 +269,17 @@ impl Groups {
             words.insert("limit_cpuset", state);
         }
         Ok(words)
+    }
+
+    /// `tasks` of each, open to be written.
+    pub(super) fn doors(&self) -> Result<Vec<OwnedFd>, String> {
+        let door = |group: &Group| {
+            group
+                .dir
+                .door()
+                .map_err(|errno| format!("cannot open the way into {}: {}", group.path, errno_text(errno)))
+        };
+        self.of.iter().map(door).collect()
     }
 
     /// Moves a process into all of them. One that has ended is no error: its end is told by others.

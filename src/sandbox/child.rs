@@ -9,6 +9,7 @@ use super::protocol::{BEHIND, Ended, Held, Message, Ready, Stage, Trouble};
 use super::seccomp::QUESTION;
 use super::streams::Inside;
 use super::{Blueprint, build, landlock, orphans};
+use crate::cgroup::MOST_DOORS;
 use crate::config::Demand;
 use crate::sys::clone::Stack;
 use crate::sys::{Errno, argv, clone, fs, keyring, memory, process, seccomp, socket, terminal};
@@ -160,9 +161,7 @@ fn set_up(
     drop(limits);
 
     // The payload is born where this process is.
-    if plan.moved_late {
-        wait_for_word(control);
-    }
+    let groups = if plan.moved_late { enter_groups(control) } else { 0 };
 
     let (keyring, joined) = match (plan.keyring, plan.keyring != Demand::Off) {
         (_, false) => (-1, 0),
@@ -190,7 +189,7 @@ fn set_up(
     // /proc/1/cmdline is readable by the payload; the pilot's command line is none of its business.
     argv::set_title(&plan.title);
     let held = Held { joined, oom_score_adj, ..Held::default() };
-    Ok((Ready { keyring, held, proc, limits: no_limits, ..Ready::default() }, io))
+    Ok((Ready { keyring, held, proc, limits: no_limits, groups, ..Ready::default() }, io))
 }
 
 /// A subordinate uid: the launcher has newuidmap(1) write the maps, and says when. Then this process becomes that uid. The
@@ -206,6 +205,19 @@ fn wait_for_word(control: BorrowedFd<'_>) {
     if socket::receive_plain(control, &mut word) != Ok(1) {
         process::exit_now(REPORTED); // the launcher died, or could not do it and says so itself
     }
+}
+
+/// Goes into each control group of which the launcher sends a door (`tasks` of a group v1), and returns the first errno. A thread
+/// that moves itself, and itself alone, is all that the kernel moves without stopping every fork and exit of the host for a
+/// moment, which costs milliseconds (`cgroup_procs_write_start()` in kernel/cgroup/cgroup.c, Linux 5.4).
+fn enter_groups(control: BorrowedFd<'_>) -> i32 {
+    let mut doors: [Option<OwnedFd>; MOST_DOORS] = Default::default();
+    let mut word = [0_u8; 1];
+    if socket::receive_files(control, &mut word, &mut doors) != Ok(1) {
+        process::exit_now(REPORTED); // as in `wait_for_word`
+    }
+    let entered = doors.iter().flatten().try_for_each(|door| fs::write_all(door.as_fd(), b"0"));
+    entered.err().map_or(0, |errno| errno as i32)
 }
 
 /// Closes everything above standard error but these.

@@ -39,7 +39,7 @@ use protocol::{Message, Ready, SIZE};
 use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -174,6 +174,8 @@ pub struct Building {
     gate: OwnedFd,
     streams: Option<Outside>,
     limits: Words,
+    /// Whether a control group is a must, and what it was to hold the payload to.
+    without: (Demand, cgroup::Limits),
 }
 
 impl Blueprint {
@@ -228,18 +230,25 @@ impl Blueprint {
                 if let Some(planned) = late {
                     (init.group, limits) = planned.make(self.id.as_str())?;
                 }
-                if let Some(group) = &init.group
-                    && let Err(why) = group.admit(pid)
-                {
-                    limits = cgroup::without(self.cgroup_mode, &self.limits, why)?;
-                    init.group = None;
+                let mut doors = Vec::new();
+                match init.group.as_ref().map(Group::doors) {
+                    Some(Ok(found)) => doors = found,
+                    Some(Err(why)) => {
+                        limits = cgroup::without(self.cgroup_mode, &self.limits, why)?;
+                        init.group = None;
+                    }
+                    None => {}
+                }
+                if let Some(group) = init.group.as_ref().filter(|_| !self.moved_late) {
+                    group.settled();
                 }
                 if let Some(lease) = &mut init.lease {
                     lease.admit(pid)?;
                     socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // it may go on
                 }
                 if self.moved_late {
-                    socket::send(control.as_fd(), b"!", &[]).map_err(lost)?; // likewise
+                    let doors: Vec<RawFd> = doors.iter().map(AsRawFd::as_raw_fd).collect();
+                    socket::send(control.as_fd(), b"!", &doors).map_err(lost)?; // likewise
                 }
                 let expected = observe::Expected {
                     umask: self.umask,
@@ -256,7 +265,8 @@ impl Blueprint {
                 let (commands, behind) = (self.commands, self.behind);
                 let explainer = Explainer { commands, behind, tree: self.tree, expected, stage };
                 let streams = pipes.map(Pipes::outside);
-                Ok((Building { id: self.id, init, control, gate, streams, limits }, explainer))
+                let without = (self.cgroup_mode, self.limits);
+                Ok((Building { id: self.id, init, control, gate, streams, limits, without }, explainer))
             }
             Err(errno) => Err(explain::clone_failure(errno, self.namespaces)),
         }
@@ -360,6 +370,7 @@ impl Building {
             if let (Some(namespaces), Some((ready, pid, program))) = (&mut namespaces, &mut ready) {
                 let (files, inodes) = std::mem::take(namespaces);
                 explainer.expected.compare(ready)?;
+                self.settle_in_groups(ready.groups, *pid)?;
                 return self.frozen(*ready, *pid, program.take(), (files, inodes));
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -404,6 +415,22 @@ impl Building {
                 return Err(self.last_words(explainer));
             }
         }
+    }
+
+    /// init says that it is in its control groups. Where the kernel did not let it go by itself, both are moved.
+    fn settle_in_groups(&mut self, errno: i32, payload: i32) -> Result<(), Failure> {
+        let Some(group) = self.init.group.as_ref().filter(|group| group.directory().is_none()) else {
+            return Ok(()); // the clone led into it
+        };
+        let moved = || group.admit(self.init.pid).and_then(|()| group.admit(payload));
+        let inside = if errno == 0 { Ok(()) } else { moved() };
+        group.settled();
+        if let Err(why) = inside {
+            let (mode, limits) = &self.without;
+            self.limits = cgroup::without(*mode, limits, why)?;
+            self.init.group = None;
+        }
+        Ok(())
     }
 
     /// What init still has to say when one of the sockets ended.

@@ -141,6 +141,8 @@ pub struct Ready {
     /// Errno of the limits on namespaces, in whose place the root directory forbids them; 0 when they are set, or nothing is
     /// to be forbidden.
     pub limits: i32,
+    /// Errno of going into a control group that was handed over, 0 when it is in all of them.
+    pub groups: i32,
 }
 
 /// The process's own state, each from the call that shows it. [`super::observe`] compares it with what was to be.
@@ -197,7 +199,7 @@ pub struct Ended {
 /// Size of every message on the wire.
 pub const SIZE: usize = WORDS * 8;
 /// Numbers in a message; more than any needs.
-const WORDS: usize = 26;
+const WORDS: usize = 27;
 
 /// The numbers of a message, and zeros.
 fn words(said: &[u64]) -> [u64; WORDS] {
@@ -241,6 +243,7 @@ impl Message {
                 r.landlock.errno as u64,
                 r.proc as u64,
                 r.limits as u64,
+                r.groups as u64,
             ]),
             Self::Ended(e) => words(&[
                 4,
@@ -331,6 +334,7 @@ impl Ready {
             landlock: Granted { abi: next() as u32, parts: Parts::from_bits(next()), errno: next() as i32 },
             proc: next() as i32,
             limits: next() as i32,
+            groups: next() as i32,
         }
     }
 }
@@ -369,6 +373,7 @@ mod tests {
                 landlock: Granted { abi: 8, parts: Parts::from_bits(5), errno: 9 },
                 proc: -1,
                 limits: 30,
+                groups: 13,
             }),
             Message::Ended(Ended {
                 usage: Usage { cpu_user_us: 5, cpu_system_us: 6, memory_peak_bytes: 7, page_faults_major: 8 },

@@ -146,8 +146,29 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Er
 /// What came beside the bytes.
 ///
 /// # Safety
-/// recvmsg(2) filled `message` in, and its descriptors belong to nobody else.
+/// As [`each_control`].
 unsafe fn take_control(message: &libc::msghdr, received: &mut Received) {
+    // SAFETY: the caller's own promise.
+    unsafe {
+        each_control(message, |part| match part {
+            Part::File(file) => received.fds.push(file),
+            Part::Sender(pid) => (received.pid, received.credentials) = (pid, true),
+        });
+    }
+}
+
+/// One thing that came beside the bytes of a message.
+enum Part {
+    File(OwnedFd),
+    /// Its pid.
+    Sender(i32),
+}
+
+/// Hands out what came beside the bytes.
+///
+/// # Safety
+/// recvmsg(2) filled `message` in, and its descriptors belong to nobody else.
+unsafe fn each_control(message: &libc::msghdr, mut take: impl FnMut(Part)) {
     // SAFETY: the kernel filled `msg_controllen` bytes with well-formed headers; CMSG_NXTHDR stays inside them. Each
     // descriptor is fresh and owned by nobody else.
     unsafe {
@@ -164,18 +185,59 @@ unsafe fn take_control(message: &libc::msghdr, received: &mut Received) {
                             number.as_mut_ptr(),
                             number.len(),
                         );
-                        received.fds.push(OwnedFd::from_raw_fd(RawFd::from_ne_bytes(number)));
+                        take(Part::File(OwnedFd::from_raw_fd(RawFd::from_ne_bytes(number))));
                     }
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
-                    received.pid = data.cast::<libc::ucred>().read_unaligned().pid;
-                    received.credentials = true;
+                    take(Part::Sender(data.cast::<libc::ucred>().read_unaligned().pid));
                 }
                 _ => {}
             }
             header = libc::CMSG_NXTHDR(&raw const *message, header);
         }
     }
+}
+
+/// Blocks for one message in a child, with the descriptors that came along, close-on-exec, as far as there is room for them; the
+/// kernel closes the rest. The number of bytes, 0 at the end of the connection. Does not allocate.
+pub fn receive_files<const N: usize>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    files: &mut [Option<OwnedFd>; N],
+) -> Result<usize, Errno> {
+    const {
+        assert!(N <= MAX_FDS);
+    }
+    let mut control = Control([0; CONTROL]);
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: an all-zero msghdr is valid; CMSG_SPACE only computes.
+    let (mut message, room): (libc::msghdr, _) =
+        unsafe { (std::mem::zeroed(), libc::CMSG_SPACE((N * size_of::<RawFd>()) as u32)) };
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = room as _;
+    let length = loop {
+        // SAFETY: `message` points to live buffers of the lengths given.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match check(got as libc::c_long) {
+            Ok(n) => break n as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    };
+    let mut free = files.iter_mut();
+    // SAFETY: the kernel filled in `message`. What finds no room is closed here.
+    unsafe {
+        each_control(&message, |part| {
+            if let Part::File(file) = part
+                && let Some(slot) = free.next()
+            {
+                *slot = Some(file);
+            }
+        });
+    }
+    Ok(length)
 }
 
 /// Blocks for one message in a child: the number of bytes, 0 at the end of the connection. Does not allocate.
@@ -295,6 +357,34 @@ mod tests {
             put_rights(&mut message, &mut control, &fds);
             assert_eq!(taken(&message), (fds, None), "{count}");
         }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it sends for real")]
+    fn a_child_keeps_the_files_that_it_has_room_for() {
+        let (ours, theirs) = pair().unwrap();
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let mut files: [Option<OwnedFd>; 2] = Default::default();
+        let mut word = [0; 4];
+        send(ours.as_fd(), b"!", &[]).unwrap();
+        assert_eq!(
+            (receive_files(theirs.as_fd(), &mut word, &mut files), files.iter().flatten().count()),
+            (Ok(1), 0)
+        );
+        // One too many, which is closed: with the last of them the pipe ends.
+        send(ours.as_fd(), b"go", &[write.as_raw_fd(); 3]).unwrap();
+        drop(write);
+        assert_eq!((receive_files(theirs.as_fd(), &mut word, &mut files), &word[..2]), (Ok(2), &b"go"[..]));
+        for file in files.iter_mut().map(Option::take) {
+            nix::unistd::write(file.unwrap(), b"x").unwrap();
+        }
+        let mut all = [0; 4];
+        assert_eq!(
+            (nix::unistd::read(&read, &mut all), nix::unistd::read(&read, &mut all[2..])),
+            (Ok(2), Ok(0))
+        );
+        drop(ours);
+        assert_eq!(receive_files(theirs.as_fd(), &mut word, &mut files), Ok(0));
     }
 
     #[test]
