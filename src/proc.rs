@@ -254,7 +254,7 @@ fn read<'a>(
     Ok(buffer.get(..filled).unwrap_or_default())
 }
 
-/// A whole text of /proc or /sys that belongs to no other process.
+/// A whole text of /proc or /sys.
 ///
 /// # Errors
 /// The system's, and `InvalidData` for what is no UTF-8.

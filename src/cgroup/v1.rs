@@ -64,10 +64,6 @@ impl Base {
                     continue;
                 }
             };
-            if let Err(errno) = dir.may_write(c".") {
-                why.get_or_insert_with(|| not_the_callers(&place, errno));
-                continue;
-            }
             let identity = dir.identity();
             match found.iter_mut().find(|(known, _)| *known == identity) {
                 Some((_, hierarchy)) => hierarchy.controllers.push(controller),
@@ -306,18 +302,21 @@ impl Groups {
         }
     }
 
-    /// Removes them, and what launchers that were killed left beside them.
+    /// Removes them, and what launchers that were killed left beside them. The last one made goes first, and none before the one
+    /// after it is gone: so whatever is left anywhere is in the first hierarchy as well, and that one alone need be listed. (Of
+    /// cpuset not every launch has one: it is the last, and listed by those that have.)
     pub(super) fn remove(&self) -> Result<(), Errno> {
-        let mut result = Ok(());
-        for group in &self.of {
-            result = result.and(group.base.remove_soon(&self.name));
-        }
+        let result = self.of.iter().rev().try_for_each(|group| group.base.remove_soon(&self.name));
         if self.of.first().is_some_and(|first| first.base.own_now()) {
-            for group in &self.of {
-                for name in group.base.groups().unwrap_or_default() {
-                    if name.starts_with(super::v2::PREFIX) {
-                        let _ = group.base.remove(&name); // EBUSY: a payload lives in it
-                    }
+            let listed = self.of.iter().take(1);
+            let listed = listed.chain(self.of.last().filter(|last| last.controllers == ["cpuset"]));
+            for name in listed.flat_map(|group| group.base.groups().unwrap_or_default()) {
+                if name.starts_with(super::v2::PREFIX) {
+                    // EBUSY: a payload lives in it.
+                    let _ = self.of.iter().rev().try_for_each(|group| match group.base.remove(&name) {
+                        Err(Errno::ENOENT) => Ok(()),
+                        other => other,
+                    });
                 }
             }
             self.settled();

@@ -5,7 +5,9 @@ use super::records::{Frozen, handed_over_hash, start_time};
 use crate::cgroup::{Group, Words};
 use crate::failure::Failure;
 use crate::plan::HandedOver;
+use crate::proc;
 use crate::sandbox::{self, observe};
+use std::ffi::CString;
 
 /// Looks at a frozen payload from outside, and refuses one that is less locked in than it says.
 ///
@@ -43,7 +45,8 @@ pub fn look(
 fn confirm_group(frozen: &sandbox::Frozen) -> Result<Words, Failure> {
     let mut limits = frozen.limits().clone();
     let Some(group) = frozen.group() else { return Ok(limits) };
-    match std::fs::read_to_string(format!("/proc/{}/cgroup", frozen.pid())) {
+    let path = CString::new(format!("/proc/{}/cgroup", frozen.pid())).unwrap_or_default();
+    match proc::text(&path) {
         Ok(text) if group.holds(&text) => {}
         Ok(text) => {
             let found = text.lines().collect::<Vec<_>>().join(" ");
