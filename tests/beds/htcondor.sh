@@ -87,13 +87,14 @@ timeout --kill-after=5 "$LIMIT" unshare --mount --pid --net --ipc --uts --fork -
     # Terminals as on a host: sshd refuses one whose group is not tty.
     mount -t devpts none dev/pts -o newinstance,ptmxmode=0666,mode=0620,gid=5
     mount --bind dev/pts/ptmx dev/ptmx
-    mkdir -p "./$checkout" ./images/debian-12
-    mount --bind -o ro "$checkout" "./$checkout"
+    # Not at its own path: the bed mounts its own /tmp and /var/tmp, below which a checkout may lie.
+    mkdir -p ./checkout ./images/debian-12
+    mount --bind -o ro "$checkout" ./checkout
     mount --bind -o ro "$image" ./images/debian-12
     pivot_root . mnt
     cd /
     umount -l /mnt
-    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root bash "$checkout/tests/beds/htcondor.sh" --inside "$checkout"
+    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root bash /checkout/tests/beds/htcondor.sh --inside /checkout
 ' bash "$root" "$work" "$ROOT" "$BAILEY_TEST_IMAGE" | tee "$work/said" || code=$?
 
 passed=$(grep -c '^ok ' "$work/said" || true)
